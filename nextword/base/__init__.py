@@ -1,0 +1,1 @@
+"""What every room may use: the tree of errors and how an option is declared."""

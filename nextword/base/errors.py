@@ -1,0 +1,50 @@
+"""Every error that nextword raises on purpose.
+
+    NextwordError            one clear line: what, where, what to do
+    ├── SettingsError        an unknown option, a value out of range, a recipe that cannot be read
+    ├── CorpusError          a text that is missing, empty, damaged or too short
+    ├── VocabularyError      a vocabulary that is missing or cannot do what was asked
+    ├── ModelError           a model folder that is missing, damaged or of a kind not known here
+    ├── RunError             a run or checkpoint that does not exist, or exists already
+    ├── TrainingError        training cannot go on
+    │   └── DivergedError    the loss is not a number any more
+    └── EvaluationError      there is nothing to score
+
+The command line prints the message on one line and leaves with status 2; a caller in Python catches the class.
+"""
+
+
+class NextwordError(Exception):
+    """Something the user can put right; the message says what, where and what to do."""
+
+
+class SettingsError(NextwordError):
+    """An unknown option, a value out of range, or a recipe that cannot be read."""
+
+
+class CorpusError(NextwordError):
+    """A text that is missing, empty, damaged or too short."""
+
+
+class VocabularyError(NextwordError):
+    """A vocabulary that is missing or cannot do what was asked."""
+
+
+class ModelError(NextwordError):
+    """A model folder that is missing, damaged or of a kind not known here."""
+
+
+class RunError(NextwordError):
+    """A run or checkpoint that does not exist, or exists already."""
+
+
+class TrainingError(NextwordError):
+    """Training cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the gradient is not a number any more."""
+
+
+class EvaluationError(NextwordError):
+    """There is nothing to score."""

@@ -1,0 +1,40 @@
+"""Write files so that a crash leaves the old one or the new one, never half of one."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def publish(aside: Path, final: Path) -> None:
+    """Rename a finished file or folder to its name, after its bytes have reached the disk."""
+    for file in sorted(aside.rglob("*")) if aside.is_dir() else [aside]:
+        if file.is_file():
+            with open(file, "rb+") as stream:
+                os.fsync(stream.fileno())
+    os.replace(aside, final)
+    if sys.platform != "win32":  # a folder cannot be opened there
+        handle = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    publish(aside, file)
+
+
+def cache_folder() -> Path:
+    """Return where prepared text is kept: NEXTWORD_CACHE, or this system's place for such files."""
+    if named := os.environ.get("NEXTWORD_CACHE"):
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "nextword"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "nextword"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "nextword"

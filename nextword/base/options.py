@@ -1,0 +1,65 @@
+"""How a setting is declared: its default, what it means and its unit, on one line, beside the code it governs."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from nextword.base.errors import SettingsError
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the field's own word
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """Declare one field of a settings dataclass.
+
+    Args:
+        default: the value when nothing is said; None where it is derived from other settings.
+        help: what it does, in one plain phrase.
+        unit: of the value, when it has one.
+        choices: the values allowed, when they are few.
+        minimum: the least value allowed.
+        above: the value must be greater than this.
+        maximum: the greatest value allowed.
+    """
+    limits = {"minimum": minimum, "above": above, "maximum": maximum}
+    return dataclasses.field(default=default, metadata={"help": help, "unit": unit, "choices": choices, **limits})
+
+
+def check_options(settings: Any, room: str) -> None:
+    """Refuse values outside an option's choices or limits.
+
+    Raises:
+        SettingsError: names the option, the value and what is allowed.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is None or not field.metadata:
+            continue
+        name = f"{room}.{field.name}"
+        choices = field.metadata["choices"]
+        if choices and value not in choices:
+            raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        for limit, fails, words in (
+            ("minimum", lambda v, b: v < b, "at least"),
+            ("above", lambda v, b: v <= b, "more than"),
+            ("maximum", lambda v, b: v > b, "at most"),
+        ):
+            bound = field.metadata[limit]
+            if bound is not None and (value != value or fails(value, bound)):
+                raise SettingsError(f"{name} = {value}: must be {words} {bound:g}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean X?" for the known name nearest to a mistyped one, or nothing."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {found[0]}?" if found else ""

@@ -1,0 +1,1 @@
+"""Text in, documents out: files of many formats, the built-in corpora, and the split into training and hold-out."""

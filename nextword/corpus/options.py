@@ -1,0 +1,25 @@
+"""Settings of the corpus."""
+
+from dataclasses import dataclass
+
+from nextword.base.options import option
+
+HOLDOUT_SHARE = 0.1
+HOLDOUT_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """Which text, and how it is read."""
+
+    builtin: str = option("stories", "the built-in corpus to train on when no path is given")
+    stories: int | None = option(None, "how many stories to draw (default: one for each the training reads)", minimum=20)
+    field: str = option("text", "the field of a JSON line that holds the text")
+    errors: str = option(
+        "strict", "what to do with bytes that are not UTF-8: stop, or put U+FFFD and count", choices=("strict", "replace")
+    )
+    holdout: float | None = option(
+        None, "share of the text held out (default: 0.1, and at most a million tokens)", above=0.0, maximum=0.5,
+        unit="fraction",
+    )
+    seed: int = option(0, "of the built-in stories", minimum=0)

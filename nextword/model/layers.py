@@ -1,0 +1,85 @@
+"""The small parts: norm, matrix product, rotary positions, feed-forward.
+
+Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabulary, N = B·T tokens.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scale each vector to length √D, then each coordinate by a learned weight. Source: Zhang & Sennrich 2019."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        """Start with weights of one.
+
+        Args:
+            width: D, or K for the norm of queries and keys.
+            eps: added under the root.
+        """
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension, in float32 whatever comes in."""
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
+
+
+class Linear(nn.Module):
+    """A matrix product without bias, computed in `precision`; the weight itself stays in float32."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Leave the weights to `initialize`.
+
+        Args:
+            inputs: width of what comes in.
+            outputs: width of what goes out.
+        """
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.precision = torch.float32
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, inputs) to (…, outputs)."""
+        if self.precision == torch.float32:
+            return F.linear(x, self.weight)
+        return F.linear(x.to(self.precision), self.weight.to(self.precision))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: silu(x·gate) · (x·up), then down. Source: Shazeer 2020."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        """Build the three matrices.
+
+        Args:
+            width: D.
+            inner: width between them.
+        """
+        super().__init__()
+        self.gate_proj = Linear(width, inner)
+        self.up_proj = Linear(width, inner)
+        self.down_proj = Linear(inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        down: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return down
+
+
+def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of every position's angles, each (T, K/2), from float64 so that far positions are true.
+
+    Source: Su et al. 2021 (RoFormer).
+    """
+    wavelengths = theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.arange(context, dtype=torch.float64)[:, None] / wavelengths
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn each pair (i, i + K/2) of x (B, T, H, K) by its position's angle; cosine and sine are (T, 1, K/2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -1,0 +1,117 @@
+"""The transformer: token ids → hidden states → logits, with the parameter names of Qwen3.
+
+Legend of shapes: B rows, T positions, D width, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextword.model.attention import Attention, KeyValueCache
+from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
+from nextword.model.shape import Shape
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward, each added to the stream it reads."""
+
+    def __init__(self, shape: Shape, layer: int) -> None:
+        """Build both halves.
+
+        Args:
+            shape: the network's sizes.
+            layer: which layer this is, counted from 0.
+        """
+        super().__init__()
+        self.input_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.self_attn = Attention(shape, layer)
+        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.mlp = FeedForward(shape.hidden_size, shape.intermediate_size)
+
+    def forward(
+        self, x: Tensor, cosine: Tensor, sine: Tensor, cache: KeyValueCache | None, seen: Tensor | None
+    ) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
+        after: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return after
+
+
+class Body(nn.Module):
+    """Everything up to the last hidden state."""
+
+    def __init__(self, shape: Shape) -> None:
+        """Build the embedding, the layers and the last norm.
+
+        Args:
+            shape: the network's sizes.
+        """
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Layer(shape, layer) for layer in range(shape.num_hidden_layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        cosine, sine = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
+        self.register_buffer("cosine", cosine[:, None], persistent=False)
+        self.register_buffer("sine", sine[:, None], persistent=False)
+
+    def forward(self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None) -> Tensor:
+        """Map ids (B, T) to hidden states (B, T, D)."""
+        start = 0 if cache is None else cache.length
+        end = start + ids.shape[1]
+        cosine, sine = self.get_buffer("cosine")[start:end], self.get_buffer("sine")[start:end]
+        x = self.embed_tokens(ids)
+        for layer in self.layers:
+            x = layer(x, cosine, sine, cache, seen)
+        if cache is not None:
+            cache.length = end
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+class Transformer(nn.Module):
+    """A causal language model: after each position, a logit for every entry of the vocabulary."""
+
+    def __init__(self, shape: Shape) -> None:
+        """Build the network; `initialize` gives it its first weights.
+
+        Args:
+            shape: its sizes.
+        """
+        super().__init__()
+        self.shape = shape
+        self.model = Body(shape)
+        if not shape.tie_word_embeddings:
+            self.lm_head = Linear(shape.hidden_size, shape.vocab_size)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The (V, D) matrix whose rows are compared with a hidden state to give the logits."""
+        return self.model.embed_tokens.weight if self.shape.tie_word_embeddings else self.lm_head.weight
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embed_tokens.weight.device
+
+    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None) -> Tensor:
+        """Map ids (B, T) to the last hidden states (B, T, D); `seen` (B, 1, T, T) says who may look where."""
+        states: Tensor = self.model(ids, cache, seen)
+        return states
+
+    def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Map ids (B, T) to logits (B, T, V), in float32."""
+        return F.linear(self.hidden(ids, cache).float(), self.output_weight.float())
+
+    def set_precision(self, precision: torch.dtype) -> None:
+        """Compute the layers' matrix products in this precision; weights stay as they are."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.precision = precision
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Sort the parameters by what an optimizer needs to know of them: hidden matrices, embeddings, vectors."""
+        groups: dict[str, dict[str, nn.Parameter]] = {"matrices": {}, "embeddings": {}, "vectors": {}}
+        for name, weight in self.named_parameters():
+            is_table = name.startswith(("model.embed_tokens", "lm_head"))
+            groups["embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"][name] = weight
+        return groups

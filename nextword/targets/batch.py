@@ -1,0 +1,66 @@
+"""Inputs and targets: the same text, shifted by one. Every position is a lesson, so every context length is trained."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextword.targets.windows import Windows
+
+IGNORED = -100
+"""A target that asks for nothing: padding."""
+
+
+class Tokens(Protocol):
+    """A sequence of tokens that can be read in parts; position −1 holds end-of-text."""
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return tokens start to stop."""
+
+
+class Batch(NamedTuple):
+    """What the model reads and what should come next, both (B, T)."""
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+class Lesson(NamedTuple):
+    """One thing the text teaches: after this context comes this target."""
+
+    context: Sequence[int]
+    target: int
+
+
+def shift(window: NDArray[np.int64]) -> Batch:
+    """Split windows (B, T + 1) into inputs (all but the last token) and targets (all but the first)."""
+    return Batch(window[:, :-1], window[:, 1:])
+
+
+def read_batch(stream: Tokens, windows: Windows, step: int, rows: slice = slice(None)) -> Batch:
+    """Read some rows of one step's batch.
+
+    Args:
+        stream: the training tokens.
+        windows: which windows belong to which step.
+        step: the step, from 0.
+        rows: which of its rows: a process or a part of an accumulation takes its share.
+    """
+    texts = []
+    for start in windows.starts(step)[rows].tolist():
+        stop = start + windows.context
+        text = stream.read(start - 1, stop)
+        if stop > len(stream):  # round the end: the stream ends with end-of-text and goes on at its first token
+            text = np.concatenate([text, stream.read(0, stop - len(stream))])
+        texts.append(text)
+    return shift(np.stack(texts))
+
+
+def lessons(ids: Sequence[int]) -> Iterator[Lesson]:
+    """Yield the lessons that a text gives itself: for each token but the first, all before it → itself."""
+    for place in range(1, len(ids)):
+        yield Lesson(ids[:place], ids[place])

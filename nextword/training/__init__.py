@@ -1,0 +1,1 @@
+"""Making the loss smaller, step by step."""
