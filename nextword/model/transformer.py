@@ -79,6 +79,7 @@ class Transformer(nn.Module):
         """
         super().__init__()
         self.shape = shape
+        self.precision = torch.float32
         self.model = Body(shape)
         if not shape.tie_word_embeddings:
             self.lm_head = Linear(shape.hidden_size, shape.vocab_size)
@@ -104,6 +105,7 @@ class Transformer(nn.Module):
 
     def set_precision(self, precision: torch.dtype) -> None:
         """Compute the layers' matrix products in this precision; weights stay as they are."""
+        self.precision = precision
         for module in self.modules():
             if isinstance(module, Linear):
                 module.precision = precision

@@ -1,6 +1,6 @@
 """The corpora that come with the program; nothing is downloaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from nextword.base.errors import CorpusError
 from nextword.base.options import nearest
@@ -11,19 +11,34 @@ from nextword.corpus.options import CorpusSettings
 BUILTIN = ("stories", "python")
 
 
-def read_builtin(settings: CorpusSettings, num_stories: int) -> Iterator[str]:
+def read_builtin(settings: CorpusSettings) -> Iterator[str]:
     """Yield the documents of the built-in corpus that the settings name.
 
-    Args:
-        settings: its name and seed.
-        num_stories: how many stories to draw, where the corpus is `stories`.
     Raises:
         CorpusError: there is no such corpus.
     """
     if settings.builtin == "stories":
         grammar = default_grammar()
-        return (grammar.draw(settings.seed, index).text for index in range(num_stories))
+        return (grammar.draw(settings.seed, index).text for index in range(settings.stories))
     if settings.builtin == "python":
         return read_python_prose()
     known = ", ".join(BUILTIN)
     raise CorpusError(f"no built-in corpus {settings.builtin!r}; there are {known}.{nearest(settings.builtin, BUILTIN)}")
+
+
+def known_floor(name: str, texts: Iterable[str]) -> float | None:
+    """Return the exact sum of −ln P over texts of a corpus whose probabilities are known; None where they are not.
+
+    Args:
+        name: of the corpus.
+        texts: documents of it.
+    """
+    if name != "stories":
+        return None
+    total = 0.0
+    for text in texts:
+        story = default_grammar().parse(text)
+        if story is None:
+            return None
+        total -= story.log_probability
+    return total

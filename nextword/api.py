@@ -1,0 +1,156 @@
+"""The Python side: `nextword.train(...)` and `nextword.load(...)`, with the reach of the command line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextword import pretrain
+from nextword.base.errors import EvaluationError
+from nextword.corpus.documents import find_files, read_pieces
+from nextword.corpus.options import CorpusSettings
+from nextword.explanation.render import Floor
+from nextword.explanation.screen import Screen
+from nextword.machine.options import MachineSettings
+from nextword.prediction.candidates import Prediction, predict
+from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.generate import Chosen, Reader, generate
+from nextword.prediction.open import Opened, open_model, run_facts
+from nextword.prediction.options import EvaluationSettings, GenerationSettings
+from nextword.settings import read_recipe, resolve
+from nextword.vocabulary.encode import open_prepared
+from nextword.vocabulary.tokenizer import Vocabulary
+
+
+def train(
+    *paths: str | Path,
+    name: str | None = None,
+    recipe: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: str | None = None,
+    quiet: bool = True,
+) -> "Model":
+    """Train a model on text, or go on with a run.
+
+    Args:
+        paths: files, folders or globs; none for a built-in corpus.
+        name: of the run; default: the corpus's name and a number.
+        recipe: a TOML file of options.
+        options: {"training.steps": 100, …}; overrule the recipe.
+        resume: a run to go on with; of the options only training.steps counts.
+        quiet: say nothing while it trains.
+    Returns:
+        the trained model, its best checkpoint by hold-out.
+    Raises:
+        NextwordError: with one clear line, where the input is wrong.
+    """
+    screen = Screen(quiet=quiet)
+    if resume is not None:
+        run = pretrain.resume(resume, steps=(options or {}).get("training.steps"), screen=screen)
+    else:
+        settings = resolve(read_recipe(Path(recipe)) if recipe else None, options)
+        run = pretrain.train([str(path) for path in paths], settings, name=name, screen=screen)
+    return load(str(run.folder))
+
+
+def load(target: str | Path, *, device: str = "auto") -> "Model":
+    """Open a trained model.
+
+    Args:
+        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3 or Llama model folder.
+        device: auto, cpu, cuda or mps.
+    Raises:
+        RunError: there is no such run or checkpoint.
+        ModelError: the folder is damaged or of a kind not known here.
+    """
+    return Model(open_model(str(target), MachineSettings(device=device)))
+
+
+class Model:
+    """A trained model that can be asked."""
+
+    def __init__(self, opened: Opened) -> None:
+        """Wrap what `load` has opened."""
+        self.opened = opened
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """All the pieces it knows."""
+        return self.opened.vocabulary
+
+    def predict(self, prompt: str, top: int = 10) -> Prediction:
+        """List the likeliest next tokens after a prompt."""
+        return predict(self.opened.model, self.opened.vocabulary, prompt, top)
+
+    def probability(self, prompt: str, continuation: str) -> float:
+        """Return P(continuation | prompt), both after end-of-text: the product over the continuation's pieces."""
+        vocabulary, reader = self.opened.vocabulary, Reader(self.opened.model)
+        before = [vocabulary.end_id, *vocabulary.encode(prompt)]
+        logits, product = reader.read(before), 1.0
+        for id_ in vocabulary.encode(continuation):
+            product *= float(logits.double().softmax(0)[id_])
+            logits = reader.read([id_])
+        return product
+
+    def generate(self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any) -> str:
+        """Continue a prompt; settings are those of `nextword generate`."""
+        return "".join(chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings))
+
+    def stream(
+        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+    ) -> Iterator[Chosen]:
+        """Yield the continuation token by token."""
+        chosen = GenerationSettings(**settings)
+        return generate(self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop)
+
+    def evaluate(self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any) -> Evaluation:
+        """Score texts; without a path, the run's own hold-out."""
+        asked = EvaluationSettings(**settings)
+        if not paths:
+            prepared = self._prepared()
+            lossless = prepared.vocabulary.is_lossless or prepared.facts["unknown_tokens"] == 0
+            withheld = "" if lossless else "the vocabulary does not hold all characters of this text"
+            return evaluate(self.opened.model, prepared.holdout, asked, withheld=withheld)
+        texts = _Encoded(self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings())
+        return evaluate(self.opened.model, texts, asked, withheld=texts.withheld)
+
+    def floor(self, scores: Evaluation) -> Floor | None:
+        """Return the lowest loss possible on the run's own hold-out, where it is known."""
+        return pretrain.floor_of(self._prepared(), scores)
+
+    def _prepared(self) -> Any:
+        if self.opened.run is None:
+            raise EvaluationError(f"{self.opened.folder}: this model has no hold-out of its own; name a text to score")
+        return open_prepared(Path(run_facts(self.opened.run)["prepared"]))
+
+
+class _Encoded:
+    """Texts encoded in memory, document by document."""
+
+    def __init__(self, vocabulary: Vocabulary, paths: Sequence[str], corpus: CorpusSettings) -> None:
+        self.end_id = vocabulary.end_id
+        self.withheld = ""
+        self._documents: list[NDArray[np.int64]] = []
+        sizes, ids, size = [], [], 0
+        for piece in read_pieces(find_files(paths), corpus):
+            part = vocabulary.encode(piece.text)
+            if not self.withheld and vocabulary.decode(part) != piece.text:
+                self.withheld = "this vocabulary does not give this text back exactly"
+            ids += part
+            size += len(piece.text.encode("utf-8", "replace"))
+            if piece.is_last:
+                self._documents.append(np.array([*ids, vocabulary.end_id], dtype=np.int64))
+                sizes.append(size)
+                ids, size = [], 0
+        self.document_bytes: NDArray[np.int64] | None = np.array(sizes, dtype=np.int64)
+
+    @property
+    def num_documents(self) -> int:
+        """Count the documents."""
+        return len(self._documents)
+
+    def document(self, number: int) -> NDArray[np.int64]:
+        """Return one document's tokens."""
+        return self._documents[number]

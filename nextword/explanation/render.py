@@ -1,0 +1,195 @@
+"""Plain words for what a run does: pure functions from values to text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextword.loss.bits import bits
+from nextword.model.shape import Shape
+from nextword.prediction.candidates import Prediction
+from nextword.prediction.evaluate import Evaluation
+from nextword.training.loop import Plan
+
+BAR_WIDTH = 24
+
+
+@dataclass(frozen=True)
+class Look:
+    """One place in a hold-out text: what the model expected there and what came."""
+
+    context: str
+    expected: str
+    expected_probability: float
+    came: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The lowest loss that any model can reach on a text, known because the text was drawn from known odds."""
+
+    nats_per_token: float
+
+    def excess(self, loss: float) -> tuple[float, float]:
+        """Return how far a loss lies above: in nats a token, and as a share of the floor."""
+        return loss - self.nats_per_token, loss / self.nats_per_token - 1
+
+
+def describe_start(facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path) -> str:
+    """Say what will be trained on what, before it begins."""
+    train, holdout = facts["train_tokens"], facts["holdout_tokens"]
+    lines = [
+        f"text        {facts['corpus']}: {facts['documents']:,} documents, {facts['bytes']:,} bytes; "
+        f"{train:,} tokens to learn from, {holdout:,} held out",
+        f"            {facts['duplicate_documents']:,} documents repeat another; none stands on both sides",
+        f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {cache}",
+        f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context {shape.context}: "
+        f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
+        f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
+        f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
+        f"run         {run}",
+    ]
+    if facts["replaced_characters"]:
+        lines.insert(2, f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD now")
+    if facts["unknown_tokens"]:
+        lines.insert(3, f"            {facts['unknown_tokens']:,} tokens are characters the vocabulary does not hold")
+    return "\n".join(lines)
+
+
+def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Look | None) -> str:
+    """Say how the model does at one moment of training."""
+    lines = [f"step {step:,}: hold-out {describe_scores(scores)}"]
+    lines.append(f"  it writes: {_one_line(sample, 160)}")
+    if look is not None:
+        lines.append(
+            f"  after {_quoted(_tail(look.context, 60))} it expected {_quoted(look.expected)} "
+            f"({look.expected_probability:.0%}); the text says {_quoted(look.came)} "
+            f"({look.probability:.1%}, a mistake of {-math.log(max(look.probability, 1e-300)):.2f} nats)"
+        )
+    return "\n".join(lines)
+
+
+def describe_scores(scores: Evaluation) -> str:
+    """Give loss, bits per byte and perplexity in one line."""
+    values = scores.as_dict()
+    per_byte = values["bits_per_byte"]
+    words = f", {per_byte:.3f} bits/byte" if per_byte is not None else ""
+    return f"{values['nats_per_token']:.4f} nats/token{words}, perplexity {values['perplexity']:.2f}"
+
+
+def describe_floor(floor: Floor, loss: float) -> str:
+    """Say how near the loss has come to the lowest possible."""
+    nats, share = floor.excess(loss)
+    return (
+        f"The lowest loss any model can reach on this text is known exactly: {floor.nats_per_token:.4f} nats/token.\n"
+        f"This one is {nats:.4f} nats above it: {share:.1%}."
+    )
+
+
+def describe_end(
+    run: Path, scores: Evaluation, seconds: float, entries: int, floor: Floor | None, best: tuple[int, int] | None
+) -> str:
+    """Sum a run up in plain words, with the next commands to try.
+
+    Args:
+        run: its folder.
+        scores: the last checkpoint's on the whole hold-out.
+        seconds: training took.
+        entries: of the vocabulary.
+        floor: the lowest loss possible, where known.
+        best: steps of the best and the last checkpoint where over-fitting was noticed.
+    """
+    loss = scores.nats_per_token
+    lines = [
+        "",
+        f"Done in {seconds:.0f} s. On {scores.tokens:,} tokens it never saw, {describe_scores(scores)}.",
+        f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} nats); now it is as unsure as "
+        f"among {math.exp(loss):.1f}.",
+    ]
+    if floor is not None:
+        lines.append(describe_floor(floor, loss))
+    if best is not None:
+        lines.append(
+            f"It began to learn the text by heart: the hold-out was best at step {best[0]:,} and worse at {best[1]:,}. "
+            "The best checkpoint is kept and used; more text or fewer --training.steps would help."
+        )
+    name = run.name
+    lines += [
+        "",
+        "Try next:",
+        f'  nextword generate {name} "Once"',
+        f'  nextword predict {name} "We are all humans born to"',
+        f"  nextword evaluate {name}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_prediction(prediction: Prediction) -> str:
+    """Draw the candidates as a table with bars."""
+    lines = [f"after {_quoted(prediction.prompt)}" if prediction.prompt else "at the beginning of a text", ""]
+    lines.append(f"{'piece':<18}{'id':>7}{'logit':>9}{'P':>9}")
+    for candidate in prediction.candidates:
+        bar = "█" * round(BAR_WIDTH * candidate.probability)
+        lines.append(
+            f"{_quoted(candidate.piece):<18}{candidate.id:>7}{candidate.logit:>9.2f}{candidate.probability:>9.4f}  {bar}"
+        )
+    lines.append(f"{'all others':<18}{'':>16}{prediction.rest:>9.4f}")
+    return "\n".join(lines)
+
+
+def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None) -> str:
+    """Lay out every figure of an evaluation."""
+    values = scores.as_dict()
+    per_byte = values["bits_per_byte"]
+    lines = [
+        f"text            {name}: {scores.documents:,} documents, {scores.tokens:,} tokens",
+        f"loss            {values['nats_per_token']:.4f} nats/token = {values['bits_per_token']:.4f} bits/token",
+        f"bits per byte   {per_byte:.4f}" if per_byte is not None else f"bits per byte   withheld: {scores.withheld}",
+        f"perplexity      {values['perplexity']:.2f}",
+        f"right at once   {values['top1_accuracy']:.1%} (among the five likeliest {values['top5_accuracy']:.1%})",
+        "",
+        "loss by context length",
+    ]
+    previous = 0
+    for upto, (nats, count) in sorted(scores.by_context.items()):
+        label = f"{upto}" if upto - previous == 1 else f"{previous + 1}–{upto}"
+        lines.append(f"  {label:>12} tokens  {nats / count:8.4f} nats  ({count:,} tokens)")
+        previous = upto
+    if floor is not None:
+        lines += ["", describe_floor(floor, scores.nats_per_token)]
+    return "\n".join(lines)
+
+
+def describe_runs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """List runs as a table."""
+    lines = [f"{'run':<20}{'parameters':>12}{'steps':>9}{'loss':>9}  age"]
+    for row in rows:
+        loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
+        lines.append(f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,}{loss:>9}  {row['age']}")
+    return "\n".join(lines)
+
+
+def describe_lessons(lessons: Iterable[tuple[str, str]]) -> str:
+    """Show the lessons a text gives itself: context → target."""
+    return "\n".join(f"{_quoted(context)} → {_quoted(target)}" for context, target in lessons)
+
+
+def describe_choice(text: str, id_: int, logit: float, probability: float) -> str:
+    """Show one token as it was chosen: logit → probability → id → piece."""
+    return f"logit {logit:7.2f} → P {probability:.4f} ({bits(-math.log(max(probability, 1e-300))):.2f} bits) → id {id_} → {_quoted(text)}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\n", "⏎") + '"'
+
+
+def _one_line(text: str, most: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def _tail(text: str, most: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else "…" + flat[-most + 1 :]

@@ -1,0 +1,236 @@
+"""How well does the model know a text? Every token is scored, the first of each document after end-of-text.
+
+Documents longer than the context are read in consecutive windows. Everything is computed in float32 and padding
+never enters a sum, so the result is the same whatever the batch size.
+
+Legend of shapes: B rows, T positions, V vocabulary.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextword.base.errors import EvaluationError
+from nextword.loss.bits import bits, bits_per_byte, perplexity
+from nextword.model.transformer import Transformer
+from nextword.prediction.options import EvaluationSettings
+from nextword.targets.batch import IGNORED
+
+LOGITS_AT_ONCE = 8 * 2**20
+
+
+class Block(NamedTuple):
+    """Part of a document that is scored in one go."""
+
+    tokens: NDArray[np.int64]
+    """What is read and asked: token 0 is only read, every later one is asked after those before it."""
+    skipped: int
+    """How many of the first targets another block has scored already."""
+
+
+class Documents(Protocol):
+    """Tokenized documents that can be read one by one."""
+
+    end_id: int
+    document_bytes: NDArray[np.int64] | None
+
+    @property
+    def num_documents(self) -> int:
+        """Count them."""
+
+    def document(self, number: int) -> NDArray[np.int64]:
+        """Return one document's tokens, end-of-text included."""
+
+
+@dataclass
+class Evaluation:
+    """The mistake meter's reading over a text."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    documents: int = 0
+    num_bytes: int | None = 0
+    """UTF-8 bytes of the raw text; None where they are not known or decoding is not the identity."""
+    withheld: str = ""
+    """Why bits per byte are not given."""
+    first: int = 0
+    among_five: int = 0
+    by_context: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """Upper end of a range of context lengths (1, 2, 4, 8, …) → summed nats and tokens."""
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean of −ln P(right token)."""
+        if not self.tokens:
+            raise EvaluationError("there is no text to score; give a file with text in it")
+        return self.nats / self.tokens
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every figure as plain values."""
+        mean = self.nats_per_token
+        return {
+            "nats_per_token": mean,
+            "bits_per_token": bits(mean),
+            "perplexity": perplexity(mean),
+            "bits_per_byte": bits_per_byte(self.nats, self.num_bytes) if self.num_bytes else None,
+            "bits_per_byte_withheld": self.withheld or None,
+            "top1_accuracy": self.first / self.tokens,
+            "top5_accuracy": self.among_five / self.tokens,
+            "tokens": self.tokens,
+            "bytes": self.num_bytes,
+            "documents": self.documents,
+            "nats": self.nats,
+            "loss_by_context": {
+                str(upto): {"nats_per_token": nats / count, "tokens": count}
+                for upto, (nats, count) in sorted(self.by_context.items())
+            },
+        }
+
+
+def evaluate(
+    model: Transformer,
+    texts: Documents,
+    settings: EvaluationSettings,
+    *,
+    max_tokens: int | None = None,
+    withheld: str = "",
+) -> Evaluation:
+    """Score documents.
+
+    Args:
+        model: the network; its matrix products are put to float32 for the while.
+        texts: tokenized documents.
+        settings: batch size and overlap.
+        max_tokens: score whole documents from the first on until about so many; None scores all.
+        withheld: why bits per byte shall not be given, if so.
+    Raises:
+        EvaluationError: there is no document.
+    """
+    chosen = _choose(texts, max_tokens)
+    if not chosen:
+        raise EvaluationError("there is no text to score; give a file with text in it")
+    result = Evaluation(documents=len(chosen), withheld=withheld)
+    raw = texts.document_bytes
+    if withheld or raw is None:
+        result.num_bytes = None
+        result.withheld = withheld or "the shards do not say how many bytes of raw text they hold"
+    else:
+        result.num_bytes = int(sum(int(raw[number]) for number in chosen))
+    context = model.shape.context
+    blocks = (block for number in chosen for block in cut_document(texts.document(number), texts.end_id, context, settings))
+    precisions = model.precision
+    model.set_precision(torch.float32)
+    try:
+        sums = np.zeros((2, context), dtype=np.float64)
+        for batch in _batches(blocks, settings.batch_tokens):
+            _score(model, batch, result, sums)
+    finally:
+        model.set_precision(precisions)
+    _group_by_context(sums, result)
+    return result
+
+
+def cut_document(tokens: NDArray[np.int64], end_id: int, context: int, settings: EvaluationSettings) -> Iterator[Block]:
+    """Cut a document into blocks that score each of its tokens once.
+
+    Args:
+        tokens: of the document, its end-of-text included.
+        end_id: stands before the first token.
+        context: the most tokens read at once.
+        settings: share of the context that a block shares with the one before.
+    """
+    whole = np.concatenate([np.array([end_id], dtype=np.int64), tokens])
+    stride = max(context - int(context * settings.overlap), 1)
+    scored = 0
+    for start in range(0, len(tokens), stride):
+        block = whole[start : start + context + 1]
+        yield Block(block, scored - start)
+        scored = start + len(block) - 1
+        if scored >= len(tokens):
+            return
+
+
+def _choose(texts: Documents, max_tokens: int | None) -> range:
+    if max_tokens is None:
+        return range(texts.num_documents)
+    count, tokens = 0, 0
+    while count < texts.num_documents and tokens < max_tokens:
+        tokens += len(texts.document(count))
+        count += 1
+    return range(count)
+
+
+def _batches(blocks: Iterable[Block], batch_tokens: int) -> Iterator[list[Block]]:
+    """Group blocks so that a padded batch holds at most `batch_tokens`; neighbors in length go together."""
+    waiting: list[Block] = []
+    size = 0
+    for block in blocks:
+        waiting.append(block)
+        size += len(block.tokens)
+        if size >= 8 * batch_tokens:
+            yield from _by_length(waiting, batch_tokens)
+            waiting, size = [], 0
+    yield from _by_length(waiting, batch_tokens)
+
+
+def _by_length(blocks: list[Block], batch_tokens: int) -> Iterator[list[Block]]:
+    batch: list[Block] = []
+    for block in sorted(blocks, key=lambda block: -len(block.tokens)):
+        if batch and len(batch[0].tokens) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(block)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def _score(model: Transformer, batch: list[Block], result: Evaluation, sums: NDArray[np.float64]) -> None:
+    width = len(batch[0].tokens) - 1
+    inputs = np.zeros((len(batch), width), dtype=np.int64)
+    targets = np.full((len(batch), width), IGNORED, dtype=np.int64)
+    for row, block in enumerate(batch):
+        size = len(block.tokens) - 1
+        inputs[row, :size] = block.tokens[:-1]
+        targets[row, block.skipped : size] = block.tokens[1 + block.skipped :]
+    hidden = model.hidden(torch.from_numpy(inputs).to(model.device)).flatten(0, 1).float()
+    wanted = torch.from_numpy(targets).to(model.device).flatten()
+    asked = wanted != IGNORED
+    losses, ranks = score_tokens(hidden[asked], model.output_weight.float(), wanted[asked])
+    result.nats += float(losses.double().sum())
+    result.tokens += len(losses)
+    result.first += int((ranks == 0).sum())
+    result.among_five += int((ranks < 5).sum())
+    places = np.nonzero(targets != IGNORED)[1]
+    np.add.at(sums[0], places, losses.double().cpu().numpy())
+    np.add.at(sums[1], places, 1.0)
+
+
+def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return −ln P(target) and the target's rank (0: the likeliest), both (N,), without holding all logits."""
+    losses, ranks = [], []
+    rows = max(1, LOGITS_AT_ONCE // len(weight))
+    for x, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = x @ weight.T
+        right = logits.gather(1, wanted[:, None])
+        losses.append(torch.logsumexp(logits, dim=1) - right[:, 0])
+        ranks.append((logits > right).sum(dim=1))
+    return torch.cat(losses), torch.cat(ranks)
+
+
+def _group_by_context(sums: NDArray[np.float64], result: Evaluation) -> None:
+    """Add up by ranges of context length: 1, 2, 3–4, 5–8, …; the target at place t has t + 1 tokens before it."""
+    lengths = np.arange(1, sums.shape[1] + 1)
+    upto = 1
+    while True:
+        chosen = (lengths <= upto) & (lengths > upto // 2)
+        if (count := int(sums[1, chosen].sum())) > 0:
+            result.by_context[upto] = (float(sums[0, chosen].sum()), count)
+        if upto >= sums.shape[1]:
+            return
+        upto *= 2

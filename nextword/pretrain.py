@@ -1,0 +1,468 @@
+"""From text to a trained model, in one straight script: the file to read first.
+
+    text → documents → vocabulary → shards → windows → network → loss → steps → checkpoints → a summary
+
+Run it with `nextword train`, or from Python with `nextword.train(...)`.
+"""
+
+import dataclasses
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nextword.base.errors import DivergedError, RunError, SettingsError
+from nextword.base.files import write_json
+from nextword.corpus.builtin import known_floor, read_builtin
+from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
+from nextword.corpus.split import Corpus
+from nextword.explanation.render import Floor, Look, describe_end, describe_evaluation, describe_start
+from nextword.explanation.screen import Screen, duration
+from nextword.machine.device import Machine, choose_machine
+from nextword.machine.ranks import Ranks, join_ranks
+from nextword.model.initialize import initialize
+from nextword.model.shape import Shape, resolve_shape
+from nextword.model.transformer import Transformer
+from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.generate import Reader, generate
+from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, runs_folder
+from nextword.settings import Settings, as_toml, read_recipe, resolve
+from nextword.targets.batch import read_batch
+from nextword.targets.windows import Windows
+from nextword.training.checkpoint import (
+    best_of,
+    check_digests,
+    list_checkpoints,
+    remove_checkpoints,
+    restore_optimizers,
+    save_checkpoint,
+)
+from nextword.training.journal import Journal
+from nextword.training.loop import Every, Moment, Plan, Training, describe, run_loop
+from nextword.training.optimizers import build_optimizers
+from nextword.training.plan import default_context, make_plan
+from nextword.training.step import LanguageModelLoss, accumulate
+from nextword.vocabulary.encode import Prepared, open_prepared, prepare
+
+SETTINGS = "settings.toml"
+EVALUATIONS = 4
+SAMPLE_TOKENS = 48
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Ctrl-C: training stopped at a step's end, and what it had was saved."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Say where it stopped."""
+        super().__init__(f"stopped at step {step:,}; go on with: nextword train --resume {run.name}")
+        self.run = run
+        self.step = step
+
+
+@dataclass
+class Run:
+    """A run in the making, and what came of it."""
+
+    folder: Path
+    settings: Settings
+    prepared: Prepared
+    shape: Shape
+    plan: Plan
+    machine: Machine
+    screen: Screen
+    ranks: Ranks = field(default_factory=Ranks)
+    seconds: float = 0.0
+    final: Evaluation | None = None
+    """The last checkpoint's score on the whole hold-out."""
+    summary: str = ""
+
+
+def train(
+    paths: Sequence[str],
+    settings: Settings,
+    *,
+    name: str | None = None,
+    screen: Screen | None = None,
+) -> Run:
+    """Train a model on text.
+
+    Args:
+        paths: files, folders, globs or "-"; none for a built-in corpus.
+        settings: everything else.
+        name: of the run; default: the corpus's name and a number.
+        screen: where to say what happens.
+    Returns:
+        the finished run.
+    Raises:
+        NextwordError: with one clear line, before anything is written, where the input is wrong.
+        Interrupted: on Ctrl-C, after saving.
+    """
+    screen = screen or Screen(quiet=True)
+    corpus = open_corpus(paths, settings)
+    folder = _new_folder(name, corpus.name)
+    machine = choose_machine(settings.machine)
+    prepared = prepare(corpus, settings.corpus, settings.vocabulary, report=screen.say)
+    train_tokens = len(prepared.train)
+    shape = resolve_shape(settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens))
+    Windows(train_tokens, shape.context, 1, 0)  # refuses a text that does not fill one context
+    ranks = join_ranks(machine.device)
+    fresh = not paths and settings.corpus.builtin == "stories"
+    plan = make_plan(
+        settings.training, shape, train_tokens, fresh=fresh, device=machine.device.type, ranks=ranks.size
+    )
+    run = Run(folder, settings, prepared, shape, plan, machine, screen, ranks)
+    if ranks.is_first:
+        folder.mkdir(parents=True, exist_ok=False)
+        (folder / SETTINGS).write_text(as_toml(settings), encoding="utf-8")
+        write_json(folder / FACTS, _facts(run, paths))
+    ranks.wait()
+    return _fit(run, first_step=0, checkpoint=None)
+
+
+def resume(target: str, *, steps: int | None = None, screen: Screen | None = None) -> Run:
+    """Go on with a run from its last checkpoint, bit for bit as if it had not stopped.
+
+    Args:
+        target: the run, or RUN@STEP to go on from there.
+        steps: train to this step instead of the run's own last.
+        screen: where to say what happens.
+    Raises:
+        RunError: there is nothing to go on with.
+    """
+    screen = screen or Screen(quiet=True)
+    name, _, which = target.partition("@")
+    folder = find_run(name)
+    facts = run_facts(folder)
+    settings = resolve(read_recipe(folder / SETTINGS))
+    checkpoint = find_checkpoint(folder, which or "last")
+    check_digests(checkpoint.folder)
+    machine = choose_machine(settings.machine)
+    plan = Plan(**facts["plan"])
+    if steps is not None:
+        plan = dataclasses.replace(plan, steps=steps)
+    if plan.steps <= checkpoint.step:
+        raise RunError(
+            f"{folder.name} has done {checkpoint.step:,} of {plan.steps:,} steps; "
+            f"to train longer give --training.steps above {checkpoint.step}"
+        )
+    prepared = open_prepared(Path(facts["prepared"]))
+    ranks = join_ranks(machine.device)
+    run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, screen, ranks)
+    for warning in _differences(facts, run):
+        screen.say(warning)
+    Journal(folder).forget_after(checkpoint.step)
+    if plan != Plan(**facts["plan"]) and ranks.is_first:
+        write_json(folder / FACTS, {**facts, "plan": dataclasses.asdict(plan)})
+    later = [saved for saved in list_checkpoints(folder) if saved.step > checkpoint.step]
+    remove_checkpoints(later, keep=())
+    return _fit(run, first_step=checkpoint.step, checkpoint=checkpoint.folder)
+
+
+def open_corpus(paths: Sequence[str], settings: Settings) -> Corpus:
+    """Return the corpus that paths or settings name; what is small is read once and kept."""
+    if paths:
+        files = find_files(paths)
+        names = ", ".join(Path(path).name or path for path in paths)
+        return Corpus(names, _kept(lambda: read_pieces(files, settings.corpus)))
+    read_builtin(settings.corpus)  # refuses an unknown name now
+    return Corpus(settings.corpus.builtin, _kept(lambda: whole_documents(read_builtin(settings.corpus))))
+
+
+def _kept(read: Callable[[], Iterator[Piece]], most: int = 64_000_000) -> Callable[[], Iterator[Piece]]:
+    """Remember the pieces of a corpus that is small, so that it is read and drawn once."""
+    kept: list[Piece] = []
+    whole = False
+
+    def pieces() -> Iterator[Piece]:
+        nonlocal whole
+        if whole:
+            yield from kept
+            return
+        kept.clear()
+        size = 0
+        for piece in read():
+            size += len(piece.text)
+            if size <= most:
+                kept.append(piece)
+            yield piece
+        whole = size <= most
+        if not whole:
+            kept.clear()
+
+    return pieces
+
+
+def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
+    """Build the network, train it, and sum up."""
+    model = Transformer(run.shape)
+    if checkpoint is None:
+        initialize(model, run.settings.training.seed)
+    else:
+        _load_weights(model, checkpoint)
+    model.to(run.machine.device)
+    model.set_precision(run.machine.precision)
+    optimizers = build_optimizers(model.parameter_groups(), run.settings.training)
+    if checkpoint is not None:
+        restore_optimizers(checkpoint, model, optimizers)
+    training = _assemble(run, model, optimizers)
+    if run.ranks.is_first:
+        run.screen.say(
+            describe_start(
+                run.prepared.facts, run.prepared.folder, run.shape, run.plan, str(run.machine), run.folder
+            )
+        )
+        _estimate(run, training, first_step)
+    calls = _calls(run, model, optimizers)
+    began = time.monotonic()
+    run.screen.start(run.plan.steps, first_step)
+    try:
+        with _interruptible() as interrupt:
+            run_loop(training, first_step, [*calls, Every(1, _stopper(run, interrupt, model, optimizers))])
+    except DivergedError as error:
+        saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before it"
+        raise DivergedError(f"{error}; training stopped, {good}; try a lower --training.learning_rate") from None
+    finally:
+        run.screen.stop()
+    run.seconds = time.monotonic() - began
+    if run.ranks.is_first:
+        run.summary = _sum_up(run)
+        run.screen.say(run.summary)
+    return run
+
+
+def _assemble(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> Training:
+    training = run.settings.training
+    many = run.prepared.train.num_documents > 1 and training.within_documents
+    end_id = run.prepared.vocabulary.end_id if many else None
+    loss: nn.Module = LanguageModelLoss(model, precision=run.machine.precision, end_id=end_id)
+    if run.ranks.size > 1:
+        loss = nn.parallel.DistributedDataParallel(loss)
+    windows = Windows(len(run.prepared.train), run.shape.context, run.plan.rows, training.seed)
+    return Training(
+        loss, model, optimizers, run.prepared.train, windows, run.plan, training, run.machine, run.ranks
+    )
+
+
+def _calls(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> list[Every]:
+    """Return what the loop calls: the journal and the bar at each step, evaluation and checkpoints now and then."""
+    journal, settings = Journal(run.folder), run.settings.training
+    began = time.monotonic()
+
+    def note(moment: Moment) -> None:
+        journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
+        run.screen.step(moment.step, run.plan.steps, moment.loss, moment.tokens_per_second, run.plan.batch_tokens)
+
+    def judge(moment: Moment) -> None:
+        limit = None if moment.is_last else settings.evaluate_tokens
+        partial = evaluate(model, run.prepared.holdout, run.settings.evaluation, max_tokens=settings.evaluate_tokens)
+        scores = partial if limit is not None else _whole_holdout(run, model, partial)
+        if moment.is_last:
+            run.final = scores
+        values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
+        sample = _write_sample(run, model, moment.step)
+        journal.write({"event": "evaluation", "step": moment.step, **values, "whole": moment.is_last, "sample": sample})
+        run.screen.say(describe_evaluation(moment.step, scores, sample, _look_at_holdout(run, model, moment.step)))
+        _save(run, model, optimizers, moment.step, partial.nats_per_token)
+
+    def keep(moment: Moment) -> None:
+        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
+            _save(run, model, optimizers, moment.step, None)
+
+    every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
+    calls = [Every(1, note), Every(every, judge)]
+    if settings.checkpoint_every:
+        calls.append(Every(settings.checkpoint_every, keep))
+    return calls if run.ranks.is_first else []
+
+
+def _write_sample(run: Run, model: Transformer, step: int) -> str:
+    """Let the model write a little, at full precision, from a seed of its own."""
+    settings = dataclasses.replace(run.settings.generation, max_tokens=SAMPLE_TOKENS, seed=step, samples=1)
+    with _at_full_precision(model):
+        return "".join(chosen.text for chosen in generate(model, run.prepared.vocabulary, "", settings))
+
+
+def _look_at_holdout(run: Run, model: Transformer, step: int) -> Look | None:
+    """Take one place of one hold-out text: what did the model expect, and what came?"""
+    holdout, vocabulary = run.prepared.holdout, run.prepared.vocabulary
+    ids = holdout.document(step % holdout.num_documents)[: run.shape.context].tolist()
+    place = min(len(ids) - 1, SAMPLE_TOKENS // 2)
+    if place < 1:
+        return None
+    with _at_full_precision(model):
+        probabilities = Reader(model).read([vocabulary.end_id, *ids[:place]]).double().softmax(0)
+    likeliest = int(probabilities.argmax())
+    return Look(
+        vocabulary.decode(ids[:place]),
+        vocabulary.piece(likeliest),
+        float(probabilities[likeliest]),
+        vocabulary.piece(ids[place]),
+        float(probabilities[ids[place]]),
+    )
+
+
+@contextmanager
+def _at_full_precision(model: Transformer) -> Iterator[None]:
+    before = model.precision
+    model.set_precision(torch.float32)
+    try:
+        yield
+    finally:
+        model.set_precision(before)
+
+
+def floor_of(prepared: Prepared, scores: Evaluation) -> Floor | None:
+    """Return the lowest loss possible on a hold-out, counted over the same tokens; None where it is not known."""
+    holdout, vocabulary = prepared.holdout, prepared.vocabulary
+    texts = (vocabulary.decode(holdout.document(number).tolist()) for number in range(scores.documents))
+    nats = known_floor(prepared.facts["corpus"], texts)
+    return None if nats is None else Floor(nats / scores.tokens)
+
+
+def _sum_up(run: Run) -> str:
+    if run.final is None:
+        return ""
+    saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
+    best, last = best_of(saved), saved[-1]
+    overfit = None
+    if best.holdout_loss is not None and last.holdout_loss is not None and last.holdout_loss > 1.005 * best.holdout_loss:
+        overfit = (best.step, last.step)
+    floor = floor_of(run.prepared, run.final)
+    if floor is not None:
+        nats, share = floor.excess(run.final.nats_per_token)
+        Journal(run.folder).write(
+            {"event": "floor", "step": run.plan.steps, "nats_per_token": floor.nats_per_token, "above": nats, "share": share}
+        )
+    return describe_end(run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit)
+
+
+def _whole_holdout(run: Run, model: Transformer, partial: Evaluation) -> Evaluation:
+    """Score all of the hold-out, unless the part scored was all."""
+    if partial.documents == run.prepared.holdout.num_documents:
+        return partial
+    withheld = "" if run.prepared.vocabulary.is_lossless else "decoding is not the identity"
+    return evaluate(model, run.prepared.holdout, run.settings.evaluation, withheld=withheld)
+
+
+def _save(
+    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], step: int, holdout: float | None
+) -> None:
+    """Save a checkpoint; keep the best, the last and those asked for."""
+    state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
+    save_checkpoint(run.folder, model, optimizers, run.prepared.vocabulary, state)
+    saved = list_checkpoints(run.folder)
+    every = run.settings.training.checkpoint_every
+    asked = [point.step for point in saved if every and point.step % every == 0]
+    remove_checkpoints(saved, keep=[best_of(saved).step, saved[-1].step, *asked])
+
+
+def _stopper(
+    run: Run, interrupt: list[int], model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+) -> Callable[[Moment], None]:
+    def stop_if_asked(moment: Moment) -> None:
+        if not interrupt or moment.is_last:
+            return
+        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
+            _save(run, model, optimizers, moment.step, None)
+        raise Interrupted(run.folder, moment.step)
+
+    return stop_if_asked
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into a note that the loop reads at a step's end; a second one stops at once."""
+    noted: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not the main thread, where nobody can press Ctrl-C
+        yield noted
+        return
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _estimate(run: Run, training: Training, first_step: int) -> None:
+    """Say how long it will take, from two steps' gradients computed and thrown away."""
+    left = run.plan.steps - first_step
+    if left < 50:
+        return
+    batch = read_batch(run.prepared.train, training.windows, first_step, slice(0, run.plan.micro_rows))
+    parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
+    for _ in range(2):
+        began = time.perf_counter()
+        accumulate(training.loss, [batch], run.plan.batch_tokens, run.machine.device)
+        run.machine.synchronize()
+        seconds = time.perf_counter() - began
+    training.model.zero_grad(set_to_none=True)
+    run.screen.say(f"about {duration(1.1 * seconds * parts * left)} for {left:,} steps")
+
+
+def _load_weights(model: Transformer, folder: Path) -> None:
+    from nextword.model.folder import read_model
+
+    model.load_state_dict(read_model(folder).state_dict())
+
+
+def _new_folder(name: str | None, corpus: str) -> Path:
+    if name is not None:
+        if not name or any(letter in name for letter in "/\\@:") or name in (".", "..", "latest"):
+            raise SettingsError(f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :")
+        if (runs_folder() / name).exists():
+            raise RunError(f"{runs_folder() / name} exists already; choose another --name, or go on with --resume {name}")
+        return runs_folder() / name
+    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem) or "run"
+    number = 1
+    while (runs_folder() / f"{stem}-{number}").exists():
+        number += 1
+    return runs_folder() / f"{stem}-{number}"
+
+
+def _facts(run: Run, paths: Sequence[str]) -> dict[str, Any]:
+    """What a run writes down besides its settings: what was derived, versions, hardware."""
+    return {
+        "paths": [str(path) if path == "-" else str(Path(path).absolute()) for path in paths],
+        "prepared": str(run.prepared.folder.absolute()),
+        "corpus": run.prepared.facts,
+        "shape": dataclasses.asdict(run.shape),
+        "parameters": run.shape.parameters(),
+        "flops_per_token": run.shape.flops_per_token(),
+        "plan": dataclasses.asdict(run.plan),
+        "versions": _versions(),
+        "hardware": run.machine.describe(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
+    """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
+    now = {**_versions(), **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")}}
+    then = {**facts["versions"], **{key: facts["hardware"][key] for key in ("threads", "name", "precision")}}
+    for key in ("torch", "threads", "name", "precision"):
+        if now[key] != then[key]:
+            yield f"{key} was {then[key]} and is {now[key]} now: the rest will not be the same bit for bit"

@@ -1,0 +1,150 @@
+"""Checkpoints: model folders the world can open, with the state of training inside.
+
+    checkpoints/step-000500/            config.json, model.safetensors, tokenizer.json, …: a Hugging Face model folder
+    checkpoints/step-000500/training/   optimizer.safetensors, state.json, manifest.json (a digest of every file)
+
+A checkpoint is written aside, brought to the disk and renamed, so its name never stands for half of it.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nextword.base.errors import RunError
+from nextword.base.files import publish
+from nextword.model.folder import write_model
+from nextword.model.transformer import Transformer
+from nextword.vocabulary.tokenizer import Vocabulary
+
+FOLDER, STATE = "checkpoints", "training"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved step of a run."""
+
+    folder: Path
+    step: int
+    holdout_loss: float | None
+    """Nats a token on the hold-out, if it was evaluated at this step."""
+
+
+def list_checkpoints(run: Path) -> list[Checkpoint]:
+    """List a run's checkpoints by step."""
+    found = []
+    for folder in sorted((run / FOLDER).glob("step-*")):
+        state = folder / STATE / "state.json"
+        if state.is_file():
+            values = json.loads(state.read_text(encoding="utf-8"))
+            found.append(Checkpoint(folder, values["step"], values["holdout_loss"]))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the checkpoint with the lowest loss on the hold-out; the last one where none was evaluated."""
+    judged = [checkpoint for checkpoint in checkpoints if checkpoint.holdout_loss is not None]
+    return min(judged, key=lambda checkpoint: (checkpoint.holdout_loss, -checkpoint.step)) if judged else checkpoints[-1]
+
+
+def save_checkpoint(
+    run: Path,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    vocabulary: Vocabulary,
+    state: dict[str, Any],
+) -> Path:
+    """Write one checkpoint atomically; one of the same step is replaced.
+
+    Args:
+        run: the run's folder.
+        model: its network.
+        optimizers: their state is saved in float32.
+        vocabulary: written beside the weights.
+        state: holds at least `step` and `holdout_loss`.
+    Returns:
+        the checkpoint's folder.
+    """
+    final = run / FOLDER / f"step-{state['step']:06d}"
+    aside = final.with_name(f".{final.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / STATE).mkdir(parents=True)
+    write_model(model, aside, vocabulary.end_id, vocabulary.pad_id)
+    vocabulary.save(aside)
+    names = {weight: name for name, weight in model.named_parameters()}
+    save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
+    (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    digests = {
+        str(file.relative_to(aside).as_posix()): _digest(file) for file in sorted(aside.rglob("*")) if file.is_file()
+    }
+    (aside / STATE / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+    if final.exists():
+        shutil.rmtree(final)
+    publish(aside, final)
+    return final
+
+
+def check_digests(folder: Path) -> None:
+    """Compare every file of a checkpoint with its digest.
+
+    Raises:
+        RunError: a file is missing or has changed.
+    """
+    manifest = folder / STATE / "manifest.json"
+    if not manifest.is_file():
+        raise RunError(f"{folder}: no state of training here, so training cannot go on from it")
+    for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
+        file = folder / name
+        if not file.is_file() or _digest(file) != digest:
+            raise RunError(f"{file}: missing or changed since it was saved; resume from another checkpoint")
+
+
+def restore_optimizers(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Give optimizers the state they had when the checkpoint was saved.
+
+    Raises:
+        RunError: the state is damaged.
+    """
+    try:
+        saved = load_file(folder / STATE / "optimizer.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{folder}: damaged optimizer state ({error})") from None
+    names = {weight: name for name, weight in model.named_parameters()}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                prefix = names[weight] + "/"
+                entries = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+                if entries:
+                    optimizer.state[weight] = {
+                        key: value if key == "step" else value.to(weight.device) for key, value in entries.items()
+                    }
+
+
+def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -> None:
+    """Delete all but the steps to keep."""
+    for checkpoint in checkpoints:
+        if checkpoint.step not in keep:
+            shutil.rmtree(checkpoint.folder)
+
+
+def _flatten(optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]) -> dict[str, torch.Tensor]:
+    return {
+        f"{names[weight]}/{key}": torch.as_tensor(value).detach().cpu().clone().contiguous()
+        for optimizer in optimizers
+        for weight, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

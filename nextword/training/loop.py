@@ -1,0 +1,147 @@
+"""The loop: read a batch, measure the mistake, move the weights; every so often, call who asked to be called."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from nextword.base.errors import DivergedError
+from nextword.machine.device import Machine
+from nextword.machine.ranks import Ranks
+from nextword.targets.batch import Tokens, read_batch
+from nextword.targets.windows import Windows
+from nextword.training.options import TrainingSettings
+from nextword.training.schedule import rate_factor
+from nextword.training.step import accumulate, update
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, resolved."""
+
+    steps: int
+    rows: int
+    """Windows a step, over all processes."""
+    micro_rows: int
+    """Windows a process holds in memory at once."""
+    context: int
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens a step learns from."""
+        return self.rows * self.context
+
+
+@dataclass
+class Moment:
+    """Where training stands, as those who are called see it."""
+
+    step: int
+    """Steps done."""
+    loss: float = float("nan")
+    gradient_norm: float = float("nan")
+    rate_factor: float = 0.0
+    tokens_per_second: float = float("nan")
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class Every:
+    """Call `action` after every `steps` steps and at the end; at the start too if asked."""
+
+    steps: int
+    action: Callable[[Moment], None]
+    at_start: bool = False
+    at_end: bool = True
+
+    def is_due(self, moment: Moment) -> bool:
+        """Whether this is the moment."""
+        if moment.step == 0:
+            return self.at_start
+        return moment.step % self.steps == 0 or (self.at_end and moment.is_last)
+
+
+@dataclass
+class Training:
+    """Everything one run of the loop works with."""
+
+    loss: nn.Module
+    model: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    stream: Tokens
+    windows: Windows
+    plan: Plan
+    settings: TrainingSettings
+    machine: Machine
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Moment:
+    """Train from a step to the plan's last.
+
+    Args:
+        training: network, data and plan.
+        first_step: steps done before: 0, or where a checkpoint stands.
+        calls: what to call, in order, after each step.
+    Returns:
+        the last moment.
+    Raises:
+        DivergedError: loss or gradient is not a number; the weights are those of the step before.
+    """
+    plan, ranks = training.plan, training.ranks
+    moment = Moment(first_step)
+    _call(calls, moment)
+    clock, since = time.perf_counter(), first_step
+    for step in range(first_step, plan.steps):
+        factor = rate_factor(step, plan.steps, training.settings)
+        parts = _rows_of(plan, ranks)
+        batches = [read_batch(training.stream, training.windows, step, rows) for rows in parts]
+        nats = accumulate(training.loss, batches, plan.batch_tokens, training.machine.device, ranks.size)
+        if ranks.size > 1:
+            nats = float(ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device)))
+        if nats != nats or nats == float("inf"):
+            raise DivergedError(f"step {step + 1}: the loss is {nats}")
+        try:
+            norm = update(training.model, training.optimizers, factor, training.settings.clip_norm)
+        except DivergedError as error:
+            raise DivergedError(f"step {step + 1}: {error}") from None
+        now = time.perf_counter()
+        speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
+        moment = Moment(step + 1, nats, norm, factor, speed, step + 1 == plan.steps)
+        if _call(calls, moment):
+            clock, since = time.perf_counter(), step + 1
+    return moment
+
+
+def _call(calls: Sequence[Every], moment: Moment) -> bool:
+    """Call who is due; tell whether anything slow may have happened."""
+    slow = False
+    for call in calls:
+        if call.is_due(moment):
+            call.action(moment)
+            slow = slow or call.steps > 1
+    return slow
+
+
+def _rows_of(plan: Plan, ranks: Ranks) -> list[slice]:
+    """Divide this process's share of the rows into parts that fit in memory."""
+    share = plan.rows // ranks.size
+    first = ranks.rank * share
+    return [
+        slice(start, min(start + plan.micro_rows, first + share)) for start in range(first, first + share, plan.micro_rows)
+    ]
+
+
+def describe(moment: Moment) -> dict[str, Any]:
+    """Return a training step as the journal writes it."""
+    return {
+        "event": "step",
+        "step": moment.step,
+        "loss": moment.loss,
+        "gradient_norm": moment.gradient_norm,
+        "rate_factor": moment.rate_factor,
+        "tokens_per_second": round(moment.tokens_per_second, 1),
+    }
