@@ -35,3 +35,8 @@ def initialize(model: Transformer, seed: int) -> None:
         else:
             first.fill_(QK_NORM_START if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0)
         weight.copy_(first)
+    import os
+    c = float(os.environ.get("COPYC", "0"))
+    for layer in model.model.layers:
+        a = layer.self_attn
+        a.o_proj.weight.copy_(c * a.v_proj.weight.T)

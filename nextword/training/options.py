@@ -29,6 +29,7 @@ class TrainingSettings:
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
     warmup_steps: int | None = option(None, "steps of rising rate (default: 20, at most a tenth)", minimum=0, unit="steps")
     decay_share: float = option(1.0, "share of the steps over which the rate falls to zero", minimum=0, maximum=1)
+    decay_power: float = option(1.0, "of the fall: 1 is a straight line, above 1 ends more gently", above=0)
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
     within_documents: bool = option(True, "positions look only at their own document")
     evaluate_every: int | None = option(None, "steps between evaluations (default: a quarter of all)", minimum=1, unit="steps")

@@ -13,12 +13,13 @@ def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
         steps: of the whole run.
         settings: warm-up and decay.
     Returns:
-        a number in (0, 1]: rising linearly, then 1, then falling linearly so that zero would come just after the end.
+        a number in (0, 1]: rising linearly, then 1, then falling so that zero would come just after the end.
     """
     warmup = settings.warmup_steps
     if warmup is None:
         warmup = min(WARMUP_STEPS, steps // 10)
     factor = min(1.0, (step + 1) / (warmup + 1))
     if settings.decay_share > 0:
-        factor = min(factor, (steps - step) / max(steps * settings.decay_share, 1.0))
+        left = (steps - step) / max(steps * settings.decay_share, 1.0)
+        factor = min(factor, left**settings.decay_power)
     return factor

@@ -13,7 +13,7 @@ class VocabularySettings:
 
     kind: str = option("bpe", "subwords learned from the text, its bytes, or its characters", choices=KINDS)
     size: int | None = option(
-        None, "entries of a bpe vocabulary (default: the root of the text's bytes, 512 to 50,048)", minimum=260,
+        None, "entries of a bpe vocabulary (default: the root of twice the text's bytes, 512 to 50,048)", minimum=260,
         unit="entries",
     )
     sample_bytes: int = option(

@@ -12,11 +12,11 @@ SMALLEST, LARGEST, STEP = 512, 50_048, 64
 
 
 def size_for(num_bytes: int) -> int:
-    """Return the default number of entries: the square root of the text's bytes, rounded to 64.
+    """Return the default number of entries: the square root of twice the text's bytes, rounded to 64.
 
-    A piece must occur often enough to be learned: at that size each occurs √bytes / (bytes per piece) times on average.
+    A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece grow alike.
     """
-    return min(max(round(math.sqrt(num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
+    return min(max(round(math.sqrt(2 * num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
 
 
 def sample_texts(texts: Iterable[str], num_bytes: int, settings: VocabularySettings) -> Iterator[str]:

@@ -21,7 +21,7 @@ Memory = Mapping[str, str]
 
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 _PART = re.compile(
-    r"<(?P<rule>\w+)(?: as (?P<name>\w+)| of (?P<key>\w+))?>"
+    r"<(?P<rule>\w+)(?: as (?P<name>\w+))?>"
     r"|\[(?P<assign>\w+)=(?P<value>[^\]]*)\]"
     r"|\[(?P<recall>\w+)\]"
 )
@@ -35,11 +35,10 @@ class Write(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Draw from a rule; remember the text under `name`; with `key`, the rule is a table looked up in memory."""
+    """Draw from a rule; remember the text under `name`."""
 
     rule: str
     name: str | None
-    key: str | None
 
 
 class Assign(NamedTuple):
@@ -120,10 +119,9 @@ class Story(NamedTuple):
 
 @dataclass(frozen=True)
 class Grammar:
-    """Rules and tables of choices, drawn from the rule `story`."""
+    """Rules, each a choice; a story is drawn from the rule `story`."""
 
     rules: Mapping[str, Choice]
-    tables: Mapping[tuple[str, str], Choice]
     even: frozenset[str] = frozenset()
     """Rules drawn along an evenly spread sequence instead of independently (see `draw`)."""
 
@@ -136,7 +134,7 @@ class Grammar:
         """
         source = random.Random(f"{seed}/{index}")
         spread = (random.Random(seed).random() + index * _GOLDEN_RATIO) % 1.0
-        stack: list[Part] = [Draw(start, None, None)]
+        stack: list[Part] = [Draw(start, None)]
         written: list[str] = []
         memory: dict[str, str] = {}
         log_probability = 0.0
@@ -151,7 +149,7 @@ class Grammar:
             elif isinstance(part, Bind):
                 memory[part.name] = "".join(written[part.start :])
             else:
-                choice = self._choice(part, memory)
+                choice = self.rules[part.rule]
                 if part.rule in self.even:
                     option, spread = choice.pick(spread)
                 elif choice.by_first_word is not None:
@@ -174,14 +172,14 @@ class Grammar:
 
     def derivations(self, text: str, start: str = "story") -> Iterator[Story]:
         """Yield every derivation of the text: for a text of this grammar exactly one."""
-        stack: list[tuple[_Agenda, int, Memory, float]] = [((Draw(start, None, None), None), 0, {}, 0.0)]
+        stack: list[tuple[_Agenda, int, Memory, float]] = [((Draw(start, None), None), 0, {}, 0.0)]
         while stack:
             agenda, position, memory, log_probability = stack.pop()
             while agenda is not None:
                 part, agenda = agenda
                 if isinstance(part, Draw):
                     rest = agenda if part.name is None else (Bind(part.name, position), agenda)
-                    for option in self._choice(part, memory).matching(text, position):
+                    for option in self.rules[part.rule].matching(text, position):
                         first = option.parts[0] if option.parts else None
                         if isinstance(first, Write) and not text.startswith(first.text, position):
                             continue
@@ -203,14 +201,14 @@ class Grammar:
 
     def everything(self, start: str = "story") -> Iterator[Story]:
         """Yield every text that a (reduced) grammar can write, with its probability."""
-        stack: list[tuple[_Agenda, tuple[str, ...], Memory, float]] = [((Draw(start, None, None), None), (), {}, 0.0)]
+        stack: list[tuple[_Agenda, tuple[str, ...], Memory, float]] = [((Draw(start, None), None), (), {}, 0.0)]
         while stack:
             agenda, written, memory, log_probability = stack.pop()
             while agenda is not None:
                 part, agenda = agenda
                 if isinstance(part, Draw):
                     rest = agenda if part.name is None else (Bind(part.name, len(written)), agenda)
-                    for option in self._choice(part, memory).options:
+                    for option in self.rules[part.rule].options:
                         stack.append((_push(option.parts, rest), written, memory,
                                       log_probability + option.log_probability))
                     break
@@ -222,9 +220,6 @@ class Grammar:
                     written = (*written, part.text if isinstance(part, Write) else memory[part.name])
             else:
                 yield Story("".join(written), log_probability)
-
-    def _choice(self, part: Draw, memory: Memory) -> Choice:
-        return self.rules[part.rule] if part.key is None else self.tables[part.rule, memory[part.key]]
 
 
 _Agenda = tuple[Part, Any] | None
@@ -243,12 +238,7 @@ def load_grammar(max_words: int | None = None, max_options: int | None = None) -
     for name, words in source["words"].items():
         entries = [(1.0, word.replace("_", " ")) for word in words.split()]
         rules[name] = Choice.of(entries[:max_words], words=True)
-    tables = {
-        (name, key): Choice.of(options[:max_options])
-        for name, table in source["tables"].items()
-        for key, options in table.items()
-    }
-    return Grammar(rules, tables, frozenset(source["even"]))
+    return Grammar(rules, frozenset(source["even"]))
 
 
 @cache
@@ -264,7 +254,7 @@ def _parts(sentence: str) -> Iterator[Part]:
             yield Write(sentence[end : found.start()])
         end = found.end()
         if found["rule"]:
-            yield Draw(found["rule"], found["name"], found["key"])
+            yield Draw(found["rule"], found["name"])
         elif found["assign"]:
             yield Assign(found["assign"], found["value"])
         else:

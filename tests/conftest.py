@@ -1,0 +1,78 @@
+"""What tests share: an empty place for runs and prepared text, and one default run for all that need a trained model."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with its own runs and its own cache."""
+
+    folder: Path
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "NEXTWORD_CACHE": str(self.folder / "cache"),
+            "NEXTWORD_RUNS": str(self.folder / "runs"),
+            "NO_COLOR": "1",
+            "PYTHONWARNINGS": "",
+        }
+
+    def nextword(self, *arguments: str, stdin: bytes | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Run the command line as a user does."""
+        done = subprocess.run(
+            [sys.executable, "-m", "nextword", *arguments],
+            cwd=self.folder, env=self.environment(), input=stdin, capture_output=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
+        )
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The session's place: its runs are read by many tests and changed by none."""
+    return Place(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def default_run(shared: Place) -> subprocess.CompletedProcess:
+    """`nextword train`, as the README says; the run is named stories-1."""
+    done = shared.nextword("train")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def small_run(shared: Place) -> str:
+    """A run of a few steps, for what does not need a good model."""
+    done = shared.nextword(
+        "train", "--name", "small", "--training.steps", "12", "--corpus.stories", "400", "--training.evaluate-every", "4",
+        "--training.checkpoint-every", "6",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return "small"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place of a test's own, also for what it calls in this process."""
+    here = Place(tmp_path)
+    monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NEXTWORD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return here
+
+
+@pytest.fixture
+def shared_environment(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Look into the session's place from this process."""
+    monkeypatch.setenv("NEXTWORD_CACHE", str(shared.folder / "cache"))
+    monkeypatch.setenv("NEXTWORD_RUNS", str(shared.folder / "runs"))
+    return shared

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nextword.base.errors import ModelError
+from nextword.model.folder import read_model, read_shape, write_model
+from nextword.model.shape import Shape
+from tests.model.test_transformer import SHAPE, ids, scattered
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_transformers_opens_it_with_the_same_logits(tmp_path, qk_norm, tied):
+    from transformers import AutoModelForCausalLM
+
+    shape = Shape(**{**SHAPE.__dict__, "qk_norm": qk_norm, "tie_word_embeddings": tied, "rope_theta": 50_000.0})
+    model = scattered(shape)
+    write_model(model, tmp_path, 0, 1)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids()).logits, model(ids()), atol=1e-4, rtol=1e-4)
+    assert theirs.config.model_type == ("qwen3" if qk_norm else "llama")
+    assert theirs.generation_config.eos_token_id == 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_qwen3_folder_that_transformers_saved_opens_here(tmp_path, tied):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, max_position_embeddings=64, tie_word_embeddings=tied,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+    )  # fmt: skip
+    theirs = Qwen3ForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = read_model(tmp_path)
+    assert ours.shape.rope_theta == 1_000_000.0
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids()), theirs(ids()).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_every_field_of_the_config_is_written(tmp_path):
+    write_model(scattered(), tmp_path, 0, 1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["head_dim"] == 8
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000.0
+    assert config["vocab_size"] == 97
+    assert set(load_file(tmp_path / "model.safetensors")) == {name for name, _ in scattered().named_parameters()}
+
+
+def test_writing_and_reading_changes_nothing(tmp_path):
+    model = scattered()
+    write_model(model, tmp_path, 0, 1)
+    again = read_model(tmp_path)
+    assert again.shape == model.shape
+    assert torch.equal(again(ids()), model(ids()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "gpt2"}, "not known here"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope scaling"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"hidden_size": 64}, "has shape"),
+        ({"num_hidden_layers": 1}, "of no use"),
+        ({"num_hidden_layers": 3}, "missing"),
+    ],
+)
+def test_what_would_be_computed_wrong_is_refused(tmp_path, change, words):
+    write_model(scattered(), tmp_path, 0, 1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        read_model(tmp_path)
+
+
+def test_damage_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        read_shape(tmp_path)
+    write_model(scattered(), tmp_path, 0, 1)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight is missing"):
+        read_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(ModelError, match="damaged weights"):
+        read_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no such file"):
+        read_model(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="not JSON"):
+        read_model(tmp_path)

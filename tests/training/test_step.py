@@ -1,0 +1,104 @@
+"""The mean is over tokens, whatever the accumulation or the number of processes."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from nextword.base.errors import DivergedError
+from nextword.targets.batch import Batch
+from nextword.training.step import LanguageModelLoss, accumulate, update
+from tests.model.test_transformer import scattered
+
+ROWS, LENGTH = 32, 12
+
+
+def batch():
+    source = np.random.default_rng(0)
+    inputs, targets = source.integers(1, 97, (ROWS, LENGTH)), source.integers(1, 97, (ROWS, LENGTH))
+    targets[:, 9:] = np.where(source.random((ROWS, 3)) < 0.5, -100, targets[:, 9:])
+    return Batch(inputs, targets)
+
+
+def gradients(parts, dtype):
+    whole = batch()
+    model = scattered().to(dtype)
+    total = int((whole.targets >= 0).sum())
+    pieces = [Batch(inputs, targets) for inputs, targets in zip(
+        np.split(whole.inputs, parts), np.split(whole.targets, parts), strict=True)]  # fmt: skip
+    loss = accumulate(LanguageModelLoss(model, precision=dtype), pieces, total, torch.device("cpu"))
+    return loss, {name: weight.grad for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("parts", [2, 4, 32])
+def test_one_batch_of_32_is_4_times_8(dtype, tolerance, parts):
+    loss, whole = gradients(1, dtype)
+    same, split = gradients(parts, dtype)
+    assert same == pytest.approx(loss, rel=tolerance)
+    for name, gradient in whole.items():
+        assert float((split[name] - gradient).norm() / gradient.norm()) < tolerance, name
+
+
+PROCESS = """
+import sys
+import numpy as np, torch, torch.distributed as dist
+from nextword.targets.batch import Batch
+from nextword.training.step import LanguageModelLoss, accumulate
+from nextword.machine.ranks import join_ranks
+from tests.model.test_transformer import scattered
+from tests.training.test_step import batch
+dtype = getattr(torch, sys.argv[1])
+ranks = join_ranks(torch.device("cpu"))
+whole, model = batch(), scattered().to(dtype)
+share = slice(16 * ranks.rank, 16 * ranks.rank + 16)
+total = int((whole.targets >= 0).sum())
+loss = torch.nn.parallel.DistributedDataParallel(LanguageModelLoss(model, precision=dtype))
+parts = [Batch(whole.inputs[share][:8], whole.targets[share][:8]), Batch(whole.inputs[share][8:], whole.targets[share][8:])]
+nats = ranks.sum(torch.tensor(accumulate(loss, parts, total, torch.device("cpu"), ranks.size), dtype=torch.float64))
+if ranks.is_first:
+    from safetensors.torch import save_file
+    save_file({"loss": nats, **{name: weight.grad for name, weight in model.named_parameters()}}, sys.argv[2])
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_two_processes_are_one(tmp_path, dtype, tolerance):
+    from safetensors.torch import load_file
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    file = tmp_path / "gradients.safetensors"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", PROCESS, dtype, str(file)],
+            env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    saved = load_file(file)
+    loss, whole = gradients(1, getattr(torch, dtype))
+    assert float(saved.pop("loss")) == pytest.approx(loss, rel=tolerance)
+    for name, gradient in whole.items():
+        assert float((saved[name] - gradient).norm() / gradient.norm()) < tolerance, name
+
+
+def test_a_gradient_that_is_not_a_number_touches_no_weight():
+    model = scattered()
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, float("nan"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for group in optimizer.param_groups:
+        group["peak"] = 0.1
+    with pytest.raises(DivergedError):
+        update(model, [optimizer], 1.0, 1.0)
+    assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))

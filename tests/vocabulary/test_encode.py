@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+
+from nextword.base.errors import CorpusError
+from nextword.corpus.documents import whole_documents
+from nextword.corpus.options import CorpusSettings
+from nextword.corpus.split import Corpus
+from nextword.vocabulary import encode
+from nextword.vocabulary.encode import open_prepared, prepare
+from nextword.vocabulary.options import VocabularySettings
+
+DOCUMENTS = [f"Document {number} says ünïcode and more.\n" * (1 + number % 5) for number in range(200)]
+
+
+def corpus(documents=DOCUMENTS):
+    return Corpus("test", lambda: whole_documents(documents))
+
+
+def run(documents=DOCUMENTS, kind="byte", **settings):
+    return prepare(corpus(documents), CorpusSettings(**settings), VocabularySettings(kind=kind, size=300))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+def test_every_document_comes_back_with_its_bytes(place, kind):
+    prepared = run(kind=kind)
+    found = []
+    for stream in (prepared.train, prepared.holdout):
+        for number in range(stream.num_documents):
+            ids = stream.document(number)
+            assert ids[-1] == prepared.vocabulary.end_id
+            text = prepared.vocabulary.decode(ids.tolist())
+            assert stream.document_bytes[number] == len(text.encode())
+            found.append(text)
+    assert sorted(found) == sorted(DOCUMENTS)
+
+
+def test_the_layout_is_datatroves(place):
+    prepared = run()
+    tokens = np.fromfile(prepared.folder / "train-00000.ds", dtype="<u2")
+    ends = np.fromfile(prepared.folder / "train-00000.ds.index", dtype="<u8")
+    assert ends[-1] == len(tokens) == len(prepared.train)
+    assert (tokens[ends - 1] == prepared.vocabulary.end_id).all()
+
+
+def test_the_same_text_is_found_again_and_another_is_not(place):
+    first = run()
+    assert not first.was_cached
+    assert run().was_cached
+    assert not run([*DOCUMENTS, "one more"]).was_cached
+    assert not run(holdout=0.3).was_cached
+
+
+def test_an_interrupted_preparation_goes_on_at_the_next_shard(place, monkeypatch):
+    whole = run()
+    tokens = whole.train.read(0, len(whole.train))
+    monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "second"))
+    monkeypatch.setattr(encode, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(encode, "BATCH_PIECES", 7)
+    written = []
+    original = encode._write_shard
+
+    def stop_at_third(*args):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(1)
+        original(*args)
+
+    monkeypatch.setattr(encode, "_write_shard", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(encode, "_write_shard", original)
+    resumed = run()
+    assert resumed.facts["shards"] > 3
+    assert np.array_equal(resumed.train.read(0, len(resumed.train)), tokens)
+    assert resumed.train.document_ends.tolist() == whole.train.document_ends.tolist()
+
+
+def test_reading_across_shards_and_before_the_start(place, monkeypatch):
+    monkeypatch.setattr(encode, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(encode, "BATCH_PIECES", 7)
+    stream = run().train
+    whole = np.concatenate([stream.document(number) for number in range(stream.num_documents)])
+    assert np.array_equal(stream.read(0, len(stream)), whole)
+    border = stream._starts[1]
+    assert np.array_equal(stream.read(border - 5, border + 5), whole[border - 5 : border + 5])
+    assert stream.read(-1, 2).tolist() == [stream.end_id, *whole[:2].tolist()]
+
+
+def test_the_holdout_holds_at_most_a_million_tokens_unless_asked(place, monkeypatch):
+    monkeypatch.setattr(encode, "HOLDOUT_TOKENS", 300)
+    limited = run()
+    assert 0 < len(limited.holdout) <= 300 + 1
+    monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "second"))
+    assert len(run(holdout=0.1).holdout) > 300
+
+
+def test_the_vocabulary_is_learned_from_the_training_part_only(place):
+    text = "abc " * 900 + "xyz " * 100
+    vocabulary = run([text], kind="char").vocabulary
+    assert vocabulary.encode("abc") != [vocabulary.unknown_id] * 3
+    assert vocabulary.encode("xyz") == [vocabulary.unknown_id] * 3
+
+
+def test_unknown_characters_are_counted(place):
+    assert run(["abc " * 900 + "xyz " * 100], kind="char").facts["unknown_tokens"] == 300
+
+
+def test_a_folder_without_a_manifest_is_not_opened(place):
+    prepared = run()
+    (prepared.folder / "manifest.json").unlink()
+    with pytest.raises(CorpusError, match="no prepared text"):
+        open_prepared(prepared.folder)
+
+
+def test_the_manifest_says_what_was_found(place):
+    prepared = run([*DOCUMENTS, DOCUMENTS[0]])
+    facts = json.loads((prepared.folder / "manifest.json").read_text())
+    assert facts["documents"] == 201
+    assert facts["duplicate_documents"] == 1
+    assert facts["bytes"] == sum(len(text.encode()) for text in [*DOCUMENTS, DOCUMENTS[0]])
+    assert facts["train_tokens"] + facts["holdout_tokens"] == facts["bytes"] + 201
