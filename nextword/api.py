@@ -1,4 +1,4 @@
-"""The Python side: `nextword.train(...)` and `nextword.load(...)`, with the reach of the command line."""
+"""The Python side: `nextword.train` and `nextword.load`, with the reach of the command line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +41,10 @@ def train(
         options: {"training.steps": 100, …}; overrule the recipe.
         resume: a run to go on with; of the options only training.steps counts.
         quiet: say nothing while it trains.
+
     Returns:
         the trained model, its best checkpoint by hold-out.
+
     Raises:
         NextwordError: with one clear line, where the input is wrong.
     """
@@ -59,8 +61,10 @@ def load(target: str | Path, *, device: str = "auto") -> "Model":
     """Open a trained model.
 
     Args:
-        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3 or Llama model folder.
+        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3 or Llama model
+            folder.
         device: auto, cpu, cuda or mps.
+
     Raises:
         RunError: there is no such run or checkpoint.
         ModelError: the folder is damaged or of a kind not known here.
@@ -85,7 +89,10 @@ class Model:
         return predict(self.opened.model, self.opened.vocabulary, prompt, top)
 
     def probability(self, prompt: str, continuation: str) -> float:
-        """Return P(continuation | prompt), both after end-of-text: the product over the continuation's pieces."""
+        """Return P(continuation | prompt), both after end-of-text.
+
+        The product over the continuation's pieces.
+        """
         vocabulary, reader = self.opened.vocabulary, Reader(self.opened.model)
         before = [vocabulary.end_id, *vocabulary.encode(prompt)]
         logits, product = reader.read(before), 1.0
@@ -94,26 +101,38 @@ class Model:
             logits = reader.read([id_])
         return product
 
-    def generate(self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any) -> str:
+    def generate(
+        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+    ) -> str:
         """Continue a prompt; settings are those of `nextword generate`."""
-        return "".join(chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings))
+        return "".join(
+            chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings)
+        )
 
     def stream(
         self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> Iterator[Chosen]:
         """Yield the continuation token by token."""
         chosen = GenerationSettings(**settings)
-        return generate(self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop)
+        return generate(
+            self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop
+        )
 
-    def evaluate(self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any) -> Evaluation:
+    def evaluate(
+        self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any
+    ) -> Evaluation:
         """Score texts; without a path, the run's own hold-out."""
         asked = EvaluationSettings(**settings)
         if not paths:
             prepared = self._prepared()
             lossless = prepared.vocabulary.is_lossless or prepared.facts["unknown_tokens"] == 0
-            withheld = "" if lossless else "the vocabulary does not hold all characters of this text"
+            withheld = (
+                "" if lossless else "the vocabulary does not hold all characters of this text"
+            )
             return evaluate(self.opened.model, prepared.holdout, asked, withheld=withheld)
-        texts = _Encoded(self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings())
+        texts = _Encoded(
+            self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
+        )
         return evaluate(self.opened.model, texts, asked, withheld=texts.withheld)
 
     def floor(self, scores: Evaluation) -> Floor | None:
@@ -122,14 +141,18 @@ class Model:
 
     def _prepared(self) -> Any:
         if self.opened.run is None:
-            raise EvaluationError(f"{self.opened.folder}: this model has no hold-out of its own; name a text to score")
+            raise EvaluationError(
+                f"{self.opened.folder}: this model has no hold-out of its own; name a text to score"
+            )
         return open_prepared(Path(run_facts(self.opened.run)["prepared"]))
 
 
 class _Encoded:
     """Texts encoded in memory, document by document."""
 
-    def __init__(self, vocabulary: Vocabulary, paths: Sequence[str], corpus: CorpusSettings) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, paths: Sequence[str], corpus: CorpusSettings
+    ) -> None:
         self.end_id = vocabulary.end_id
         self.withheld = ""
         self._documents: list[NDArray[np.int64]] = []

@@ -1,4 +1,7 @@
-"""The verbs of the command line. Nothing heavy is imported before a verb runs, so every --help is instant."""
+"""The verbs of the command line.
+
+Nothing heavy is imported before a verb runs, so every --help is instant.
+"""
 
 import inspect
 import json
@@ -16,11 +19,13 @@ from nextword.settings import Option, all_options
 
 app = App(
     name="nextword",
-    help="Train a language model to predict the next word from nothing but text, and watch it learn.",
+    help="Train a language model to predict the next word from text, and watch it learn.",
     version=__version__,
     help_format="plaintext",
 )
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="print one JSON object instead of text")]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative=(), help="print one JSON object instead of text")
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,18 +59,32 @@ def _write(text: str, *, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
-def _takes(rooms: tuple[str, ...], *, prefix: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of settings rooms; it receives what was given as {"room.name": value}."""
+def _takes(
+    rooms: tuple[str, ...], *, prefix: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the options of settings rooms; it receives what was given as {"room.name".
+
+    Value}.
+    """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        own = [
+            p for p in inspect.signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD
+        ]
+        kind = inspect.Parameter.KEYWORD_ONLY
         options = {f"{option.room}__{option.name}": option for option in all_options(*rooms)}
-        added = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None,
-                                   annotation=_annotation(option, prefix)) for key, option in options.items()]  # fmt: skip
+        added = [
+            inspect.Parameter(key, kind, default=None, annotation=_annotation(option, prefix))
+            for key, option in options.items()
+        ]
 
         def run(*args: Any, **kwargs: Any) -> None:
             given = {options[key].path: kwargs.pop(key) for key in list(kwargs) if key in options}
-            verb(*args, **kwargs, **{path: value for path, value in given.items() if value is not None})
+            verb(
+                *args,
+                **kwargs,
+                **{path: value for path, value in given.items() if value is not None},
+            )
 
         run.__name__, run.__doc__ = verb.__name__, verb.__doc__
         run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
@@ -80,30 +99,43 @@ def _annotation(option: Option, prefix: bool) -> Any:
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
     if option.default is not None:
-        default = str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
+        default = (
+            str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
+        )
         words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()
-    return Annotated[option.type | None, Parameter(name=name, help=words, negative=negative, show_default=False)]
+    return Annotated[
+        option.type | None, Parameter(name=name, help=words, negative=negative, show_default=False)
+    ]
 
 
 @app.command
 @_takes(("corpus", "vocabulary", "model", "training", "evaluation", "generation", "machine"))
 def train(
     *paths: str,
-    name: Annotated[str | None, Parameter(help="of the run (default: the text's name and a number)")] = None,
-    recipe: Annotated[Path | None, Parameter(help="a TOML file of options; those given here overrule it")] = None,
+    name: Annotated[
+        str | None, Parameter(help="of the run (default: the text's name and a number)")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Parameter(help="a TOML file of options; those given here overrule it")
+    ] = None,
     resume: Annotated[str | None, Parameter(help="go on with this run")] = None,
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Train a model on text: files, folders, globs or "-"; without a path, on the built-in stories."""
+    """Train a model on text: files, folders, globs or "-".
+
+    Without a path, on the built-in stories.
+    """
     from nextword.base.errors import SettingsError
     from nextword.settings import read_recipe, resolve
 
     if resume is not None and (paths or name or recipe or options.keys() - {"training.steps"}):
-        raise SettingsError("--resume goes on with a run as it is; only --training.steps may be given with it")
+        raise SettingsError(
+            "--resume goes on with a run as it is; only --training.steps may be given with it"
+        )
     settings = resolve(read_recipe(recipe) if recipe else None, options)
     if paths:
         from nextword.corpus.documents import find_files
@@ -130,8 +162,13 @@ def generate(
     run: str,
     prompt: str = "",
     *,
-    stop: Annotated[tuple[str, ...], Parameter(help="end the text before this string; may be repeated", negative=())] = (),
-    show: Annotated[bool, Parameter(negative=(), help="show logit → probability → id → piece of each word")] = False,
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(help="end the text before this string; may be repeated", negative=()),
+    ] = (),
+    show: Annotated[
+        bool, Parameter(negative=(), help="show logit → probability → id → piece of each word")
+    ] = False,
     json_: AsJson = False,
     **options: Any,
 ) -> None:
@@ -151,11 +188,17 @@ def generate(
             _write("\n" + "─" * 20)
         if not show and not json_:
             _write(prompt, end="")
-        for chosen in write(opened.model, opened.vocabulary, prompt, settings, sample=sample, stop=stop):
+        for chosen in write(
+            opened.model, opened.vocabulary, prompt, settings, sample=sample, stop=stop
+        ):
             text += chosen.text
             if show and not json_:
                 probability = float(chosen.logits.double().softmax(0)[chosen.id])
-                _write(describe_choice(chosen.text, chosen.id, float(chosen.logits[chosen.id]), probability))
+                _write(
+                    describe_choice(
+                        chosen.text, chosen.id, float(chosen.logits[chosen.id]), probability
+                    )
+                )
             elif not json_:
                 _write(chosen.text, end="")
         if not show and not json_:
@@ -190,7 +233,10 @@ def evaluate(
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Score a text; without a path, the run's own hold-out. Every token counts, at full precision."""
+    """Score a text; without a path, the run's own hold-out.
+
+    Every token counts, at full precision.
+    """
     from nextword.corpus.documents import find_files
     from nextword.settings import resolve
 
@@ -208,21 +254,29 @@ def evaluate(
         known = {} if floor is None else {"floor_nats_per_token": floor.nats_per_token}
         _write(json.dumps({**scores.as_dict(), **known}))
     else:
-        _write(describe_full_evaluation(scores, ", ".join(paths) or "the run's own hold-out", floor))
+        _write(
+            describe_full_evaluation(scores, ", ".join(paths) or "the run's own hold-out", floor)
+        )
 
 
 @app.command
 def targets(
     text: str,
     *,
-    run: Annotated[str | None, Parameter(help="whose vocabulary to use (default: whole words)")] = None,
+    run: Annotated[
+        str | None, Parameter(help="whose vocabulary to use (default: whole words)")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Show the lessons a text gives itself: every context → the target that comes next."""
     pieces = _pieces_of(text, run)
     rows = [("".join(pieces[:place]), pieces[place]) for place in range(1, len(pieces))]
     if json_:
-        _write(json.dumps({"lessons": [{"context": context, "target": target} for context, target in rows]}))
+        _write(
+            json.dumps(
+                {"lessons": [{"context": context, "target": target} for context, target in rows]}
+            )
+        )
     else:
         _write("\n".join(f'"{context}" → "{target}"' for context, target in rows))
 
@@ -259,7 +313,11 @@ def vocabulary(
         return
     if text is None:
         values = {"kind": known.kind, "entries": len(known), "end_of_text": known.end_id}
-        _write(json.dumps(values) if json_ else f"{known.kind}, {len(known):,} entries; end of text is {known.end_id}")
+        _write(
+            json.dumps(values)
+            if json_
+            else f"{known.kind}, {len(known):,} entries; end of text is {known.end_id}"
+        )
         return
     if not text:
         raise VocabularyError("the text is empty; give one to take apart")
@@ -297,4 +355,8 @@ def runs(*, json_: AsJson = False) -> None:
     if json_:
         _write(json.dumps({"runs": rows}))
     else:
-        _write(describe_runs(rows) if rows else f"no run in {runs_folder()} yet; `nextword train` makes one")
+        _write(
+            describe_runs(rows)
+            if rows
+            else f"no run in {runs_folder()} yet; `nextword train` makes one"
+        )

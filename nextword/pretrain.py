@@ -1,6 +1,7 @@
 """From text to a trained model, in one straight script: the file to read first.
 
-    text → documents → vocabulary → shards → windows → network → loss → steps → checkpoints → a summary
+    text → documents → vocabulary → shards → windows → network → loss → steps → checkpoints → a
+    summary
 
 Run it with `nextword train`, or from Python with `nextword.train(...)`.
 """
@@ -24,7 +25,13 @@ from nextword.base.files import write_json
 from nextword.corpus.builtin import known_floor, read_builtin
 from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
 from nextword.corpus.split import Corpus
-from nextword.explanation.render import Floor, Look, describe_end, describe_evaluation, describe_start
+from nextword.explanation.render import (
+    Floor,
+    Look,
+    describe_end,
+    describe_evaluation,
+    describe_start,
+)
 from nextword.explanation.screen import Screen, duration
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.ranks import Ranks, join_ranks
@@ -62,7 +69,9 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
     def __init__(self, run: Path, step: int) -> None:
         """Say where it stopped."""
-        super().__init__(f"stopped at step {step:,}; go on with: nextword train --resume {run.name}")
+        super().__init__(
+            f"stopped at step {step:,}; go on with: nextword train --resume {run.name}"
+        )
         self.run = run
         self.step = step
 
@@ -99,8 +108,10 @@ def train(
         settings: everything else.
         name: of the run; default: the corpus's name and a number.
         screen: where to say what happens.
+
     Returns:
         the finished run.
+
     Raises:
         NextwordError: with one clear line, before anything is written, where the input is wrong.
         Interrupted: on Ctrl-C, after saving.
@@ -111,12 +122,19 @@ def train(
     machine = choose_machine(settings.machine)
     prepared = prepare(corpus, settings.corpus, settings.vocabulary, report=screen.say)
     train_tokens = len(prepared.train)
-    shape = resolve_shape(settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens))
+    shape = resolve_shape(
+        settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens)
+    )
     Windows(train_tokens, shape.context, 1, 0)  # refuses a text that does not fill one context
     ranks = join_ranks(machine.device)
     fresh = not paths and settings.corpus.builtin == "stories"
     plan = make_plan(
-        settings.training, shape, train_tokens, fresh=fresh, device=machine.device.type, ranks=ranks.size
+        settings.training,
+        shape,
+        train_tokens,
+        fresh=fresh,
+        device=machine.device.type,
+        ranks=ranks.size,
     )
     run = Run(folder, settings, prepared, shape, plan, machine, screen, ranks)
     if ranks.is_first:
@@ -134,6 +152,7 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
         target: the run, or RUN@STEP to go on from there.
         steps: train to this step instead of the run's own last.
         screen: where to say what happens.
+
     Raises:
         RunError: there is nothing to go on with.
     """
@@ -173,10 +192,14 @@ def open_corpus(paths: Sequence[str], settings: Settings) -> Corpus:
         names = ", ".join(Path(path).name or path for path in paths)
         return Corpus(names, _kept(lambda: read_pieces(files, settings.corpus)))
     read_builtin(settings.corpus)  # refuses an unknown name now
-    return Corpus(settings.corpus.builtin, _kept(lambda: whole_documents(read_builtin(settings.corpus))))
+    return Corpus(
+        settings.corpus.builtin, _kept(lambda: whole_documents(read_builtin(settings.corpus)))
+    )
 
 
-def _kept(read: Callable[[], Iterator[Piece]], most: int = 64_000_000) -> Callable[[], Iterator[Piece]]:
+def _kept(
+    read: Callable[[], Iterator[Piece]], most: int = 64_000_000
+) -> Callable[[], Iterator[Piece]]:
     """Remember the pieces of a corpus that is small, so that it is read and drawn once."""
     kept: list[Piece] = []
     whole = False
@@ -216,7 +239,12 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     if run.ranks.is_first:
         run.screen.say(
             describe_start(
-                run.prepared.facts, run.prepared.folder, run.shape, run.plan, str(run.machine), run.folder
+                run.prepared.facts,
+                run.prepared.folder,
+                run.shape,
+                run.plan,
+                str(run.machine),
+                run.folder,
             )
         )
         _estimate(run, training, first_step)
@@ -225,11 +253,21 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     run.screen.start(run.plan.steps, first_step)
     try:
         with _interruptible() as interrupt:
-            run_loop(training, first_step, [*calls, Every(1, _stopper(run, interrupt, model, optimizers))])
+            run_loop(
+                training,
+                first_step,
+                [*calls, Every(1, _stopper(run, interrupt, model, optimizers))],
+            )
     except DivergedError as error:
         saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
-        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved before it"
-        raise DivergedError(f"{error}; training stopped, {good}; try a lower --training.learning_rate") from None
+        good = (
+            f"the last good checkpoint is {saved[-1]}"
+            if saved
+            else "no checkpoint was saved before it"
+        )
+        raise DivergedError(
+            f"{error}; training stopped, {good}; try a lower --training.learning_rate"
+        ) from None
     finally:
         run.screen.stop()
     run.seconds = time.monotonic() - began
@@ -239,7 +277,9 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     return run
 
 
-def _assemble(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> Training:
+def _assemble(
+    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+) -> Training:
     training = run.settings.training
     many = run.prepared.train.num_documents > 1 and training.within_documents
     end_id = run.prepared.vocabulary.end_id if many else None
@@ -248,29 +288,65 @@ def _assemble(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Opt
         loss = nn.parallel.DistributedDataParallel(loss)
     windows = Windows(len(run.prepared.train), run.shape.context, run.plan.rows, training.seed)
     return Training(
-        loss, model, optimizers, run.prepared.train, windows, run.plan, training, run.machine, run.ranks
+        loss,
+        model,
+        optimizers,
+        run.prepared.train,
+        windows,
+        run.plan,
+        training,
+        run.machine,
+        run.ranks,
     )
 
 
-def _calls(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> list[Every]:
-    """Return what the loop calls: the journal and the bar at each step, evaluation and checkpoints now and then."""
+def _calls(
+    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+) -> list[Every]:
+    """Return what the loop calls.
+
+    The journal and the bar at each step, evaluation and checkpoints now and then.
+    """
     journal, settings = Journal(run.folder), run.settings.training
     began = time.monotonic()
 
     def note(moment: Moment) -> None:
         journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
-        run.screen.step(moment.step, run.plan.steps, moment.loss, moment.tokens_per_second, run.plan.batch_tokens)
+        run.screen.step(
+            moment.step,
+            run.plan.steps,
+            moment.loss,
+            moment.tokens_per_second,
+            run.plan.batch_tokens,
+        )
 
     def judge(moment: Moment) -> None:
         limit = None if moment.is_last else settings.evaluate_tokens
-        partial = evaluate(model, run.prepared.holdout, run.settings.evaluation, max_tokens=settings.evaluate_tokens)
+        partial = evaluate(
+            model,
+            run.prepared.holdout,
+            run.settings.evaluation,
+            max_tokens=settings.evaluate_tokens,
+        )
         scores = partial if limit is not None else _whole_holdout(run, model, partial)
         if moment.is_last:
             run.final = scores
         values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
         sample = _write_sample(run, model, moment.step)
-        journal.write({"event": "evaluation", "step": moment.step, **values, "whole": moment.is_last, "sample": sample})
-        run.screen.say(describe_evaluation(moment.step, scores, sample, _look_at_holdout(run, model, moment.step)))
+        journal.write(
+            {
+                "event": "evaluation",
+                "step": moment.step,
+                **values,
+                "whole": moment.is_last,
+                "sample": sample,
+            }
+        )
+        run.screen.say(
+            describe_evaluation(
+                moment.step, scores, sample, _look_at_holdout(run, model, moment.step)
+            )
+        )
         _save(run, model, optimizers, moment.step, partial.nats_per_token)
 
     def keep(moment: Moment) -> None:
@@ -286,9 +362,13 @@ def _calls(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimi
 
 def _write_sample(run: Run, model: Transformer, step: int) -> str:
     """Let the model write a little, at full precision, from a seed of its own."""
-    settings = dataclasses.replace(run.settings.generation, max_tokens=SAMPLE_TOKENS, seed=step, samples=1)
+    settings = dataclasses.replace(
+        run.settings.generation, max_tokens=SAMPLE_TOKENS, seed=step, samples=1
+    )
     with _at_full_precision(model):
-        return "".join(chosen.text for chosen in generate(model, run.prepared.vocabulary, "", settings))
+        return "".join(
+            chosen.text for chosen in generate(model, run.prepared.vocabulary, "", settings)
+        )
 
 
 def _look_at_holdout(run: Run, model: Transformer, step: int) -> Look | None:
@@ -321,9 +401,14 @@ def _at_full_precision(model: Transformer) -> Iterator[None]:
 
 
 def floor_of(prepared: Prepared, scores: Evaluation) -> Floor | None:
-    """Return the lowest loss possible on a hold-out, counted over the same tokens; None where it is not known."""
+    """Return the lowest loss possible on a hold-out, counted over the same tokens.
+
+    None where it is not known.
+    """
     holdout, vocabulary = prepared.holdout, prepared.vocabulary
-    texts = (vocabulary.decode(holdout.document(number).tolist()) for number in range(scores.documents))
+    texts = (
+        vocabulary.decode(holdout.document(number).tolist()) for number in range(scores.documents)
+    )
     nats = known_floor(prepared.facts["corpus"], texts)
     return None if nats is None else Floor(nats / scores.tokens)
 
@@ -334,15 +419,27 @@ def _sum_up(run: Run) -> str:
     saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
     best, last = best_of(saved), saved[-1]
     overfit = None
-    if best.holdout_loss is not None and last.holdout_loss is not None and last.holdout_loss > 1.005 * best.holdout_loss:
+    if (
+        best.holdout_loss is not None
+        and last.holdout_loss is not None
+        and last.holdout_loss > 1.005 * best.holdout_loss
+    ):
         overfit = (best.step, last.step)
     floor = floor_of(run.prepared, run.final)
     if floor is not None:
         nats, share = floor.excess(run.final.nats_per_token)
         Journal(run.folder).write(
-            {"event": "floor", "step": run.plan.steps, "nats_per_token": floor.nats_per_token, "above": nats, "share": share}
+            {
+                "event": "floor",
+                "step": run.plan.steps,
+                "nats_per_token": floor.nats_per_token,
+                "above": nats,
+                "share": share,
+            }
         )
-    return describe_end(run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit)
+    return describe_end(
+        run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
+    )
 
 
 def _whole_holdout(run: Run, model: Transformer, partial: Evaluation) -> Evaluation:
@@ -354,7 +451,11 @@ def _whole_holdout(run: Run, model: Transformer, partial: Evaluation) -> Evaluat
 
 
 def _save(
-    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], step: int, holdout: float | None
+    run: Run,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step: int,
+    holdout: float | None,
 ) -> None:
     """Save a checkpoint; keep the best, the last and those asked for."""
     state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
@@ -380,7 +481,10 @@ def _stopper(
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into a note that the loop reads at a step's end; a second one stops at once."""
+    """Turn the first Ctrl-C into a note that the loop reads at a step's end.
+
+    A second one stops at once.
+    """
     noted: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
@@ -404,7 +508,9 @@ def _estimate(run: Run, training: Training, first_step: int) -> None:
     left = run.plan.steps - first_step
     if left < 50:
         return
-    batch = read_batch(run.prepared.train, training.windows, first_step, slice(0, run.plan.micro_rows))
+    batch = read_batch(
+        run.prepared.train, training.windows, first_step, slice(0, run.plan.micro_rows)
+    )
     parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
     for _ in range(2):
         began = time.perf_counter()
@@ -424,11 +530,19 @@ def _load_weights(model: Transformer, folder: Path) -> None:
 def _new_folder(name: str | None, corpus: str) -> Path:
     if name is not None:
         if not name or any(letter in name for letter in "/\\@:") or name in (".", "..", "latest"):
-            raise SettingsError(f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :")
+            raise SettingsError(
+                f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :"
+            )
         if (runs_folder() / name).exists():
-            raise RunError(f"{runs_folder() / name} exists already; choose another --name, or go on with --resume {name}")
+            raise RunError(
+                f"{runs_folder() / name} exists already; choose another --name, or go on with "
+                f"--resume {name}"
+            )
         return runs_folder() / name
-    stem = "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem) or "run"
+    stem = (
+        "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem)
+        or "run"
+    )
     number = 1
     while (runs_folder() / f"{stem}-{number}").exists():
         number += 1
@@ -461,8 +575,17 @@ def _versions() -> dict[str, str]:
 
 def _differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
     """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
-    now = {**_versions(), **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")}}
-    then = {**facts["versions"], **{key: facts["hardware"][key] for key in ("threads", "name", "precision")}}
+    now = {
+        **_versions(),
+        **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")},
+    }
+    then = {
+        **facts["versions"],
+        **{key: facts["hardware"][key] for key in ("threads", "name", "precision")},
+    }
     for key in ("torch", "threads", "name", "precision"):
         if now[key] != then[key]:
-            yield f"{key} was {then[key]} and is {now[key]} now: the rest will not be the same bit for bit"
+            yield (
+                f"{key} was {then[key]} and is {now[key]} now: "
+                "the rest will not be the same bit for bit"
+            )

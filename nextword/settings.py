@@ -1,6 +1,9 @@
-"""All settings: the rooms' own, composed; from a recipe, the command line or Python; written down as resolved.
+"""All settings: the rooms' own, composed; from a recipe, the command line or Python.
 
-Each option is declared once, beside the code it governs, with its default, meaning and unit. This page adds none.
+Written down as resolved.
+
+Each option is declared once, beside the code it governs, with its default, meaning and unit. This
+page adds none.
 """
 
 import dataclasses
@@ -66,22 +69,36 @@ def all_options(*rooms: str) -> Iterator[Option]:
         for entry in dataclasses.fields(kind):
             meta = entry.metadata
             type_ = _bare(hints[entry.name])
-            yield Option(room.name, entry.name, type_, entry.default, meta["help"], meta["unit"], meta["choices"])
+            yield Option(
+                room.name,
+                entry.name,
+                type_,
+                entry.default,
+                meta["help"],
+                meta["unit"],
+                meta["choices"],
+            )
 
 
-def resolve(recipe: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None) -> Settings:
+def resolve(
+    recipe: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None
+) -> Settings:
     """Combine defaults, a recipe and what was given, the later overruling the earlier.
 
     Args:
         recipe: {room: {name: value}}, as a TOML file reads.
         given: {"room.name": value}.
+
     Raises:
-        SettingsError: an unknown room or option (the nearest is suggested), or a value of the wrong kind.
+        SettingsError: an unknown room or option (the nearest is suggested), or a value of the wrong
+            kind.
     """
     flat: dict[str, Any] = {}
     for room, values in (recipe or {}).items():
         if not isinstance(values, Mapping):
-            raise SettingsError(f"recipe: {room!r} stands alone; write options under a room, as in [training]")
+            raise SettingsError(
+                f"recipe: {room!r} stands alone; write options under a room, as in [training]"
+            )
         flat.update({f"{room}.{name}": value for name, value in values.items()})
     flat.update(given or {})
     known = {option.path: option for option in all_options()}
@@ -115,7 +132,9 @@ def as_toml(settings: Settings) -> str:
     for room in dataclasses.fields(settings):
         lines.append(f"[{room.name}]")
         for name, value in dataclasses.asdict(getattr(settings, room.name)).items():
-            lines.append(f"# {name} is derived" if value is None else f"{name} = {_toml_value(value)}")
+            lines.append(
+                f"# {name} is derived" if value is None else f"{name} = {_toml_value(value)}"
+            )
         lines.append("")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What tests share: an empty place for runs and prepared text, and one default run for all that need a trained model."""
+"""What tests share: places for runs and prepared text, and one default run for all who need one."""
 
 import os
 import subprocess
@@ -24,12 +24,19 @@ class Place:
             "PYTHONWARNINGS": "",
         }
 
-    def nextword(self, *arguments: str, stdin: bytes | None = None, timeout: float = 600) -> subprocess.CompletedProcess:
+    def nextword(
+        self, *arguments: str, stdin: bytes | None = None, timeout: float = 600
+    ) -> subprocess.CompletedProcess:
         """Run the command line as a user does."""
         done = subprocess.run(
             [sys.executable, "-m", "nextword", *arguments],
-            cwd=self.folder, env=self.environment(), input=stdin, capture_output=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=self.environment(),
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
         )
@@ -52,10 +59,9 @@ def default_run(shared: Place) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="session")
 def small_run(shared: Place) -> str:
     """A run of a few steps, for what does not need a good model."""
-    done = shared.nextword(
-        "train", "--name", "small", "--training.steps", "12", "--corpus.stories", "400", "--training.evaluate-every", "4",
-        "--training.checkpoint-every", "6",
-    )  # fmt: skip
+    options = ["--training.steps", "12", "--corpus.stories", "400"]
+    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
+    done = shared.nextword("train", "--name", "small", *options)
     assert done.returncode == 0, done.stderr
     return "small"
 

@@ -1,4 +1,4 @@
-"""The house itself: imports go left only, help imports no torch, public names are few and sorted, files stay small."""
+"""The house itself: imports go left only, help imports no torch, files stay small."""
 
 import ast
 import subprocess
@@ -11,14 +11,33 @@ import nextword
 
 HOUSE = Path(nextword.__file__).parent
 ORDER = [
-    "base", "machine", "corpus", "vocabulary", "targets", "model", "loss", "objectives", "training", "prediction",
-    "explanation", "settings", "pretrain", "api", "cli",
-]  # fmt: skip
+    "base",
+    "machine",
+    "corpus",
+    "vocabulary",
+    "targets",
+    "model",
+    "loss",
+    "objectives",
+    "training",
+    "prediction",
+    "explanation",
+    "settings",
+    "pretrain",
+    "api",
+    "cli",
+]
 ONLY_BASE_AND_MACHINE = {"model", "loss"}
 NO_TORCH = [
-    "nextword", "nextword.cli", "nextword.settings", "nextword.base.errors", "nextword.corpus.documents",
-    "nextword.corpus.builtin", "nextword.vocabulary.train", "nextword.targets.batch",
-]  # fmt: skip
+    "nextword",
+    "nextword.cli",
+    "nextword.settings",
+    "nextword.base.errors",
+    "nextword.corpus.documents",
+    "nextword.corpus.builtin",
+    "nextword.vocabulary.train",
+    "nextword.targets.batch",
+]
 
 
 def imports_of(file: Path) -> list[str]:
@@ -36,7 +55,9 @@ def room_of(file: Path) -> str:
     return file.relative_to(HOUSE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE)))
+@pytest.mark.parametrize(
+    "file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE))
+)
 def test_a_room_imports_only_from_rooms_to_its_left(file):
     room = room_of(file)
     if room in ("__init__", "__main__"):
@@ -53,11 +74,17 @@ def test_a_room_imports_only_from_rooms_to_its_left(file):
 
 
 def test_every_room_stands_in_the_order():
-    rooms = {entry.name.removesuffix(".py") for entry in HOUSE.iterdir() if not entry.name.startswith("_")}
+    rooms = {
+        entry.name.removesuffix(".py")
+        for entry in HOUSE.iterdir()
+        if not entry.name.startswith("_")
+    }
     assert rooms == set(ORDER)
 
 
-@pytest.mark.parametrize("file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE)))
+@pytest.mark.parametrize(
+    "file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE))
+)
 def test_files_stay_under_400_lines(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
 
@@ -77,7 +104,13 @@ def test_importing_it_imports_no_torch(module):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["generate", "--help"], ["train", "--model.dept", "3"], ["train", "missing.txt"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["generate", "--help"],
+        ["train", "--model.dept", "3"],
+        ["train", "missing.txt"],
+    ],
 )
 def test_help_and_wrong_input_import_no_torch(arguments):
     code = (
@@ -85,7 +118,10 @@ def test_help_and_wrong_input_import_no_torch(arguments):
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
         "sys.exit(int('torch' in sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )
 
 
 def test_no_pickle_is_read():

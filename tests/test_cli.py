@@ -63,10 +63,8 @@ def test_a_bad_text_trains_nothing_and_leaves_nothing(place, capsys, name, conte
 
 def test_standard_input_and_both_spellings_of_an_option(place):
     text = "We are all humans born to make mistakes.\n" * 300
-    done = place.nextword(
-        "train", "-", "--vocabulary.kind=char", "--training.steps", "3", "--training.evaluate_every", "2", "--name", "in",
-        stdin=text.encode(),
-    )  # fmt: skip
+    options = ["--vocabulary.kind=char", "--training.steps", "3", "--training.evaluate_every", "2"]
+    done = place.nextword("train", "-", *options, "--name", "in", stdin=text.encode())
     assert done.returncode == 0, done.stderr
     facts = json.loads((place.folder / "runs" / "in" / "run.json").read_text())
     assert facts["corpus"]["bytes"] == len(text)
@@ -79,7 +77,9 @@ def test_an_existing_name_is_never_overwritten(shared, small_run):
 
 
 def test_quiet_says_nothing_and_json_says_it_all(place):
-    done = place.nextword("train", "--corpus.stories", "200", "--training.steps", "2", "--quiet", "--json")
+    done = place.nextword(
+        "train", "--corpus.stories", "200", "--training.steps", "2", "--quiet", "--json"
+    )
     assert done.returncode == 0
     assert done.stderr == ""
     values = json.loads(done.stdout)
@@ -88,13 +88,19 @@ def test_quiet_says_nothing_and_json_says_it_all(place):
 
 
 def test_a_recipe_is_overruled_by_what_is_given(place):
-    (place.folder / "r.toml").write_text("[training]\nsteps = 50\nevaluate_every = 2\n[corpus]\nstories = 200\n")
+    (place.folder / "r.toml").write_text(
+        "[training]\nsteps = 50\nevaluate_every = 2\n[corpus]\nstories = 200\n"
+    )
     done = place.nextword("train", "--recipe", "r.toml", "--training.steps", "3", "--quiet")
     assert done.returncode == 0, done.stderr
     from nextword.settings import read_recipe, resolve
 
     settings = resolve(read_recipe(place.folder / "runs" / "stories-1" / "settings.toml"))
-    assert (settings.training.steps, settings.training.evaluate_every, settings.corpus.stories) == (3, 2, 200)
+    assert (settings.training.steps, settings.training.evaluate_every, settings.corpus.stories) == (
+        3,
+        2,
+        200,
+    )
 
 
 @pytest.mark.parametrize("which", ["", "@last", "@best", "@6", "@12"])
@@ -113,13 +119,26 @@ def test_a_wrong_checkpoint_lists_those_there_are(shared, small_run):
 
 def test_a_path_to_a_checkpoint_is_a_model_folder(shared, small_run):
     path = shared.folder / "runs" / small_run / "checkpoints" / "step-000006"
-    done = shared.nextword("generate", str(path), "Once", "--max_tokens", "3", "--seed", "1", "--samples", "2", "--json")
+    done = shared.nextword(
+        "generate",
+        str(path),
+        "Once",
+        "--max_tokens",
+        "3",
+        "--seed",
+        "1",
+        "--samples",
+        "2",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["texts"]) == 2
 
 
 def test_show_prints_the_arithmetic(shared, small_run):
-    done = shared.nextword("generate", small_run, "Once", "--show", "--max-tokens", "3", "--seed", "0")
+    done = shared.nextword(
+        "generate", small_run, "Once", "--show", "--max-tokens", "3", "--seed", "0"
+    )
     assert done.returncode == 0
     assert done.stdout.count("logit") == 3
     assert done.stdout.count(" → id ") == 3
@@ -153,7 +172,9 @@ def test_lessons_of_a_text(shared, small_run):
     done = shared.nextword("targets", "We are all humans born to make mistakes")
     assert done.stdout.splitlines()[0] == '"We" → " are"'
     assert done.stdout.splitlines()[-1] == '"We are all humans born to make" → " mistakes"'
-    rows = json.loads(shared.nextword("targets", "We are all", "--run", small_run, "--json").stdout)["lessons"]
+    rows = json.loads(
+        shared.nextword("targets", "We are all", "--run", small_run, "--json").stdout
+    )["lessons"]
     assert "".join([rows[-1]["context"], rows[-1]["target"]]) == "We are all"
 
 
@@ -161,7 +182,10 @@ def test_pieces_and_ids(shared, small_run):
     values = json.loads(shared.nextword("vocabulary", small_run, "We are", "--json").stdout)
     assert "".join(row["piece"] for row in values["pieces"]) == "We are"
     id_ = values["pieces"][0]["id"]
-    assert values["pieces"][0]["piece"] in shared.nextword("vocabulary", small_run, "--id", str(id_)).stdout
+    assert (
+        values["pieces"][0]["piece"]
+        in shared.nextword("vocabulary", small_run, "--id", str(id_)).stdout
+    )
     assert shared.nextword("vocabulary", small_run, "--id", "99999").returncode == 2
 
 
@@ -174,12 +198,13 @@ def test_a_public_folder_takes_every_verb(place):
 
     torch.manual_seed(0)
     vocabulary = train_vocabulary(["We are all humans"], 100, VocabularySettings(kind="byte"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary.tokenizer, eos_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=vocabulary.tokenizer, eos_token="<|endoftext|>"
+    )
     tokenizer.save_pretrained("public")
-    config = Qwen3Config(
-        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=64,
-    )  # fmt: skip
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    config = Qwen3Config(vocab_size=259, **sizes, **heads)
     Qwen3ForCausalLM(config).save_pretrained("public")
     (place.folder / "own.txt").write_text("We are all humans")
     for arguments in (

@@ -10,7 +10,8 @@
     │   └── DivergedError    the loss is not a number any more
     └── EvaluationError      there is nothing to score
 
-The command line prints the message on one line and leaves with status 2; a caller in Python catches the class.
+The command line prints the message on one line and leaves with status 2; a caller in Python catches
+the class.
 """
 
 

@@ -1,4 +1,7 @@
-"""How a setting is declared: its default, what it means and its unit, on one line, beside the code it governs."""
+"""How a setting is declared.
+
+Its default, what it means and its unit, on one line, beside the code it governs.
+"""
 
 import dataclasses
 import difflib
@@ -30,7 +33,9 @@ def option(
         maximum: the greatest value allowed.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
-    return dataclasses.field(default=default, metadata={"help": help, "unit": unit, "choices": choices, **limits})
+    return dataclasses.field(
+        default=default, metadata={"help": help, "unit": unit, "choices": choices, **limits}
+    )
 
 
 def check_options(settings: Any, room: str) -> None:

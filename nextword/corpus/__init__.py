@@ -1,1 +1,4 @@
-"""Text in, documents out: files of many formats, the built-in corpora, and the split into training and hold-out."""
+"""Text in, documents out.
+
+Files of many formats, the built-in corpora, and the split into training and hold-out.
+"""

@@ -1,7 +1,7 @@
 """Read paths as a stream of documents, whatever the format, in bounded memory.
 
-A document arrives in pieces of at most a few million characters, cut where no token reaches across, so that a text
-larger than memory is read, encoded and hashed piece by piece.
+A document arrives in pieces of at most a few million characters, cut where no token reaches across,
+so that a text larger than memory is read, encoded and hashed piece by piece.
 """
 
 import glob
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
-    """Resolve files, folders (recursively), globs and "-" (standard input) to file names, sorted within each path.
+    """Resolve files, folders (recursively), globs and "-" to file names, sorted within each path.
 
     Raises:
         CorpusError: a path does not exist, or a folder or glob holds nothing that can be read.
@@ -38,13 +38,20 @@ def find_files(paths: Sequence[str]) -> list[str]:
         if path == STANDARD_INPUT or os.path.isfile(path):
             found.append(path)
         elif os.path.isdir(path):
-            inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and _is_text(file))
+            inside = sorted(
+                str(file) for file in Path(path).rglob("*") if file.is_file() and _is_text(file)
+            )
             if not inside:
                 endings = ", ".join(sorted(all_formats()))
-                raise CorpusError(f"{path}: no text in this folder; expected files ending in {endings} (or those with .gz)")
+                raise CorpusError(
+                    f"{path}: no text in this folder; expected files ending in {endings} (or "
+                    "those with .gz)"
+                )
             found.extend(inside)
         elif glob.has_magic(path):
-            matches = sorted(match for match in glob.glob(path, recursive=True) if os.path.isfile(match))
+            matches = sorted(
+                match for match in glob.glob(path, recursive=True) if os.path.isfile(match)
+            )
             if not matches:
                 raise CorpusError(f"{path}: no file matches this pattern")
             found.extend(matches)
@@ -68,21 +75,27 @@ def read_pieces(files: Iterable[str], settings: CorpusSettings) -> Iterator[Piec
             any_text = True
             yield piece
         if not any_text:
-            raise CorpusError(f"{source.name}: this file holds no text; leave it out or put text in it")
+            raise CorpusError(
+                f"{source.name}: this file holds no text; leave it out or put text in it"
+            )
 
 
 def cut(chunks: Iterable[Piece]) -> Iterator[Piece]:
-    """Regroup a document's chunks into pieces that end where no token reaches across: before a line's first letter.
+    """Regroup a document's chunks into pieces that end where no token reaches across.
 
-    Both split patterns in use (GPT-2's and Qwen2's) begin a new token after a line end that is followed by
-    something other than white space, so the pieces' tokens are the whole document's tokens.
+    Before a line's first letter.
+
+    Both split patterns in use (GPT-2's and Qwen2's) begin a new token after a line end that is
+    followed by something other than white space, so the pieces' tokens are the whole document's
+    tokens.
     """
     held = ""
     for chunk in chunks:
         held += chunk.text
         while len(held) > PIECE_CHARACTERS:
             places = [place.end() for place in _SAFE_CUT.finditer(held, 0, PIECE_CHARACTERS + 1)]
-            # A line longer than a piece is cut where it stands: memory stays bounded, one token may differ.
+            # A line longer than a piece is cut where it stands: memory stays bounded, one token
+            # may differ.
             end = places[-1] if places else PIECE_CHARACTERS
             yield Piece(held[:end], False)
             held = held[end:]
@@ -99,7 +112,11 @@ def whole_documents(documents: Iterable[str]) -> Iterator[Piece]:
 
 def _ending(file: str) -> str:
     path = Path(file)
-    return Path(path.stem).suffix.lower() if path.suffix.lower() in COMPRESSIONS else path.suffix.lower()
+    return (
+        Path(path.stem).suffix.lower()
+        if path.suffix.lower() in COMPRESSIONS
+        else path.suffix.lower()
+    )
 
 
 def _is_text(file: Path) -> bool:

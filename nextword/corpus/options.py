@@ -16,10 +16,15 @@ class CorpusSettings:
     stories: int = option(7500, "how many stories to draw", minimum=20)
     field: str = option("text", "the field of a JSON line that holds the text")
     errors: str = option(
-        "strict", "what to do with bytes that are not UTF-8: stop, or put U+FFFD and count", choices=("strict", "replace")
+        "strict",
+        "what to do with bytes that are not UTF-8: stop, or put U+FFFD and count",
+        choices=("strict", "replace"),
     )
     holdout: float | None = option(
-        None, "share of the text held out (default: 0.1, and at most a million tokens)", above=0.0, maximum=0.5,
+        None,
+        "share of the text held out (default: 0.1, and at most a million tokens)",
+        above=0.0,
+        maximum=0.5,
         unit="fraction",
     )
     seed: int = option(0, "of the built-in stories", minimum=0)

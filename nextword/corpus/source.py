@@ -1,4 +1,4 @@
-"""Open one file, plain or compressed, or standard input, and read it as UTF-8 with errors that name the place."""
+"""Read one file, plain or compressed, or standard input, as UTF-8; errors name the place."""
 
 import atexit
 import codecs
@@ -95,7 +95,10 @@ class Source:
         except FileNotFoundError:
             raise CorpusError(f"{self.name}: no such file; check the spelling") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorpusError(f"{self.name}: the compressed file is cut short or damaged ({error}); fetch it again") from None
+            raise CorpusError(
+                f"{self.name}: the compressed file is cut short or damaged ({error}); fetch it "
+                "again"
+            ) from None
         except OSError as error:
             raise CorpusError(f"{self.name}: cannot be read ({error.strerror or error})") from None
 

@@ -1,7 +1,7 @@
 """Divide documents into training and hold-out, so that no text stands on both sides.
 
-Many documents are divided by a hash of their content: exact duplicates fall on one side. Of fewer than ten, each
-gives the last tenth of its text, as nanoGPT does with one.
+Many documents are divided by a hash of their content: exact duplicates fall on one side. Of fewer
+than ten, each gives the last tenth of its text, as nanoGPT does with one.
 """
 
 import hashlib
@@ -36,7 +36,10 @@ class Scan:
     documents: int = 0
     num_bytes: int = 0
     duplicates: int = 0
-    """Documents that repeat an earlier one exactly; counted among the first four million different ones."""
+    """Documents that repeat an earlier one exactly.
+
+    Counted among the first four million different ones.
+    """
     replaced: int = 0
     """Characters U+FFFD: what stands for bytes that were not UTF-8."""
     lengths: list[int] = field(default_factory=list)
@@ -79,18 +82,26 @@ def _count_document(found: Scan, first: int, content: int, length: int) -> None:
 
 
 def hash_text(text: str) -> int:
-    """Return 64 bits of a text's content. Of a document in several pieces the first decides its side."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"holdout").digest()
+    """Return 64 bits of a text's content.
+
+    Of a document in several pieces the first decides its side.
+    """
+    digest = hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"holdout"
+    ).digest()
     return int.from_bytes(digest, "little")
 
 
-def plan_split(found: Scan, settings: CorpusSettings, bytes_per_token: float = BYTES_PER_TOKEN) -> "Split":
+def plan_split(
+    found: Scan, settings: CorpusSettings, bytes_per_token: float = BYTES_PER_TOKEN
+) -> "Split":
     """Choose how to divide, so that neither side is empty.
 
     Args:
         found: what the corpus holds.
         settings: the share to hold out, if one was asked for.
         bytes_per_token: a guess, to turn the limit of a million tokens into a share.
+
     Raises:
         CorpusError: the text is too short to divide.
     """
@@ -101,10 +112,15 @@ def plan_split(found: Scan, settings: CorpusSettings, bytes_per_token: float = B
         share = min(HOLDOUT_SHARE, HOLDOUT_TOKENS * bytes_per_token / found.num_bytes)
     if found.documents < MANY_DOCUMENTS or found.lowest == found.highest:
         if found.documents >= MANY_DOCUMENTS:
-            raise CorpusError(f"all {found.documents} documents begin with the same text; give it once")
+            raise CorpusError(
+                f"all {found.documents} documents begin with the same text; give it once"
+            )
         keep = [length - max(1, round(length * share)) for length in found.lengths]
         if not any(keep):
-            raise CorpusError(f"the text is too short to train on ({sum(found.lengths)} characters); give more text")
+            raise CorpusError(
+                f"the text is too short to train on ({sum(found.lengths)} characters); give more "
+                "text"
+            )
         return Split(keep=tuple(keep))
     threshold = min(max(int(share * _HASH_SPAN), found.lowest + 1), found.highest)
     return Split(threshold=threshold)

@@ -1,1 +1,4 @@
-"""What happened, in plain words: pure functions from numbers to text, and the screen they are shown on."""
+"""What happened, in plain words.
+
+Pure functions from numbers to text, and the screen they are shown on.
+"""

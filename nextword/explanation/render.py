@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Floor:
-    """The lowest loss that any model can reach on a text, known because the text was drawn from known odds."""
+    """The lowest loss that any model can reach on a text that was drawn from known odds."""
 
     nats_per_token: float
 
@@ -37,24 +37,37 @@ class Floor:
         return loss - self.nats_per_token, loss / self.nats_per_token - 1
 
 
-def describe_start(facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path) -> str:
+def describe_start(
+    facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path
+) -> str:
     """Say what will be trained on what, before it begins."""
     train, holdout = facts["train_tokens"], facts["holdout_tokens"]
     lines = [
-        f"text        {facts['corpus']}: {facts['documents']:,} documents, {facts['bytes']:,} bytes; "
+        f"text        {facts['corpus']}: {facts['documents']:,} documents, {facts['bytes']:,} "
+        "bytes; "
         f"{train:,} tokens to learn from, {holdout:,} held out",
-        f"            {facts['duplicate_documents']:,} documents repeat another; none stands on both sides",
+        f"            {facts['duplicate_documents']:,} documents repeat another; none stands on "
+        "both sides",
         f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {cache}",
-        f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context {shape.context}: "
+        f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context "
+        f"{shape.context}: "
         f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
         f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
         f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
         f"run         {run}",
     ]
     if facts["replaced_characters"]:
-        lines.insert(2, f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD now")
+        lines.insert(
+            2,
+            f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD "
+            "now",
+        )
     if facts["unknown_tokens"]:
-        lines.insert(3, f"            {facts['unknown_tokens']:,} tokens are characters the vocabulary does not hold")
+        lines.insert(
+            3,
+            f"            {facts['unknown_tokens']:,} tokens are characters the vocabulary does "
+            "not hold",
+        )
     return "\n".join(lines)
 
 
@@ -66,7 +79,8 @@ def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Look |
         lines.append(
             f"  after {_quoted(_tail(look.context, 60))} it expected {_quoted(look.expected)} "
             f"({look.expected_probability:.0%}); the text says {_quoted(look.came)} "
-            f"({look.probability:.1%}, a mistake of {-math.log(max(look.probability, 1e-300)):.2f} nats)"
+            f"({look.probability:.1%}, a mistake of "
+            f"{-math.log(max(look.probability, 1e-300)):.2f} nats)"
         )
     return "\n".join(lines)
 
@@ -76,20 +90,28 @@ def describe_scores(scores: Evaluation) -> str:
     values = scores.as_dict()
     per_byte = values["bits_per_byte"]
     words = f", {per_byte:.3f} bits/byte" if per_byte is not None else ""
-    return f"{values['nats_per_token']:.4f} nats/token{words}, perplexity {values['perplexity']:.2f}"
+    return (
+        f"{values['nats_per_token']:.4f} nats/token{words}, perplexity {values['perplexity']:.2f}"
+    )
 
 
 def describe_floor(floor: Floor, loss: float) -> str:
     """Say how near the loss has come to the lowest possible."""
     nats, share = floor.excess(loss)
     return (
-        f"The lowest loss any model can reach on this text is known exactly: {floor.nats_per_token:.4f} nats/token.\n"
+        "The lowest loss any model can reach on this text is known exactly: "
+        f"{floor.nats_per_token:.4f} nats/token.\n"
         f"This one is {nats:.4f} nats above it: {share:.1%}."
     )
 
 
 def describe_end(
-    run: Path, scores: Evaluation, seconds: float, entries: int, floor: Floor | None, best: tuple[int, int] | None
+    run: Path,
+    scores: Evaluation,
+    seconds: float,
+    entries: int,
+    floor: Floor | None,
+    best: tuple[int, int] | None,
 ) -> str:
     """Sum a run up in plain words, with the next commands to try.
 
@@ -104,15 +126,18 @@ def describe_end(
     loss = scores.nats_per_token
     lines = [
         "",
-        f"Done in {seconds:.0f} s. On {scores.tokens:,} tokens it never saw, {describe_scores(scores)}.",
-        f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} nats); now it is as unsure as "
+        f"Done in {seconds:.0f} s. On {scores.tokens:,} tokens it never saw, "
+        f"{describe_scores(scores)}.",
+        f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} "
+        "nats); now it is as unsure as "
         f"among {math.exp(loss):.1f}.",
     ]
     if floor is not None:
         lines.append(describe_floor(floor, loss))
     if best is not None:
         lines.append(
-            f"It began to learn the text by heart: the hold-out was best at step {best[0]:,} and worse at {best[1]:,}. "
+            f"It began to learn the text by heart: the hold-out was best at step {best[0]:,} and "
+            f"worse at {best[1]:,}. "
             "The best checkpoint is kept and used; more text or fewer --training.steps would help."
         )
     name = run.name
@@ -128,13 +153,17 @@ def describe_end(
 
 def describe_prediction(prediction: Prediction) -> str:
     """Draw the candidates as a table with bars."""
-    lines = [f"after {_quoted(prediction.prompt)}" if prediction.prompt else "at the beginning of a text", ""]
+    lines = [
+        f"after {_quoted(prediction.prompt)}"
+        if prediction.prompt
+        else "at the beginning of a text",
+        "",
+    ]
     lines.append(f"{'piece':<18}{'id':>7}{'logit':>9}{'P':>9}")
     for candidate in prediction.candidates:
         bar = "█" * round(BAR_WIDTH * candidate.probability)
-        lines.append(
-            f"{_quoted(candidate.piece):<18}{candidate.id:>7}{candidate.logit:>9.2f}{candidate.probability:>9.4f}  {bar}"
-        )
+        numbers = f"{candidate.id:>7}{candidate.logit:>9.2f}{candidate.probability:>9.4f}"
+        lines.append(f"{_quoted(candidate.piece):<18}{numbers}  {bar}")
     lines.append(f"{'all others':<18}{'':>16}{prediction.rest:>9.4f}")
     return "\n".join(lines)
 
@@ -145,10 +174,14 @@ def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None)
     per_byte = values["bits_per_byte"]
     lines = [
         f"text            {name}: {scores.documents:,} documents, {scores.tokens:,} tokens",
-        f"loss            {values['nats_per_token']:.4f} nats/token = {values['bits_per_token']:.4f} bits/token",
-        f"bits per byte   {per_byte:.4f}" if per_byte is not None else f"bits per byte   withheld: {scores.withheld}",
+        f"loss            {values['nats_per_token']:.4f} nats/token = "
+        f"{values['bits_per_token']:.4f} bits/token",
+        f"bits per byte   {per_byte:.4f}"
+        if per_byte is not None
+        else f"bits per byte   withheld: {scores.withheld}",
         f"perplexity      {values['perplexity']:.2f}",
-        f"right at once   {values['top1_accuracy']:.1%} (among the five likeliest {values['top5_accuracy']:.1%})",
+        f"right at once   {values['top1_accuracy']:.1%} (among the five likeliest "
+        f"{values['top5_accuracy']:.1%})",
         "",
         "loss by context length",
     ]
@@ -167,7 +200,9 @@ def describe_runs(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"{'run':<20}{'parameters':>12}{'steps':>9}{'loss':>9}  age"]
     for row in rows:
         loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
-        lines.append(f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,}{loss:>9}  {row['age']}")
+        lines.append(
+            f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,}{loss:>9}  {row['age']}"
+        )
     return "\n".join(lines)
 
 
@@ -178,7 +213,9 @@ def describe_lessons(lessons: Iterable[tuple[str, str]]) -> str:
 
 def describe_choice(text: str, id_: int, logit: float, probability: float) -> str:
     """Show one token as it was chosen: logit → probability → id → piece."""
-    return f"logit {logit:7.2f} → P {probability:.4f} ({bits(-math.log(max(probability, 1e-300))):.2f} bits) → id {id_} → {_quoted(text)}"
+    surprise = bits(-math.log(max(probability, 1e-300)))
+    odds = f"P {probability:.4f} ({surprise:.2f} bits)"
+    return f"logit {logit:7.2f} → {odds} → id {id_} → {_quoted(text)}"
 
 
 def _quoted(text: str) -> str:

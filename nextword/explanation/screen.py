@@ -1,4 +1,7 @@
-"""What a person sees of a run: lines, and while it trains a bar with loss, speed and the time left."""
+"""What a person sees of a run.
+
+Lines, and while it trains a bar with loss, speed and the time left.
+"""
 
 import sys
 import time
@@ -37,15 +40,27 @@ class Screen:
         if self.quiet or not self.terminal:
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[speed]:,.0f} tokens/s"), TimeRemainingColumn(),
-        )  # fmt: skip
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._progress.start()
-        self._task = self._progress.add_task("training", total=steps, completed=done, loss=float("nan"), speed=0.0)
+        self._task = self._progress.add_task(
+            "training", total=steps, completed=done, loss=float("nan"), speed=0.0
+        )
 
     def step(self, step: int, steps: int, loss: float, speed: float, batch_tokens: int) -> None:
         """Move the bar on; where there is none, write a line now and then."""
@@ -54,7 +69,9 @@ class Screen:
         elif not self.quiet and time.monotonic() - self._last_line > self.LINE_SECONDS:
             self._last_line = time.monotonic()
             left = duration((steps - step) * batch_tokens / speed)
-            self.say(f"step {step:,} of {steps:,}: loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left")
+            self.say(
+                f"step {step:,} of {steps:,}: loss {loss:.3f}, {speed:,.0f} tokens/s, {left} left"
+            )
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -15,6 +15,7 @@ def perplexity(nats_per_token: float) -> float:
 
     Args:
         nats_per_token: mean loss.
+
     Returns:
         e to the power of it; infinity where that is beyond a float.
     """
@@ -27,8 +28,10 @@ def bits_per_byte(nats: float, num_bytes: int) -> float:
     Args:
         nats: summed loss over the scored tokens, natural log.
         num_bytes: UTF-8 bytes those tokens spell.
+
     Returns:
         bits per byte; lower is better.
+
     Raises:
         EvaluationError: nothing was scored (never returns infinity).
     """

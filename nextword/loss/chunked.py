@@ -1,12 +1,13 @@
 """Cross-entropy over the vocabulary without ever holding all N×V logits.
 
-For each chunk of tokens: logits = x·Wᵀ, loss, and at once the gradients dX and dW, so that no product is computed
-twice: 6·N·D·V operations for loss and gradients, the least there is. The softmax is never normalized: with
-e = exp(z − max z) and s = Σe, the gradient of −log p is (e − s·[target])/s, so the one division by s is applied to
-the D-wide rows instead of the V-wide ones.
+For each chunk of tokens: logits = x·Wᵀ, loss, and at once the gradients dX and dW, so that no
+product is computed
+twice: 6·N·D·V operations for loss and gradients, the least there is. The softmax is never
+    normalized: with e = exp(z − max z) and s = Σe, the gradient of −log p is (e − s·[target])/s, so
+    the one division by s is applied to the D-wide rows instead of the V-wide ones.
 
-Legend of shapes: N tokens, D width, V vocabulary, R rows of a chunk, r rows of a tile that stays in the cache.
-Loss and dW are added up in float32 whatever the precision of the products.
+Legend of shapes: N tokens, D width, V vocabulary, R rows of a chunk, r rows of a tile that stays in
+the cache. Loss and dW are added up in float32 whatever the precision of the products.
 """
 
 from dataclasses import dataclass
@@ -39,8 +40,10 @@ def chunked_cross_entropy(
         precision: of the matrix products (default: the weight's own).
         ignore_index: marks padding; such rows cost nothing and have zero gradients.
         chunk_rows: R (default: enough for 4 Mi logits, at least 512).
+
     Returns:
         the sum in nats, a float32 (or float64) scalar, differentiable once.
+
     Raises:
         IndexError: a target lies outside the vocabulary.
     """
@@ -52,7 +55,9 @@ def chunked_cross_entropy(
         bad = wanted[(wanted < 0) | (wanted >= len(weight))][0]
         raise IndexError(f"target {int(bad)} lies outside the vocabulary of {len(weight)} entries")
     chunk = chunk_rows or max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // len(weight))
-    total: Tensor = _ChunkedCrossEntropy.apply(rows, weight, wanted, precision or weight.dtype, chunk)
+    total: Tensor = _ChunkedCrossEntropy.apply(
+        rows, weight, wanted, precision or weight.dtype, chunk
+    )
     return total
 
 
@@ -71,14 +76,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, precision: torch.dtype, chunk_rows: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        precision: torch.dtype,
+        chunk_rows: int,
     ) -> Tensor:
         """Return the summed loss and keep both gradients for backward."""
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         narrow = weight.to(precision)
         total = torch.zeros((), dtype=exact, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros(weight.shape, dtype=exact, device=weight.device) if ctx.needs_input_grad[1] else None
+        grad_weight = (
+            torch.zeros(weight.shape, dtype=exact, device=weight.device)
+            if ctx.needs_input_grad[1]
+            else None
+        )
         chunk_rows = max(min(chunk_rows, len(hidden)), 1)
         tile_rows = min(chunk_rows, max(8, TILE_ELEMENTS // len(weight)))
         space = _Workspace(
@@ -89,7 +103,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk_rows)
             x, wanted = hidden[part].to(precision), targets[part]
             logits = torch.mm(x, narrow.T, out=space.logits[: len(x)])
-            losses, sums = _unnormalized_gradient(logits, wanted, space.tile, keep=any(ctx.needs_input_grad))
+            losses, sums = _unnormalized_gradient(
+                logits, wanted, space.tile, keep=any(ctx.needs_input_grad)
+            )
             total += losses.sum()
             if grad_hidden is not None:
                 grad_hidden[part] = torch.mm(logits, narrow).to(exact).div_(sums[:, None])
@@ -117,8 +133,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         )
 
 
-def _unnormalized_gradient(logits: Tensor, targets: Tensor, tile: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
-    """Overwrite logits z (R, V) by e − s·[target]; return the losses log s − (z_target − max z) and the sums s, (R,).
+def _unnormalized_gradient(
+    logits: Tensor, targets: Tensor, tile: Tensor, *, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Overwrite logits z (R, V) by e − s·[target].
+
+    Return the losses log s − (z_target − max z) and the sums s, (R,).
 
     With `keep` false the logits are left alone: nobody will ask for gradients.
     """

@@ -1,8 +1,8 @@
 """Choose the device and the precision by looking at the machine.
 
-On two Zen 4 cores with AVX512-BF16, matrix products in bfloat16 run about 2.5 times as fast as in float32; on a CPU
-without it they run slower, so the precision is chosen by what the processor says of itself. Loss, norms, master
-weights and optimizer state are float32 in either case.
+On two Zen 4 cores with AVX512-BF16, matrix products in bfloat16 run about 2.5 times as fast as in
+float32; on a CPU without it they run slower, so the precision is chosen by what the processor says
+of itself. Loss, norms, master weights and optimizer state are float32 in either case.
 """
 
 import contextlib
@@ -43,7 +43,9 @@ class Machine:
 
     def describe(self) -> dict[str, Any]:
         """Return what a run writes down about its hardware."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _processor()
+        name = (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _processor()
+        )
         return {
             "device": str(self.device),
             "name": name,
@@ -55,7 +57,11 @@ class Machine:
 
     def __str__(self) -> str:
         """Say device and precision in a few words."""
-        words = {"cpu": f"CPU, {torch.get_num_threads()} threads", "cuda": "CUDA GPU", "mps": "Apple GPU"}
+        words = {
+            "cpu": f"CPU, {torch.get_num_threads()} threads",
+            "cuda": "CUDA GPU",
+            "mps": "Apple GPU",
+        }
         precision = "bfloat16 matrix products" if self.precision == torch.bfloat16 else "float32"
         return f"{words.get(self.device.type, self.device.type)}, {precision}"
 
@@ -68,16 +74,28 @@ def choose_machine(settings: MachineSettings) -> Machine:
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    # Denormals appear in optimizer state and cost tens of times as much as ordinary numbers on a CPU.
+    # Denormals appear in optimizer state and cost tens of times as much as ordinary numbers on a
+    # CPU.
     torch.set_flush_denormal(True)
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if settings.device == "auto":
         name = next(kind for kind, there in available.items() if there)
     elif available[settings.device]:
         name = settings.device
     else:
-        raise SettingsError(f"machine.device = {settings.device!r}: this machine has no such device; try auto or cpu")
-    device = torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+        raise SettingsError(
+            f"machine.device = {settings.device!r}: this machine has no such device; try auto or "
+            "cpu"
+        )
+    device = (
+        torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
+        if name == "cuda"
+        else torch.device(name)
+    )
     if settings.precision == "auto":
         return Machine(device, torch.bfloat16 if _has_bfloat16(device) else torch.float32)
     return Machine(device, getattr(torch, settings.precision))
@@ -88,8 +106,13 @@ def _has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
-        probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-        return capability.startswith("AVX512") and any(probe is not None and probe() for probe in probes)
+        probes = [
+            getattr(torch.cpu, name, None)
+            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        ]
+        return capability.startswith("AVX512") and any(
+            probe is not None and probe() for probe in probes
+        )
     return False
 
 

@@ -11,7 +11,8 @@ class MachineSettings:
 
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = option(
-        "auto", "of matrix products; auto takes bfloat16 where the hardware has it",
+        "auto",
+        "of matrix products; auto takes bfloat16 where the hardware has it",
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int | None = option(None, "CPU threads (default: what torch chooses)", minimum=1)

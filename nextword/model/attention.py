@@ -14,7 +14,7 @@ from nextword.model.shape import Shape
 
 
 class KeyValueCache:
-    """Keys and values of the positions read so far, per layer, so that a new token costs one position's work."""
+    """Keys and values of all positions read so far: a new token costs one position's work."""
 
     def __init__(self, shape: Shape, rows: int, device: torch.device) -> None:
         """Reserve room for a whole context.
@@ -24,13 +24,22 @@ class KeyValueCache:
             rows: B, texts generated side by side.
             device: where the network is.
         """
-        size = (shape.num_hidden_layers, rows, shape.num_key_value_heads, shape.context, shape.head_dim)
+        size = (
+            shape.num_hidden_layers,
+            rows,
+            shape.num_key_value_heads,
+            shape.context,
+            shape.head_dim,
+        )
         self.keys = torch.empty(size, device=device)
         self.values = torch.empty(size, device=device)
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, T, K) keys and values of one layer; return all so far. The network moves `length` on."""
+        """Append (B, H, T, K) keys and values of one layer; return all so far.
+
+        The network moves `length` on.
+        """
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
@@ -38,7 +47,7 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions and, if asked, normalized queries and keys."""
+    """Causal grouped-query attention with rotary positions and, if asked, QK-norm."""
 
     def __init__(self, shape: Shape, layer: int) -> None:
         """Build the projections.
@@ -50,17 +59,29 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = shape.head_dim
-        queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
+        queries, keys = (
+            shape.num_attention_heads * shape.head_dim,
+            shape.num_key_value_heads * shape.head_dim,
+        )
         self.grouped = shape.num_attention_heads != shape.num_key_value_heads
         self.q_proj = Linear(shape.hidden_size, queries)
         self.k_proj = Linear(shape.hidden_size, keys)
         self.v_proj = Linear(shape.hidden_size, keys)
         self.o_proj = Linear(queries, shape.hidden_size)
-        self.q_norm: nn.Module = RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
-        self.k_norm: nn.Module = RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
+        self.q_norm: nn.Module = (
+            RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
+        )
+        self.k_norm: nn.Module = (
+            RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
+        )
 
     def forward(
-        self, x: Tensor, cosine: Tensor, sine: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        cache: KeyValueCache | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D).
 
@@ -73,21 +94,38 @@ class Attention(nn.Module):
         """
         heads = (*x.shape[:-1], -1, self.head_dim)
         values = self.v_proj(x).view(heads)
-        queries = rotate(self.q_norm(self.q_proj(x).view(heads)), cosine, sine).to(values.dtype).transpose(1, 2)
-        keys = rotate(self.k_norm(self.k_proj(x).view(heads)), cosine, sine).to(values.dtype).transpose(1, 2)
+        queries = (
+            rotate(self.q_norm(self.q_proj(x).view(heads)), cosine, sine)
+            .to(values.dtype)
+            .transpose(1, 2)
+        )
+        keys = (
+            rotate(self.k_norm(self.k_proj(x).view(heads)), cosine, sine)
+            .to(values.dtype)
+            .transpose(1, 2)
+        )
         values = values.transpose(1, 2)
         start = 0
         if cache is not None:
             start = cache.length
             keys, values = cache.extend(self.layer, keys, values)
-        visible = _what_is_seen(queries.shape[2], start, x.device) if seen is None else {"attn_mask": seen}
-        mixed = F.scaled_dot_product_attention(queries, keys, values, **visible, enable_gqa=self.grouped)
+        visible = (
+            _what_is_seen(queries.shape[2], start, x.device)
+            if seen is None
+            else {"attn_mask": seen}
+        )
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, **visible, enable_gqa=self.grouped
+        )
         gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return gathered
 
 
 def _what_is_seen(new: int, start: int, device: torch.device) -> dict[str, Any]:
-    """Say which keys `new` positions after `start` cached ones may look at: themselves and all before."""
+    """Say which keys `new` positions after `start` cached ones may look at.
+
+    Themselves and all before.
+    """
     if new == 1:
         return {}
     if start == 0:

@@ -1,4 +1,7 @@
-"""Read and write model folders: Hugging Face's layout, with Qwen3's parameter names, so that every tool opens them."""
+"""Read and write model folders.
+
+Hugging Face's layout, with Qwen3's parameter names, so that every tool opens them.
+"""
 
 import json
 from pathlib import Path
@@ -51,7 +54,10 @@ def config_of(shape: Shape, end_id: int, pad_id: int | None) -> dict[str, Any]:
     if shape.qk_norm:
         layers = ["full_attention"] * shape.num_hidden_layers
         config.update(
-            use_sliding_window=False, sliding_window=None, max_window_layers=shape.num_hidden_layers, layer_types=layers
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=shape.num_hidden_layers,
+            layer_types=layers,
         )
     else:
         config.update(mlp_bias=False, pretraining_tp=1)
@@ -68,10 +74,17 @@ def write_model(model: Transformer, folder: Path, end_id: int, pad_id: int | Non
         pad_id: the token that fills a row.
     """
     config = config_of(model.shape, end_id, pad_id)
-    generation = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": pad_id, "do_sample": True}
+    generation = {
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "pad_token_id": pad_id,
+        "do_sample": True,
+    }
     for name, value in ((CONFIG, config), (GENERATION_CONFIG, generation)):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
+    weights = {
+        name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()
+    }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -88,7 +101,10 @@ def read_shape(folder: Path) -> Shape:
         config = json.loads(file.read_text(encoding="utf-8"))
         kind = config["model_type"]
         if kind not in _KINDS:
-            raise ModelError(f"{file}: networks of kind {kind!r} are not known here; known are {', '.join(_KINDS)}")
+            raise ModelError(
+                f"{file}: networks of kind {kind!r} are not known here; known are "
+                f"{', '.join(_KINDS)}"
+            )
         _refuse_unknown(file, config)
         heads = config["num_attention_heads"]
         return Shape(
@@ -123,11 +139,14 @@ def read_model(folder: Path) -> Transformer:
     weights.pop("lm_head.weight", None) if model.shape.tie_word_embeddings else None
     for name in sorted(expected.keys() ^ weights.keys()):
         where = "missing" if name in expected else "of no use to this network"
-        raise ModelError(f"{folder}: the weight {name} is {where}; the folder is damaged or of another kind")
+        raise ModelError(
+            f"{folder}: the weight {name} is {where}; the folder is damaged or of another kind"
+        )
     for name, weight in weights.items():
         if weight.shape != expected[name]:
             raise ModelError(
-                f"{folder}: the weight {name} has shape {tuple(weight.shape)}, config.json says {tuple(expected[name])}"
+                f"{folder}: the weight {name} has shape {tuple(weight.shape)}, config.json says "
+                f"{tuple(expected[name])}"
             )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -168,4 +187,6 @@ def _refuse_unknown(file: Path, config: dict[str, Any]) -> None:
     }
     for name, present in asked.items():
         if present:
-            raise ModelError(f"{file}: {name} as set there is not known here, and the logits would be wrong")
+            raise ModelError(
+                f"{file}: {name} as set there is not known here, and the logits would be wrong"
+            )

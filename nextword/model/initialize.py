@@ -1,29 +1,43 @@
-"""The first weights: small, seeded, and such that at step 0 every token is nearly equally likely."""
+"""The first weights: seeded, and such that at step 0 every token is nearly equally likely."""
 
 import math
 
 import torch
+from torch import Tensor
 
 from nextword.model.transformer import Transformer
 
 EMBEDDING_STD = 0.002
-"""So small that words used alike come to lie together before anything else is learned: on the built-in stories the
-loss after 450 steps was 1.12 with it and 1.17 with the customary 0.02."""
+"""So small that words used alike come to lie together before anything else is learned.
+
+On an early form of the built-in stories the loss after 450 steps was 1.12 with it and 1.17 with the
+customary 0.02.
+"""
 QK_NORM_START = 1.5
-"""Normalized queries and keys of width K cannot differ by more than √K in their product; starting at 1.5 lets a head
-choose one position sharply from the first steps."""
+"""Normalized queries and keys of width K cannot differ by more than √K in their product.
+
+Starting at 1.5 lets a head choose one position sharply from the first steps.
+"""
+COPY_START = 0.5
+"""How strongly attention repeats what it looks at before it has learned anything else.
+
+With it the default run ended 1.6 % and 1.9 % above the floor on two seeds; from zero, 2.9 and 7.8 %.
+"""
 
 
 @torch.no_grad()
 def initialize(model: Transformer, seed: int) -> None:
     """Draw every weight from the seed, on the CPU, so that all devices start alike.
 
-    Matrices are uniform with variance 1/inputs; those that write into the residual stream start at zero, so the
-    network starts as the identity and learns each layer's part from there (as in modded-nanogpt); embeddings are
-    normal with a small deviation, so that tied logits start near zero and the loss near ln V.
+    Matrices are uniform with variance 1/inputs. Feed-forward parts start at zero, and add theirs
+    only as they learn. Attention starts as a copier: its output matrix is half the transpose of its
+    value matrix, so what a position looks at is written back as it was read, and to repeat a name
+    the network has only to learn where to look. Embeddings are normal with a small deviation, so
+    that tied logits start near zero and the loss near ln V.
     """
     generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
+    weights = dict(model.named_parameters())
+    for name, weight in weights.items():
         first = torch.empty(weight.shape, dtype=torch.float32)
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             first.zero_()
@@ -35,8 +49,14 @@ def initialize(model: Transformer, seed: int) -> None:
         else:
             first.fill_(QK_NORM_START if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0)
         weight.copy_(first)
-    import os
-    c = float(os.environ.get("COPYC", "0"))
-    for layer in model.model.layers:
-        a = layer.self_attn
-        a.o_proj.weight.copy_(c * a.v_proj.weight.T)
+    queries_per_key = model.shape.num_attention_heads // model.shape.num_key_value_heads
+    for name, weight in weights.items():
+        if name.endswith("o_proj.weight"):
+            values = weights[name.replace("o_proj", "v_proj")]
+            weight.copy_(_copier(values, model.shape.head_dim, queries_per_key))
+
+
+def _copier(values: Tensor, head_dim: int, queries_per_key: int) -> Tensor:
+    """Return the output matrix (D, H·K) that undoes a value matrix, shared by its query heads."""
+    heads = values.view(-1, head_dim, values.shape[1]).repeat_interleave(queries_per_key, dim=0)
+    return heads.flatten(0, 1).T * (COPY_START / queries_per_key)

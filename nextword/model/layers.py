@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Scale each vector to length √D, then each coordinate by a learned weight. Source: Zhang & Sennrich 2019."""
+    """Scale each vector to length √D, then each coordinate by a learned weight. Source.
+
+    Zhang & Sennrich 2019.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         """Start with weights of one.
@@ -28,7 +31,10 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Module):
-    """A matrix product without bias, computed in `precision`; the weight itself stays in float32."""
+    """A matrix product without bias, computed in `precision`.
+
+    The weight itself stays in float32.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         """Leave the weights to `initialize`.
@@ -70,7 +76,7 @@ class FeedForward(nn.Module):
 
 
 def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of every position's angles, each (T, K/2), from float64 so that far positions are true.
+    """Return cosine and sine of every position's angles, each (T, K/2), computed in float64.
 
     Source: Su et al. 2021 (RoFormer).
     """
@@ -80,6 +86,9 @@ def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Te
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of x (B, T, H, K) by its position's angle; cosine and sine are (T, 1, K/2)."""
+    """Turn each pair (i, i + K/2) of x (B, T, H, K) by its position's angle.
+
+    Cosine and sine are (T, 1, K/2).
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

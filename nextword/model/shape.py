@@ -16,12 +16,19 @@ class ModelSettings:
 
     depth: int = option(2, "layers; one dial from which every other size follows", minimum=1)
     hidden_size: int | None = option(None, "width (default: 64 × depth)", minimum=2)
-    intermediate_size: int | None = option(None, "inner width of the feed-forward part (default: 8/3 × width)", minimum=1)
+    intermediate_size: int | None = option(
+        None, "inner width of the feed-forward part (default: 8/3 × width)", minimum=1
+    )
     num_attention_heads: int | None = option(None, "query heads (default: width / 64)", minimum=1)
-    num_key_value_heads: int | None = option(None, "key and value heads (default: as many as query heads)", minimum=1)
+    num_key_value_heads: int | None = option(
+        None, "key and value heads (default: as many as query heads)", minimum=1
+    )
     head_dim: int | None = option(None, "width of a head (default: width / heads)", minimum=2)
     context: int | None = option(
-        None, "the most tokens the model looks back on (default: by corpus and depth)", minimum=2, unit="tokens"
+        None,
+        "the most tokens the model looks back on (default: by corpus and depth)",
+        minimum=2,
+        unit="tokens",
     )
     rope_theta: float = option(10_000.0, "base of the rotary position's wavelengths", above=0)
     rms_norm_eps: float = option(1e-6, "added under the root of the norm", above=0)
@@ -31,7 +38,10 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Every size of a network, resolved. Legend: B rows, T positions, D width, H heads, K head width, V vocabulary."""
+    """Every size of a network, resolved. Legend.
+
+    B rows, T positions, D width, H heads, K head width, V vocabulary.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -51,30 +61,46 @@ class Shape:
         if self.num_attention_heads % self.num_key_value_heads:
             raise SettingsError(
                 f"model.num_attention_heads = {self.num_attention_heads} is not a multiple of "
-                f"model.num_key_value_heads = {self.num_key_value_heads}: each key head serves a whole number of queries"
+                f"model.num_key_value_heads = {self.num_key_value_heads}: each key head serves a "
+                "whole number of queries"
             )
         if self.head_dim % 2:
-            raise SettingsError(f"model.head_dim = {self.head_dim}: must be even, as rotary positions turn pairs")
+            raise SettingsError(
+                f"model.head_dim = {self.head_dim}: must be even, as rotary positions turn pairs"
+            )
 
     def matrix_parameters(self) -> int:
-        """Count the weights that take part in matrix products for every token, the output layer included."""
-        attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        """Count the weights that every token is multiplied by, the output layer included."""
+        attention = (
+            self.hidden_size
+            * self.head_dim
+            * 2
+            * (self.num_attention_heads + self.num_key_value_heads)
+        )
         feed_forward = 3 * self.hidden_size * self.intermediate_size
-        return self.num_hidden_layers * (attention + feed_forward) + self.vocab_size * self.hidden_size
+        return (
+            self.num_hidden_layers * (attention + feed_forward) + self.vocab_size * self.hidden_size
+        )
 
     def parameters(self) -> int:
         """Count every number that training can change, a tied matrix once."""
-        norms = self.num_hidden_layers * (2 * self.hidden_size + 2 * self.head_dim * self.qk_norm) + self.hidden_size
+        norms = (
+            self.num_hidden_layers * (2 * self.hidden_size + 2 * self.head_dim * self.qk_norm)
+            + self.hidden_size
+        )
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         return self.matrix_parameters() + norms + untied
 
     def flops_per_token(self) -> int:
         """Count the floating-point operations of training on one token at full context.
 
-        Six a weight (two forward, four backward), and for attention 12·H·K·T a layer, halved because no token
-        looks ahead. Source: the counting of Chowdhery et al. 2022 (PaLM), appendix B, with the causal half.
+        Six a weight (two forward, four backward), and for attention 12·H·K·T a layer, halved
+        because no token looks ahead. Source: the counting of Chowdhery et al. 2022 (PaLM), appendix
+        B, with the causal half.
         """
-        attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * self.context
+        attention = (
+            6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * self.context
+        )
         return 6 * self.matrix_parameters() + attention
 
 
@@ -85,6 +111,7 @@ def resolve_shape(settings: ModelSettings, vocab_size: int, context: int) -> Sha
         settings: what was said.
         vocab_size: entries of the vocabulary.
         context: the context to take when the settings name none, in tokens.
+
     Raises:
         SettingsError: a size is out of range or the sizes do not fit together.
     """
@@ -94,7 +121,9 @@ def resolve_shape(settings: ModelSettings, vocab_size: int, context: int) -> Sha
     if heads is None:
         heads = width // settings.head_dim if settings.head_dim else max(width // HEAD_WIDTH, 1)
     if settings.head_dim is None and width % heads:
-        raise SettingsError(f"model.hidden_size = {width} does not divide into {heads} heads; set model.head_dim")
+        raise SettingsError(
+            f"model.hidden_size = {width} does not divide into {heads} heads; set model.head_dim"
+        )
     inner = settings.intermediate_size or max(8, round(width * 8 / 3 / 8) * 8)
     return Shape(
         vocab_size=vocab_size,

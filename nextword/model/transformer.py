@@ -29,7 +29,12 @@ class Layer(nn.Module):
         self.mlp = FeedForward(shape.hidden_size, shape.intermediate_size)
 
     def forward(
-        self, x: Tensor, cosine: Tensor, sine: Tensor, cache: KeyValueCache | None, seen: Tensor | None
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        cache: KeyValueCache | None,
+        seen: Tensor | None,
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
@@ -54,7 +59,9 @@ class Body(nn.Module):
         self.register_buffer("cosine", cosine[:, None], persistent=False)
         self.register_buffer("sine", sine[:, None], persistent=False)
 
-    def forward(self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None
+    ) -> Tensor:
         """Map ids (B, T) to hidden states (B, T, D)."""
         start = 0 if cache is None else cache.length
         end = start + ids.shape[1]
@@ -87,15 +94,24 @@ class Transformer(nn.Module):
     @property
     def output_weight(self) -> Tensor:
         """The (V, D) matrix whose rows are compared with a hidden state to give the logits."""
-        return self.model.embed_tokens.weight if self.shape.tie_word_embeddings else self.lm_head.weight
+        return (
+            self.model.embed_tokens.weight
+            if self.shape.tie_word_embeddings
+            else self.lm_head.weight
+        )
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.embed_tokens.weight.device
 
-    def hidden(self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None) -> Tensor:
-        """Map ids (B, T) to the last hidden states (B, T, D); `seen` (B, 1, T, T) says who may look where."""
+    def hidden(
+        self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None
+    ) -> Tensor:
+        """Map ids (B, T) to the last hidden states (B, T, D).
+
+        `seen` (B, 1, T, T) says who may look where.
+        """
         states: Tensor = self.model(ids, cache, seen)
         return states
 
@@ -111,9 +127,18 @@ class Transformer(nn.Module):
                 module.precision = precision
 
     def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Sort the parameters by what an optimizer needs to know of them: hidden matrices, embeddings, vectors."""
-        groups: dict[str, dict[str, nn.Parameter]] = {"matrices": {}, "embeddings": {}, "vectors": {}}
+        """Sort the parameters by what an optimizer needs to know of them.
+
+        Hidden matrices, embeddings, vectors.
+        """
+        groups: dict[str, dict[str, nn.Parameter]] = {
+            "matrices": {},
+            "embeddings": {},
+            "vectors": {},
+        }
         for name, weight in self.named_parameters():
             is_table = name.startswith(("model.embed_tokens", "lm_head"))
-            groups["embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"][name] = weight
+            groups["embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"][
+                name
+            ] = weight
         return groups

@@ -3,19 +3,19 @@
 This is the objective of GPT (Radford et al. 2018): self-supervised, for nobody labelled anything.
 """
 
-import torch
 from torch import Tensor
 
 
 def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
     """Say where each position may look: at itself and before, within its own document.
 
-    A document begins with the end-of-text that closed the one before it, as it does when the model is asked later;
-    what an unrelated text said is no context.
+    A document begins with the end-of-text that closed the one before it, as it does when the model
+    is asked later; what an unrelated text said is no context.
 
     Args:
         inputs: ids, (B, T).
         end_id: the end-of-text token.
+
     Returns:
         booleans (B, 1, T, T): row, head, who looks, at what.
     """

@@ -55,4 +55,6 @@ def predict(model: Transformer, vocabulary: Vocabulary, prompt: str, top: int = 
         Candidate(vocabulary.piece(id_), id_, logit, float(probabilities[id_]))
         for logit, id_ in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    return Prediction(prompt, candidates, max(0.0, 1.0 - sum(candidate.probability for candidate in candidates)))
+    return Prediction(
+        prompt, candidates, max(0.0, 1.0 - sum(candidate.probability for candidate in candidates))
+    )

@@ -1,7 +1,7 @@
-"""How well does the model know a text? Every token is scored, the first of each document after end-of-text.
+"""How well does the model know a text? Every token is scored, the first after end-of-text.
 
-Documents longer than the context are read in consecutive windows. Everything is computed in float32 and padding
-never enters a sum, so the result is the same whatever the batch size.
+Documents longer than the context are read in consecutive windows. Everything is computed in float32
+and padding never enters a sum, so the result is the same whatever the batch size.
 
 Legend of shapes: B rows, T positions, V vocabulary.
 """
@@ -28,7 +28,10 @@ class Block(NamedTuple):
     """Part of a document that is scored in one go."""
 
     tokens: NDArray[np.int64]
-    """What is read and asked: token 0 is only read, every later one is asked after those before it."""
+    """What is read and asked.
+
+    Token 0 is only read, every later one is asked after those before it.
+    """
     skipped: int
     """How many of the first targets another block has scored already."""
 
@@ -55,7 +58,10 @@ class Evaluation:
     tokens: int = 0
     documents: int = 0
     num_bytes: int | None = 0
-    """UTF-8 bytes of the raw text; None where they are not known or decoding is not the identity."""
+    """UTF-8 bytes of the raw text.
+
+    None where they are not known or decoding is not the identity.
+    """
     withheld: str = ""
     """Why bits per byte are not given."""
     first: int = 0
@@ -108,6 +114,7 @@ def evaluate(
         settings: batch size and overlap.
         max_tokens: score whole documents from the first on until about so many; None scores all.
         withheld: why bits per byte shall not be given, if so.
+
     Raises:
         EvaluationError: there is no document.
     """
@@ -122,7 +129,11 @@ def evaluate(
     else:
         result.num_bytes = int(sum(int(raw[number]) for number in chosen))
     context = model.shape.context
-    blocks = (block for number in chosen for block in cut_document(texts.document(number), texts.end_id, context, settings))
+    blocks = (
+        block
+        for number in chosen
+        for block in cut_document(texts.document(number), texts.end_id, context, settings)
+    )
     precisions = model.precision
     model.set_precision(torch.float32)
     try:
@@ -135,7 +146,9 @@ def evaluate(
     return result
 
 
-def cut_document(tokens: NDArray[np.int64], end_id: int, context: int, settings: EvaluationSettings) -> Iterator[Block]:
+def cut_document(
+    tokens: NDArray[np.int64], end_id: int, context: int, settings: EvaluationSettings
+) -> Iterator[Block]:
     """Cut a document into blocks that score each of its tokens once.
 
     Args:
@@ -166,7 +179,10 @@ def _choose(texts: Documents, max_tokens: int | None) -> range:
 
 
 def _batches(blocks: Iterable[Block], batch_tokens: int) -> Iterator[list[Block]]:
-    """Group blocks so that a padded batch holds at most `batch_tokens`; neighbors in length go together."""
+    """Group blocks so that a padded batch holds at most `batch_tokens`.
+
+    Neighbors in length go together.
+    """
     waiting: list[Block] = []
     size = 0
     for block in blocks:
@@ -190,7 +206,9 @@ def _by_length(blocks: list[Block], batch_tokens: int) -> Iterator[list[Block]]:
 
 
 @torch.inference_mode()
-def _score(model: Transformer, batch: list[Block], result: Evaluation, sums: NDArray[np.float64]) -> None:
+def _score(
+    model: Transformer, batch: list[Block], result: Evaluation, sums: NDArray[np.float64]
+) -> None:
     width = len(batch[0].tokens) - 1
     inputs = np.zeros((len(batch), width), dtype=np.int64)
     targets = np.full((len(batch), width), IGNORED, dtype=np.int64)
@@ -212,7 +230,10 @@ def _score(model: Transformer, batch: list[Block], result: Evaluation, sums: NDA
 
 
 def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return −ln P(target) and the target's rank (0: the likeliest), both (N,), without holding all logits."""
+    """Return −ln P(target) and the target's rank (0.
+
+    The likeliest), both (N,), without holding all logits.
+    """
     losses, ranks = [], []
     rows = max(1, LOGITS_AT_ONCE // len(weight))
     for x, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
@@ -224,7 +245,10 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
 
 
 def _group_by_context(sums: NDArray[np.float64], result: Evaluation) -> None:
-    """Add up by ranges of context length: 1, 2, 3–4, 5–8, …; the target at place t has t + 1 tokens before it."""
+    """Add up by ranges of context length: 1, 2, 3–4, 5–8, ….
+
+    The target at place t has t + 1 tokens before it.
+    """
     lengths = np.arange(1, sums.shape[1] + 1)
     upto = 1
     while True:

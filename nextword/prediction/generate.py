@@ -1,7 +1,10 @@
-"""Write text, one token at a time: logits → probabilities → id → piece, and again with that piece read.
+"""Write text, one token at a time.
 
-A key-value cache makes each new token cost one position's work. Past the context the window moves on by half: the
-later half of it is read again into an empty cache, and there is room for as many tokens once more.
+Logits → probabilities → id → piece, and again with that piece read.
+
+A key-value cache makes each new token cost one position's work. Past the context the window moves
+on by half: the later half of it is read again into an empty cache, and there is room for as many
+tokens once more.
 """
 
 import codecs
@@ -81,14 +84,18 @@ def generate(
         stop: strings that end the text; none of a stop string is yielded.
     """
     source = torch.Generator(device=model.device)
-    source.manual_seed((settings.seed or 0) * 1_000_003 + sample) if settings.seed is not None else source.seed()
+    source.manual_seed(
+        (settings.seed or 0) * 1_000_003 + sample
+    ) if settings.seed is not None else source.seed()
     ids = [vocabulary.end_id, *vocabulary.encode(prompt)]
     reader = Reader(model)
     logits = reader.read(ids)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     held: list[Chosen] = []
     for number in range(settings.max_tokens):
-        earlier = torch.tensor(ids, device=model.device) if settings.repetition_penalty != 1 else None
+        earlier = (
+            torch.tensor(ids, device=model.device) if settings.repetition_penalty != 1 else None
+        )
         id_ = choose(logits, settings, source, earlier)
         if id_ == vocabulary.end_id:
             break

@@ -72,7 +72,11 @@ def find_run(name: str) -> Path:
         if (candidate / FACTS).is_file():
             return candidate
     known = [run.name for run in runs]
-    there = f"there are: {', '.join(known[-10:])}" if known else "there are none yet; `nextword train` makes one"
+    there = (
+        f"there are: {', '.join(known[-10:])}"
+        if known
+        else "there are none yet; `nextword train` makes one"
+    )
     raise RunError(f"no run {name!r} in {runs_folder()}; {there}.{nearest(name, known)}")
 
 
@@ -82,6 +86,7 @@ def find_checkpoint(run: Path, which: str) -> Checkpoint:
     Args:
         run: its folder.
         which: "" or "best", "last", or a step.
+
     Raises:
         RunError: there is no such checkpoint; the message lists those that exist.
     """
@@ -96,7 +101,9 @@ def find_checkpoint(run: Path, which: str) -> Checkpoint:
         if which == str(checkpoint.step):
             return checkpoint
     steps = ", ".join(str(checkpoint.step) for checkpoint in saved)
-    raise RunError(f"{run.name}@{which}: no such checkpoint; there are best, last and steps {steps}")
+    raise RunError(
+        f"{run.name}@{which}: no such checkpoint; there are best, last and steps {steps}"
+    )
 
 
 def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
@@ -104,10 +111,16 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
     path = Path(target)
     if (path / CONFIG).is_file():
         run = path.parent.parent if path.parent.name == "checkpoints" else None
-        step = int(path.name.removeprefix("step-")) if run and path.name.startswith("step-") else None
+        step = (
+            int(path.name.removeprefix("step-")) if run and path.name.startswith("step-") else None
+        )
         return path, run if run and (run / FACTS).is_file() else None, step
     name, _, which = target.partition("@")
-    if path.is_dir() and not (path / FACTS).is_file() and not (runs_folder() / name / FACTS).is_file():
+    if (
+        path.is_dir()
+        and not (path / FACTS).is_file()
+        and not (runs_folder() / name / FACTS).is_file()
+    ):
         raise RunError(f"{target}: neither a run (no {FACTS}) nor a model folder (no {CONFIG})")
     run = find_run(name)
     checkpoint = find_checkpoint(run, which)
@@ -120,6 +133,7 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
     Args:
         target: RUN, RUN@last, RUN@500, `latest`, or the path of any model folder.
         machine: where to compute.
+
     Raises:
         RunError: there is no such run or checkpoint.
         ModelError: the folder is damaged.

@@ -9,11 +9,19 @@ from nextword.base.options import option
 class SamplingSettings:
     """How the next token is chosen among the candidates."""
 
-    temperature: float = option(0.8, "divides the logits: below 1 bolder, 0 always the likeliest", minimum=0)
+    temperature: float = option(
+        0.8, "divides the logits: below 1 bolder, 0 always the likeliest", minimum=0
+    )
     top_k: int = option(0, "choose among the k likeliest only; 0 for all", minimum=0)
-    top_p: float = option(1.0, "choose among the likeliest that together make this probability", above=0, maximum=1)
-    min_p: float = option(0.1, "drop what is less likely than this share of the likeliest", minimum=0, maximum=1)
-    repetition_penalty: float = option(1.0, "above 1: make tokens that came before less likely", above=0)
+    top_p: float = option(
+        1.0, "choose among the likeliest that together make this probability", above=0, maximum=1
+    )
+    min_p: float = option(
+        0.1, "drop what is less likely than this share of the likeliest", minimum=0, maximum=1
+    )
+    repetition_penalty: float = option(
+        1.0, "above 1: make tokens that came before less likely", above=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +37,13 @@ class GenerationSettings(SamplingSettings):
 class EvaluationSettings:
     """How a text is scored."""
 
-    batch_tokens: int = option(16_384, "tokens scored at once; the result does not depend on it", minimum=1, unit="tokens")
+    batch_tokens: int = option(
+        16_384, "tokens scored at once; the result does not depend on it", minimum=1, unit="tokens"
+    )
     overlap: float = option(
-        0.0, "share of each context that repeats the one before, where a text is longer", minimum=0, maximum=0.95,
+        0.0,
+        "share of each context that repeats the one before, where a text is longer",
+        minimum=0,
+        maximum=0.95,
         unit="fraction",
     )

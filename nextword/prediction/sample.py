@@ -16,6 +16,7 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
         logits: (V,) in float32.
         settings: what to apply; at temperature 0 only the likeliest stays.
         earlier: ids that came before, for the repetition penalty.
+
     Returns:
         logits (V,); what may not be chosen is −infinity.
     """
@@ -42,7 +43,12 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
     return logits
 
 
-def choose(logits: Tensor, settings: SamplingSettings, source: torch.Generator, earlier: Tensor | None = None) -> int:
+def choose(
+    logits: Tensor,
+    settings: SamplingSettings,
+    source: torch.Generator,
+    earlier: Tensor | None = None,
+) -> int:
     """Draw one id from logits (V,)."""
     probabilities = adjusted(logits, settings, earlier).softmax(0)
     return int(torch.multinomial(probabilities, 1, generator=source))

@@ -1,4 +1,7 @@
-"""Inputs and targets: the same text, shifted by one. Every position is a lesson, so every context length is trained."""
+"""Inputs and targets: the same text, shifted by one.
+
+Every position is a lesson, so every context length is trained.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -37,7 +40,7 @@ class Lesson(NamedTuple):
 
 
 def shift(window: NDArray[np.int64]) -> Batch:
-    """Split windows (B, T + 1) into inputs (all but the last token) and targets (all but the first)."""
+    """Split (B, T + 1) into inputs (all but the last token) and targets (all but the first)."""
     return Batch(window[:, :-1], window[:, 1:])
 
 
@@ -54,13 +57,18 @@ def read_batch(stream: Tokens, windows: Windows, step: int, rows: slice = slice(
     for start in windows.starts(step)[rows].tolist():
         stop = start + windows.context
         text = stream.read(start - 1, stop)
-        if stop > len(stream):  # round the end: the stream ends with end-of-text and goes on at its first token
+        if stop > len(
+            stream
+        ):  # round the end: the stream ends with end-of-text and goes on at its first token
             text = np.concatenate([text, stream.read(0, stop - len(stream))])
         texts.append(text)
     return shift(np.stack(texts))
 
 
 def lessons(ids: Sequence[int]) -> Iterator[Lesson]:
-    """Yield the lessons that a text gives itself: for each token but the first, all before it → itself."""
+    """Yield the lessons that a text gives itself.
+
+    For each token but the first, all before it → itself.
+    """
     for place in range(1, len(ids)):
         yield Lesson(ids[:place], ids[place])

@@ -1,8 +1,11 @@
-"""Which windows of text the model sees at which step: a pure function of (seed, step), with no state to save.
+"""Which windows of text the model sees at which step.
 
-An epoch divides the token stream into windows of T tokens, starting at an offset of its own and going round the end,
-and visits them in the order of a keyed permutation: none twice, none stored. Because row r of step s is computed from
-the seed alone, any number of processes, any restart and any accumulation sees the same rows.
+A pure function of (seed, step), with no state to save.
+
+An epoch divides the token stream into windows of T tokens, starting at an offset of its own and
+going round the end, and visits them in the order of a keyed permutation: none twice, none stored.
+Because row r of step s is computed from the seed alone, any number of processes, any restart and
+any accumulation sees the same rows.
 """
 
 import hashlib
@@ -19,7 +22,8 @@ _ROUNDS = 4
 def keyed_permutation(index: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64]:
     """Shuffle 0 … size − 1 without storing the order: return where each index goes.
 
-    A Feistel network over the next even number of bits; what lands outside walks on until it is inside.
+    A Feistel network over the next even number of bits; what lands outside walks on until it is
+    inside.
     Source: Black & Rogaway 2002, cycle-walking cipher.
 
     Args:
@@ -55,7 +59,8 @@ class Windows:
         """Refuse a stream that does not fill one window."""
         if self.num_tokens < self.context:
             raise CorpusError(
-                f"the text is too short to train on: {self.num_tokens:,} tokens do not fill one context of "
+                f"the text is too short to train on: {self.num_tokens:,} tokens do not fill one "
+                "context of "
                 f"{self.context}; give more text or set --model.context lower"
             )
 
@@ -71,7 +76,9 @@ class Windows:
         starts = np.empty_like(number)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
-            order = keyed_permutation(within[chosen], self.per_epoch, _digest(self.seed, 2 * int(epoch)))
+            order = keyed_permutation(
+                within[chosen], self.per_epoch, _digest(self.seed, 2 * int(epoch))
+            )
             offset = _digest(self.seed, 2 * int(epoch) + 1) % self.num_tokens
             starts[chosen] = (offset + order * self.context) % self.num_tokens
         return starts

@@ -1,9 +1,10 @@
 """Checkpoints: model folders the world can open, with the state of training inside.
 
-    checkpoints/step-000500/            config.json, model.safetensors, tokenizer.json, …: a Hugging Face model folder
-    checkpoints/step-000500/training/   optimizer.safetensors, state.json, manifest.json (a digest of every file)
+    step-000500/            config.json, model.safetensors, tokenizer.json, …: a model folder
+    step-000500/training/   optimizer.safetensors, state.json, manifest.json (digests of all files)
 
-A checkpoint is written aside, brought to the disk and renamed, so its name never stands for half of it.
+A checkpoint is written aside, brought to the disk and renamed, so its name never stands for half of
+it.
 """
 
 import hashlib
@@ -50,9 +51,16 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the checkpoint with the lowest loss on the hold-out; the last one where none was evaluated."""
+    """Return the checkpoint with the lowest loss on the hold-out.
+
+    The last one where none was evaluated.
+    """
     judged = [checkpoint for checkpoint in checkpoints if checkpoint.holdout_loss is not None]
-    return min(judged, key=lambda checkpoint: (checkpoint.holdout_loss, -checkpoint.step)) if judged else checkpoints[-1]
+    return (
+        min(judged, key=lambda checkpoint: (checkpoint.holdout_loss, -checkpoint.step))
+        if judged
+        else checkpoints[-1]
+    )
 
 
 def save_checkpoint(
@@ -70,6 +78,7 @@ def save_checkpoint(
         optimizers: their state is saved in float32.
         vocabulary: written beside the weights.
         state: holds at least `step` and `holdout_loss`.
+
     Returns:
         the checkpoint's folder.
     """
@@ -83,9 +92,13 @@ def save_checkpoint(
     save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     digests = {
-        str(file.relative_to(aside).as_posix()): _digest(file) for file in sorted(aside.rglob("*")) if file.is_file()
+        str(file.relative_to(aside).as_posix()): _digest(file)
+        for file in sorted(aside.rglob("*"))
+        if file.is_file()
     }
-    (aside / STATE / "manifest.json").write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+    (aside / STATE / "manifest.json").write_text(
+        json.dumps(digests, indent=2) + "\n", encoding="utf-8"
+    )
     if final.exists():
         shutil.rmtree(final)
     publish(aside, final)
@@ -104,10 +117,14 @@ def check_digests(folder: Path) -> None:
     for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
         file = folder / name
         if not file.is_file() or _digest(file) != digest:
-            raise RunError(f"{file}: missing or changed since it was saved; resume from another checkpoint")
+            raise RunError(
+                f"{file}: missing or changed since it was saved; resume from another checkpoint"
+            )
 
 
-def restore_optimizers(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def restore_optimizers(
+    folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
     """Give optimizers the state they had when the checkpoint was saved.
 
     Raises:
@@ -122,10 +139,15 @@ def restore_optimizers(folder: Path, model: nn.Module, optimizers: Sequence[torc
         for group in optimizer.param_groups:
             for weight in group["params"]:
                 prefix = names[weight] + "/"
-                entries = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+                entries = {
+                    key.removeprefix(prefix): value
+                    for key, value in saved.items()
+                    if key.startswith(prefix)
+                }
                 if entries:
                     optimizer.state[weight] = {
-                        key: value if key == "step" else value.to(weight.device) for key, value in entries.items()
+                        key: value if key == "step" else value.to(weight.device)
+                        for key, value in entries.items()
                     }
 
 
@@ -136,7 +158,9 @@ def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -
             shutil.rmtree(checkpoint.folder)
 
 
-def _flatten(optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]) -> dict[str, torch.Tensor]:
+def _flatten(
+    optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]
+) -> dict[str, torch.Tensor]:
     return {
         f"{names[weight]}/{key}": torch.as_tensor(value).detach().cpu().clone().contiguous()
         for optimizer in optimizers

@@ -1,4 +1,7 @@
-"""What a run writes down while it goes: one JSON object a line, on the disk as soon as it is written."""
+"""What a run writes down while it goes.
+
+One JSON object a line, on the disk as soon as it is written.
+"""
 
 import json
 import os
@@ -46,4 +49,8 @@ class Journal:
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+    return (
+        None
+        if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
+        else value
+    )

@@ -1,4 +1,7 @@
-"""The loop: read a batch, measure the mistake, move the weights; every so often, call who asked to be called."""
+"""The loop: read a batch, measure the mistake, move the weights.
+
+Every so often, call who asked to be called.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -86,8 +89,10 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
         training: network, data and plan.
         first_step: steps done before: 0, or where a checkpoint stands.
         calls: what to call, in order, after each step.
+
     Returns:
         the last moment.
+
     Raises:
         DivergedError: loss or gradient is not a number; the weights are those of the step before.
     """
@@ -99,9 +104,13 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
         factor = rate_factor(step, plan.steps, training.settings)
         parts = _rows_of(plan, ranks)
         batches = [read_batch(training.stream, training.windows, step, rows) for rows in parts]
-        nats = accumulate(training.loss, batches, plan.batch_tokens, training.machine.device, ranks.size)
+        nats = accumulate(
+            training.loss, batches, plan.batch_tokens, training.machine.device, ranks.size
+        )
         if ranks.size > 1:
-            nats = float(ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device)))
+            nats = float(
+                ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device))
+            )
         if nats != nats or nats == float("inf"):
             raise DivergedError(f"step {step + 1}: the loss is {nats}")
         try:
@@ -131,7 +140,8 @@ def _rows_of(plan: Plan, ranks: Ranks) -> list[slice]:
     share = plan.rows // ranks.size
     first = ranks.rank * share
     return [
-        slice(start, min(start + plan.micro_rows, first + share)) for start in range(first, first + share, plan.micro_rows)
+        slice(start, min(start + plan.micro_rows, first + share))
+        for start in range(first, first + share, plan.micro_rows)
     ]
 
 

@@ -9,32 +9,55 @@ from nextword.base.options import option
 class TrainingSettings:
     """How the loss is made smaller."""
 
-    steps: int | None = option(None, "optimizer steps (default: from tokens)", minimum=1, unit="steps")
+    steps: int | None = option(
+        None, "optimizer steps (default: from tokens)", minimum=1, unit="steps"
+    )
     tokens: int | None = option(
-        None, "tokens to read in all (default: 20 a parameter, at most 4 times the text; the stories once)",
-        minimum=1, unit="tokens",
+        None,
+        "tokens to read in all (default: 20 a parameter, at most 4 times the text; the stories "
+        "once)",
+        minimum=1,
+        unit="tokens",
     )
     batch_tokens: int | None = option(
-        None, "tokens a step learns from (default: 512 × depth², 2,048 to 524,288)", minimum=1, unit="tokens"
+        None,
+        "tokens a step learns from (default: 512 × depth², 2,048 to 524,288)",
+        minimum=1,
+        unit="tokens",
     )
     micro_batch_tokens: int | None = option(
-        None, "tokens held in memory at once; the rest of a step is accumulated (default: by device)", minimum=1,
+        None,
+        "tokens held in memory at once; the rest of a step is accumulated (default: by device)",
+        minimum=1,
         unit="tokens",
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
-    learning_rate: float = option(0.007, "of AdamW, at its peak", above=0)
+    learning_rate: float = option(0.01, "of AdamW, at its peak", above=0)
     matrix_learning_rate: float = option(0.02, "of Muon, at its peak", above=0)
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
-    warmup_steps: int | None = option(None, "steps of rising rate (default: 20, at most a tenth)", minimum=0, unit="steps")
-    decay_share: float = option(1.0, "share of the steps over which the rate falls to zero", minimum=0, maximum=1)
-    decay_power: float = option(1.0, "of the fall: 1 is a straight line, above 1 ends more gently", above=0)
+    warmup_steps: int | None = option(
+        None, "steps of rising rate (default: 20, at most a tenth)", minimum=0, unit="steps"
+    )
+    decay_share: float = option(
+        1.0, "share of the steps over which the rate falls to zero", minimum=0, maximum=1
+    )
+    decay_power: float = option(
+        2.0, "of the fall: 1 is a straight line, above 1 ends more gently", above=0
+    )
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
     within_documents: bool = option(True, "positions look only at their own document")
-    evaluate_every: int | None = option(None, "steps between evaluations (default: a quarter of all)", minimum=1, unit="steps")
-    evaluate_tokens: int = option(40_000, "hold-out tokens scored on the way; at the end all are", minimum=1, unit="tokens")
+    evaluate_every: int | None = option(
+        None, "steps between evaluations (default: a quarter of all)", minimum=1, unit="steps"
+    )
+    evaluate_tokens: int = option(
+        40_000, "hold-out tokens scored on the way; at the end all are", minimum=1, unit="tokens"
+    )
     checkpoint_every: int | None = option(
-        None, "keep a checkpoint every so many steps (default: only the best and the last)", minimum=1, unit="steps"
+        None,
+        "keep a checkpoint every so many steps (default: only the best and the last)",
+        minimum=1,
+        unit="steps",
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)

@@ -6,11 +6,14 @@ from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
 
 TOKENS_PER_PARAMETER = 20
-"""Hoffmann et al. 2022 (Chinchilla): the number of tokens at which a model of given size is best trained."""
+"""Hoffmann et al. 2022 (Chinchilla).
+
+The number of tokens at which a model of given size is best trained.
+"""
 EPOCHS = 4
 """Muennighoff et al. 2023: up to four readings of a text teach nearly as much as new text."""
 FRESH_EPOCHS = 2
-"""Of drawn stories: twice, because the second reading evens out the chances of what was drawn when."""
+"""Of drawn stories: twice; the second reading evens out what was drawn when."""
 SHORTEST_CONTEXT, LONGEST_CONTEXT = 16, 2048
 MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 
@@ -23,7 +26,15 @@ def default_context(model: ModelSettings, train_tokens: int) -> int:
     return context
 
 
-def make_plan(settings: TrainingSettings, shape: Shape, train_tokens: int, *, fresh: bool, device: str, ranks: int) -> Plan:
+def make_plan(
+    settings: TrainingSettings,
+    shape: Shape,
+    train_tokens: int,
+    *,
+    fresh: bool,
+    device: str,
+    ranks: int,
+) -> Plan:
     """Resolve steps and batch.
 
     Args:
@@ -33,6 +44,7 @@ def make_plan(settings: TrainingSettings, shape: Shape, train_tokens: int, *, fr
         fresh: the text is drawn and never ends; it is then read twice.
         device: kind of device, for what fits in memory.
         ranks: number of processes.
+
     Raises:
         SettingsError: the batch does not divide into processes.
     """
@@ -46,8 +58,12 @@ def make_plan(settings: TrainingSettings, shape: Shape, train_tokens: int, *, fr
     steps = settings.steps
     if steps is None:
         epochs = FRESH_EPOCHS if fresh else EPOCHS
-        tokens = settings.tokens or min(TOKENS_PER_PARAMETER * shape.parameters(), epochs * train_tokens)
+        tokens = settings.tokens or min(
+            TOKENS_PER_PARAMETER * shape.parameters(), epochs * train_tokens
+        )
         steps = max(1, round(tokens / (rows * shape.context)))
     elif settings.tokens is not None:
-        raise SettingsError("training.steps and training.tokens say the same thing; give one of them")
+        raise SettingsError(
+            "training.steps and training.tokens say the same thing; give one of them"
+        )
     return Plan(steps, rows, micro_rows, shape.context)

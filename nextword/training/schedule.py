@@ -12,8 +12,10 @@ def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
         step: from 0.
         steps: of the whole run.
         settings: warm-up and decay.
+
     Returns:
-        a number in (0, 1]: rising linearly, then 1, then falling so that zero would come just after the end.
+        a number in (0, 1]: rising linearly, then 1, then falling so that zero would come just after
+        the end.
     """
     warmup = settings.warmup_steps
     if warmup is None:

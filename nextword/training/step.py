@@ -1,4 +1,4 @@
-"""One step of learning: hidden states meet the loss inside one module's forward, gradients come back, weights move."""
+"""One step of learning: hidden states meet the loss, gradients come back, weights move."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,18 @@ from nextword.targets.batch import Batch
 
 
 class LanguageModelLoss(nn.Module):
-    """Network and loss as one module, so that DDP, FSDP and compile can wrap them and no logits leave it."""
+    """Network and loss as one module, which DDP, FSDP and compile can wrap; no logits leave it."""
 
-    def __init__(self, model: Transformer, *, precision: torch.dtype, end_id: int | None = None) -> None:
+    def __init__(
+        self, model: Transformer, *, precision: torch.dtype, end_id: int | None = None
+    ) -> None:
         """Join a network to the loss.
 
         Args:
             model: the network.
             precision: of the loss's matrix products.
-            end_id: keep positions within documents that this token ends; None lets them look across.
+            end_id: keep positions within documents that this token ends; None lets them look
+                across.
         """
         super().__init__()
         self.model = model
@@ -32,14 +35,23 @@ class LanguageModelLoss(nn.Module):
         """Return the summed loss in nats of targets (B, T) after inputs (B, T)."""
         seen = None if self.end_id is None else visible_positions(inputs, self.end_id)
         hidden = self.model.hidden(inputs, seen=seen)
-        return chunked_cross_entropy(hidden, self.model.output_weight, targets, precision=self.precision)
+        return chunked_cross_entropy(
+            hidden, self.model.output_weight, targets, precision=self.precision
+        )
 
 
-def accumulate(loss: nn.Module, batches: Sequence[Batch], total_tokens: int, device: torch.device, ranks: int = 1) -> float:
+def accumulate(
+    loss: nn.Module,
+    batches: Sequence[Batch],
+    total_tokens: int,
+    device: torch.device,
+    ranks: int = 1,
+) -> float:
     """Add up the gradients of a step's mean loss over its batches.
 
-    Each part is divided by the tokens of the whole step, over all batches and processes, so the mean is over tokens
-    however they are divided. DDP averages gradients over processes; multiplying by their number undoes that.
+    Each part is divided by the tokens of the whole step, over all batches and processes, so the
+    mean is over tokens however they are divided. DDP averages gradients over processes; multiplying
+    by their number undoes that.
 
     Args:
         loss: a LanguageModelLoss, perhaps wrapped.
@@ -47,6 +59,7 @@ def accumulate(loss: nn.Module, batches: Sequence[Batch], total_tokens: int, dev
         total_tokens: targets of the whole step, all processes.
         device: where the network is.
         ranks: number of processes.
+
     Returns:
         this process's share of the mean loss, in nats a token.
     """
@@ -74,12 +87,16 @@ def update(
         optimizers: each takes its own parameters.
         factor: of the peak learning rate.
         clip_norm: longest gradient let through; 0 for any.
+
     Returns:
         the length of the gradient before clipping.
+
     Raises:
         DivergedError: the gradient is not a number; no weight has been touched.
     """
-    length = nn.utils.clip_grad_norm_(model.parameters(), clip_norm if clip_norm > 0 else float("inf"))
+    length = nn.utils.clip_grad_norm_(
+        model.parameters(), clip_norm if clip_norm > 0 else float("inf")
+    )
     norm = float(length)
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"the gradient's length is {norm}")

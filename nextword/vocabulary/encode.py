@@ -1,8 +1,11 @@
-"""Prepare a corpus once: scan it, learn its vocabulary, encode it into memory-mapped shards, and keep them.
+"""Prepare a corpus once.
 
-Encoding streams, on all cores, and finishes one shard at a time; what is finished stands in `progress.json`, so that
-an interrupted preparation goes on at the next shard. The folder is named by the digest of all that decides its
-content (text, split, vocabulary settings), so it is found again and never mistaken.
+Scan it, learn its vocabulary, encode it into memory-mapped shards, and keep them.
+
+Encoding streams, on all cores, and finishes one shard at a time; what is finished stands in
+`progress.json`, so that an interrupted preparation goes on at the next shard. The folder is named
+by the digest of all that decides its content (text, split, vocabulary settings), so it is found
+again and never mistaken.
 """
 
 import hashlib
@@ -57,13 +60,18 @@ def prepare(
         settings: which vocabulary to learn.
         vocabulary: use this one instead.
         report: told in a line what is being done.
+
     Raises:
         CorpusError: the text cannot be read or is too short.
     """
     found = scan(corpus.pieces())
     split = plan_split(found, corpus_settings, 4 if settings.kind == "bpe" or vocabulary else 1)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
-    given = hashlib.blake2b(vocabulary.tokenizer.to_str().encode()).hexdigest() if vocabulary else asdict(settings)
+    given = (
+        hashlib.blake2b(vocabulary.tokenizer.to_str().encode()).hexdigest()
+        if vocabulary
+        else asdict(settings)
+    )
     facts: dict[str, Any] = {
         "corpus": corpus.name,
         "digest": found.digest,
@@ -96,7 +104,9 @@ def open_prepared(folder: Path, *, was_cached: bool = True) -> Prepared:
     vocabulary = Vocabulary.load(folder)
     streams = {
         side: TokenStream(
-            [folder / f"{side}-{number:05d}.ds" for number in range(facts["shards"])], len(vocabulary), vocabulary.end_id
+            [folder / f"{side}-{number:05d}.ds" for number in range(facts["shards"])],
+            len(vocabulary),
+            vocabulary.end_id,
         )
         for side in SIDES
     }
@@ -104,7 +114,12 @@ def open_prepared(folder: Path, *, was_cached: bool = True) -> Prepared:
 
 
 def _learn(
-    corpus: Corpus, split: Split, num_bytes: int, settings: VocabularySettings, folder: Path, report: Callable[[str], None]
+    corpus: Corpus,
+    split: Split,
+    num_bytes: int,
+    settings: VocabularySettings,
+    folder: Path,
+    report: Callable[[str], None],
 ) -> Vocabulary:
     """Learn the vocabulary and save it, or read what an interrupted preparation saved."""
     if (folder / "progress.json").is_file():
@@ -117,14 +132,25 @@ def _learn(
 
 
 def _encode(
-    corpus: Corpus, split: Split, vocabulary: Vocabulary, folder: Path, limit: int | None, facts: dict[str, Any]
+    corpus: Corpus,
+    split: Split,
+    vocabulary: Vocabulary,
+    folder: Path,
+    limit: int | None,
+    facts: dict[str, Any],
 ) -> None:
     progress = folder / "progress.json"
     if progress.is_file():
         done = json.loads(progress.read_text(encoding="utf-8"))
     else:
         vocabulary.save(folder)
-        done = {"pieces": 0, "shards": 0, "train_tokens": 0, "holdout_tokens": 0, "unknown_tokens": 0}
+        done = {
+            "pieces": 0,
+            "shards": 0,
+            "train_tokens": 0,
+            "holdout_tokens": 0,
+            "unknown_tokens": 0,
+        }
         write_json(progress, done)
     parts = islice(split.divide(corpus.pieces()), done["pieces"], None)
     while (batch := list(islice(parts, BATCH_PIECES))) or not done["shards"]:
@@ -132,7 +158,10 @@ def _encode(
         write_json(progress, done)
     if done["train_tokens"] < 2 or done["holdout_tokens"] < 1:
         raise CorpusError(f"{corpus.name}: the text is too short to train on; give more text")
-    write_json(folder / "manifest.json", {**facts, **done, "vocabulary": vocabulary.kind, "entries": len(vocabulary)})
+    write_json(
+        folder / "manifest.json",
+        {**facts, **done, "vocabulary": vocabulary.kind, "entries": len(vocabulary)},
+    )
 
 
 def _then(first: list[Part], rest: Iterator[Part]) -> Iterator[list[Part]]:
@@ -143,10 +172,17 @@ def _then(first: list[Part], rest: Iterator[Part]) -> Iterator[list[Part]]:
 
 
 def _write_shard(
-    batches: Iterable[list[Part]], vocabulary: Vocabulary, folder: Path, limit: int | None, done: dict[str, int]
+    batches: Iterable[list[Part]],
+    vocabulary: Vocabulary,
+    folder: Path,
+    limit: int | None,
+    done: dict[str, int],
 ) -> None:
     """Write one shard of either side; end it at a document's end once it is large enough."""
-    writers = {side: ShardWriter(folder / f"{side}-{done['shards']:05d}.ds", len(vocabulary)) for side in SIDES}
+    writers = {
+        side: ShardWriter(folder / f"{side}-{done['shards']:05d}.ds", len(vocabulary))
+        for side in SIDES
+    }
     unknown = vocabulary.unknown_id
     num_bytes = 0
     for batch in batches:

@@ -1,8 +1,8 @@
 """Token shards on disk, read through memory maps, in the layout of datatrove's tokenizer.
 
-    train-00000.ds          the tokens, little-endian uint16 (uint32 for vocabularies above 65,536), end-of-text included
-    train-00000.ds.index    uint64, one a document: the position just after its end-of-text
-    train-00000.ds.bytes    uint64, one a document: bytes of its raw text (ours; without it bits per byte are withheld)
+train-00000.ds          tokens with end-of-text, little-endian uint16 (uint32 above 65,536)
+train-00000.ds.index    uint64, one a document: the position just after its end-of-text
+train-00000.ds.bytes    uint64, one a document: bytes of its raw text (without it no bits per byte)
 """
 
 from bisect import bisect_right
@@ -63,7 +63,7 @@ class ShardWriter:
 
 
 class TokenStream:
-    """The tokens of one side of a corpus, as one sequence over all its shards, without reading it whole."""
+    """The tokens of one side of a corpus, as one sequence over all its shards."""
 
     def __init__(self, files: Sequence[Path], vocab_size: int, end_id: int) -> None:
         """Map the shards.
@@ -72,6 +72,7 @@ class TokenStream:
             files: the .ds files, in order.
             vocab_size: tells the type of the tokens.
             end_id: the end-of-text token, which also stands before the first token.
+
         Raises:
             CorpusError: a shard is missing or empty.
         """
@@ -79,8 +80,13 @@ class TokenStream:
         self.end_id = end_id
         missing = [file for file in files if not file.is_file()]
         if missing or not files:
-            raise CorpusError(f"{missing[0] if missing else 'shards'}: no such token shard; prepare the text again")
-        self._shards = [np.memmap(file, dtype=kind, mode="r") for file in files if file.stat().st_size]
+            raise CorpusError(
+                f"{missing[0] if missing else 'shards'}: no such token shard; prepare the text "
+                "again"
+            )
+        self._shards = [
+            np.memmap(file, dtype=kind, mode="r") for file in files if file.stat().st_size
+        ]
         self._starts = [0, *np.cumsum([len(shard) for shard in self._shards]).tolist()]
         index = [np.fromfile(f"{file}.index", dtype="<u8").astype(np.int64) for file in files]
         lengths = [file.stat().st_size // kind.itemsize for file in files]
@@ -91,7 +97,9 @@ class TokenStream:
         sidecars = [Path(f"{file}.bytes") for file in files]
         self.document_bytes: NDArray[np.int64] | None = None
         if all(sidecar.is_file() for sidecar in sidecars):
-            self.document_bytes = np.concatenate([np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars])
+            self.document_bytes = np.concatenate(
+                [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
+            )
 
     def __len__(self) -> int:
         """Count the tokens, end-of-text included."""

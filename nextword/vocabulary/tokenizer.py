@@ -1,4 +1,7 @@
-"""A vocabulary: text → pieces → ids, and back. Hugging Face's `tokenizers` does the work; `tokenizer.json` is the format."""
+"""A vocabulary: text → pieces → ids, and back. Hugging Face's `tokenizers` does the work.
+
+`tokenizer.json` is the format.
+"""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +24,9 @@ RESERVED = (END_OF_TEXT, PAD, MASK)
 class Vocabulary:
     """All that the model knows: a fixed list of pieces, each with an id."""
 
-    def __init__(self, tokenizer: "Tokenizer", kind: str, reserved: Sequence[str] = RESERVED) -> None:
+    def __init__(
+        self, tokenizer: "Tokenizer", kind: str, reserved: Sequence[str] = RESERVED
+    ) -> None:
         """Wrap a tokenizer.
 
         Args:
@@ -35,7 +40,9 @@ class Vocabulary:
         self.reserved = tuple(reserved)
         end = tokenizer.token_to_id(reserved[0])
         if end is None:
-            raise VocabularyError(f"the vocabulary has no entry {reserved[0]!r} to mark the end of a text")
+            raise VocabularyError(
+                f"the vocabulary has no entry {reserved[0]!r} to mark the end of a text"
+            )
         self.end_id: int = end
         self.pad_id: int | None = tokenizer.token_to_id(reserved[1]) if len(reserved) > 1 else None
         self.unknown_id: int | None = tokenizer.token_to_id(UNKNOWN)
@@ -56,7 +63,9 @@ class Vocabulary:
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into ids, on all cores."""
-        encodings = self.tokenizer.encode_batch_fast([_plain(text) for text in texts], add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch_fast(
+            [_plain(text) for text in texts], add_special_tokens=False
+        )
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -96,7 +105,9 @@ class Vocabulary:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
-        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=False), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(
+            self.tokenizer.to_str(pretty=False), encoding="utf-8"
+        )
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -110,7 +121,9 @@ class Vocabulary:
             config["mask_token"] = self.reserved[2]
         if self.tokenizer.token_to_id(UNKNOWN) is not None:
             config["unk_token"] = UNKNOWN
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
@@ -123,17 +136,23 @@ class Vocabulary:
 
         file = folder / "tokenizer.json"
         if not file.is_file():
-            raise VocabularyError(f"{file}: no such file; a model folder holds its vocabulary there")
+            raise VocabularyError(
+                f"{file}: no such file; a model folder holds its vocabulary there"
+            )
         try:
             tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        except Exception as error:
             raise VocabularyError(f"{file}: damaged vocabulary ({error})") from None
         config_file = folder / "tokenizer_config.json"
-        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        config = (
+            json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+        )
         kind = config.get("nextword_kind", json.loads(tokenizer.to_str())["model"]["type"].lower())
         names = [_token_name(config.get(key)) for key in ("eos_token", "pad_token", "mask_token")]
         if names[0] is None:
-            raise VocabularyError(f"{config_file}: no eos_token; name the entry that ends a text there")
+            raise VocabularyError(
+                f"{config_file}: no eos_token; name the entry that ends a text there"
+            )
         return cls(tokenizer, kind, [name for name in names if name is not None])
 
 
@@ -154,8 +173,8 @@ def _plain(text: str) -> str:
 def byte_of_letter() -> dict[str, int]:
     """Return the byte that each letter of the byte-level alphabet stands for.
 
-    Bytes that print as themselves keep their code point; the others are moved, in order, to 256 and up. Source: the
-    alphabet of GPT-2's vocabulary (Radford et al. 2019).
+    Bytes that print as themselves keep their code point; the others are moved, in order, to 256 and
+    up. Source: the alphabet of GPT-2's vocabulary (Radford et al. 2019).
     """
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(printing)]

@@ -12,14 +12,19 @@ SMALLEST, LARGEST, STEP = 512, 50_048, 64
 
 
 def size_for(num_bytes: int) -> int:
-    """Return the default number of entries: the square root of twice the text's bytes, rounded to 64.
+    """Return the default number of entries.
 
-    A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece grow alike.
+    The square root of twice the text's bytes, rounded to 64.
+
+    A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece
+    grow alike.
     """
     return min(max(round(math.sqrt(2 * num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
 
 
-def sample_texts(texts: Iterable[str], num_bytes: int, settings: VocabularySettings) -> Iterator[str]:
+def sample_texts(
+    texts: Iterable[str], num_bytes: int, settings: VocabularySettings
+) -> Iterator[str]:
     """Yield pieces of text chosen by the seed, about `sample_bytes` of them in all.
 
     Args:
@@ -38,19 +43,24 @@ def sample_texts(texts: Iterable[str], num_bytes: int, settings: VocabularySetti
                 return
 
 
-def train_vocabulary(texts: Iterable[str], num_bytes: int, settings: VocabularySettings) -> Vocabulary:
+def train_vocabulary(
+    texts: Iterable[str], num_bytes: int, settings: VocabularySettings
+) -> Vocabulary:
     """Build a vocabulary of the kind asked for.
 
     Args:
         texts: the sample it is learned from.
         num_bytes: bytes of the whole text, from which the default size follows.
         settings: kind and size.
+
     Raises:
         VocabularyError: the kind is not known.
     """
     kinds = {"bpe": _train_bpe, "byte": _bytes, "char": _characters}
     if settings.kind not in kinds:
-        raise VocabularyError(f"no vocabulary of kind {settings.kind!r}; choose one of {', '.join(kinds)}")
+        raise VocabularyError(
+            f"no vocabulary of kind {settings.kind!r}; choose one of {', '.join(kinds)}"
+        )
     return kinds[settings.kind](texts, settings.size or size_for(num_bytes))
 
 
@@ -86,7 +96,10 @@ def _bytes(texts: Iterable[str], size: int) -> Vocabulary:
 
 
 def _characters(texts: Iterable[str], size: int) -> Vocabulary:
-    """Every character of the sample in the order of its code point; any other becomes the unknown entry."""
+    """Every character of the sample in the order of its code point.
+
+    Any other becomes the unknown entry.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     del size

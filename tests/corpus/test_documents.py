@@ -44,7 +44,11 @@ def test_json_lines_and_gzip_hold_the_same_documents(tmp_path):
     rows = "".join(json.dumps({"text": text}) + "\n" for text in ("één", "two\n\nlines", "three"))
     (tmp_path / "a.jsonl").write_text(rows)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
-    assert texts([tmp_path / "a.jsonl"]) == texts([tmp_path / "b.jsonl.gz"]) == ["één", "two\n\nlines", "three"]
+    assert (
+        texts([tmp_path / "a.jsonl"])
+        == texts([tmp_path / "b.jsonl.gz"])
+        == ["één", "two\n\nlines", "three"]
+    )
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
@@ -71,10 +75,18 @@ def test_every_format_says_what_it_reads():
         ("bad.txt", b"abc\xffdef", ["bad.txt", "byte 3", "--corpus.errors replace"]),
         ("late.txt", "é".encode() * 900_000 + b"\xff", ["late.txt", "byte 1800000"]),
         ("cut.txt", "abc é".encode()[:-1], ["cut.txt", "byte 4"]),
-        ("no.jsonl", b'{"text": "a"}\n{"txt": "b"}\n', ["no.jsonl, line 2", "--corpus.field", "Did you mean txt?"]),
+        (
+            "no.jsonl",
+            b'{"text": "a"}\n{"txt": "b"}\n',
+            ["no.jsonl, line 2", "--corpus.field", "Did you mean txt?"],
+        ),
         ("list.jsonl", b"[1]\n", ["list.jsonl, line 1"]),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', ["bad.jsonl, line 2", "not JSON"]),
-        ("cut.txt.gz", gzip.compress(b"hello world" * 1000)[:40], ["cut.txt.gz", "cut short or damaged"]),
+        (
+            "cut.txt.gz",
+            gzip.compress(b"hello world" * 1000)[:40],
+            ["cut.txt.gz", "cut short or damaged"],
+        ),
         ("plain.txt.gz", b"not compressed", ["plain.txt.gz", "damaged"]),
     ],
 )
@@ -98,7 +110,8 @@ def test_missing_paths_and_empty_folders_are_named(tmp_path):
 
 
 @pytest.mark.skipif(
-    sys.platform == "win32" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="root may read every file"
+    sys.platform == "win32" or (hasattr(os, "geteuid") and os.geteuid() == 0),
+    reason="root may read every file",
 )
 def test_a_file_without_permission_is_named(tmp_path):
     (tmp_path / "a.txt").write_text("secret")
@@ -121,7 +134,9 @@ def test_no_permission_is_said(tmp_path, monkeypatch):
 @given(st.lists(st.tuples(st.text(max_size=40), st.booleans()), max_size=20))
 def test_cutting_changes_no_text(chunks):
     pieces = [Piece(text, last) for text, last in chunks] + [Piece("end", True)]
-    assert "".join(piece.text for piece in cut(iter(pieces))) == "".join(piece.text for piece in pieces)
+    assert "".join(piece.text for piece in cut(iter(pieces))) == "".join(
+        piece.text for piece in pieces
+    )
 
 
 def test_long_documents_are_cut_at_line_starts():

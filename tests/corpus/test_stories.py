@@ -29,7 +29,9 @@ def test_probabilities_of_all_texts_of_a_reduced_grammar_sum_to_one():
     grammar = load_grammar(max_words=1, max_options=2)
     everything = list(grammar.everything())
     assert len({story.text for story in everything}) == len(everything) > 1000
-    assert math.fsum(math.exp(story.log_probability) for story in everything) == pytest.approx(1.0, abs=1e-12)
+    assert math.fsum(math.exp(story.log_probability) for story in everything) == pytest.approx(
+        1.0, abs=1e-12
+    )
 
 
 def test_probabilities_of_all_single_sentences_sum_to_one_with_whole_word_lists():
@@ -37,13 +39,17 @@ def test_probabilities_of_all_single_sentences_sum_to_one_with_whole_word_lists(
     # An event needs the hero's name, so the sum is over the opening, which binds it.
     everything = list(grammar.everything("opening"))
     assert len({story.text for story in everything}) == len(everything) > 100
-    assert math.fsum(math.exp(story.log_probability) for story in everything) == pytest.approx(1.0, abs=1e-12)
+    assert math.fsum(math.exp(story.log_probability) for story in everything) == pytest.approx(
+        1.0, abs=1e-12
+    )
 
 
 def test_the_parser_agrees_with_the_list_of_all_texts():
     grammar = load_grammar(max_words=1, max_options=2)
     for story in list(grammar.everything())[::97]:
-        assert grammar.parse(story.text).log_probability == pytest.approx(story.log_probability, abs=1e-9)
+        assert grammar.parse(story.text).log_probability == pytest.approx(
+            story.log_probability, abs=1e-9
+        )
 
 
 def test_what_the_grammar_cannot_write_has_no_derivation(stories):
@@ -59,7 +65,10 @@ def test_a_swapped_name_is_no_story():
         name = re.search(r"thanked (\w+) for", text)
         if name:
             other = "Ash" if name[1] != "Ash" else "Kim"
-            assert default_grammar().parse(text.replace(f"thanked {name[1]}", f"thanked {other}")) is None
+            assert (
+                default_grammar().parse(text.replace(f"thanked {name[1]}", f"thanked {other}"))
+                is None
+            )
             return
     pytest.fail("no story with that sentence among 50")
 
@@ -89,7 +98,10 @@ def test_there_are_at_least_1500_different_words():
 
 
 def test_the_worked_example_has_its_odds():
-    odds = {option.parts[0].text: math.exp(option.log_probability) for option in default_grammar().rules["born"].options}
+    odds = {
+        option.parts[0].text: math.exp(option.log_probability)
+        for option in default_grammar().rules["born"].options
+    }
     assert odds.pop("make mistakes") == pytest.approx(0.6)
     assert odds.pop("create") == pytest.approx(0.2)
     assert odds.pop("learn") == pytest.approx(0.1)
@@ -101,9 +113,9 @@ def test_sayings_stand_in_under_a_tenth_of_the_stories_with_their_odds():
     born = [text for text in texts if text.startswith("We are all humans born to")]
     sayings = math.exp(default_grammar().rules["start"].options[0].log_probability)
     assert sayings < 0.1
-    assert sum(text.startswith("We are all humans born to make mistakes.") for text in born) == pytest.approx(
-        0.6 * len(born), abs=5
-    )
+    assert sum(
+        text.startswith("We are all humans born to make mistakes.") for text in born
+    ) == pytest.approx(0.6 * len(born), abs=5)
 
 
 def test_a_number_picks_the_option_it_falls_under_and_says_where():
@@ -114,7 +126,10 @@ def test_a_number_picks_the_option_it_falls_under_and_says_where():
 
 
 def _lengths(grammar, rule, seen=None):
-    """Return the fewest and the most words a rule can write; what is recalled counts as one or two words."""
+    """Return the fewest and the most words a rule can write.
+
+    What is recalled counts as one or two words.
+    """
     shortest, longest = math.inf, 0
     for option in grammar.rules[rule].options:
         low = high = 0
@@ -130,7 +145,7 @@ def _lengths(grammar, rule, seen=None):
             elif kind == "Recall":
                 low, high = low + 1, high + 2
                 text += "\0"
-        own = len([word for word in text.split() if word.strip("\0.,\"?!")])
+        own = len([word for word in text.split() if word.strip('\0.,"?!')])
         low, high = low + own, high + own
         shortest, longest = min(shortest, low), max(longest, high)
     return shortest, longest

@@ -15,7 +15,14 @@ from tests.model.test_transformer import SHAPE, ids, scattered
 def test_transformers_opens_it_with_the_same_logits(tmp_path, qk_norm, tied):
     from transformers import AutoModelForCausalLM
 
-    shape = Shape(**{**SHAPE.__dict__, "qk_norm": qk_norm, "tie_word_embeddings": tied, "rope_theta": 50_000.0})
+    shape = Shape(
+        **{
+            **SHAPE.__dict__,
+            "qk_norm": qk_norm,
+            "tie_word_embeddings": tied,
+            "rope_theta": 50_000.0,
+        }
+    )
     model = scattered(shape)
     write_model(model, tmp_path, 0, 1)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -30,11 +37,12 @@ def test_a_qwen3_folder_that_transformers_saved_opens_here(tmp_path, tied):
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    rope = {"rope_type": "default", "rope_theta": 1_000_000.0}
     config = Qwen3Config(
-        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=64, tie_word_embeddings=tied,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-    )  # fmt: skip
+        vocab_size=97, tie_word_embeddings=tied, rope_parameters=rope, **sizes, **heads
+    )
     theirs = Qwen3ForCausalLM(config).eval()
     theirs.save_pretrained(tmp_path)
     ours = read_model(tmp_path)
@@ -49,7 +57,9 @@ def test_every_field_of_the_config_is_written(tmp_path):
     assert config["head_dim"] == 8
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000.0
     assert config["vocab_size"] == 97
-    assert set(load_file(tmp_path / "model.safetensors")) == {name for name, _ in scattered().named_parameters()}
+    assert set(load_file(tmp_path / "model.safetensors")) == {
+        name for name, _ in scattered().named_parameters()
+    }
 
 
 def test_writing_and_reading_changes_nothing(tmp_path):

@@ -80,7 +80,9 @@ def test_first_weights_depend_on_the_seed_alone():
     torch.rand(5)
     initialize(second, 3)
     initialize(other, 4)
-    for one, two, three in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
+    for one, two, three in zip(
+        first.parameters(), second.parameters(), other.parameters(), strict=True
+    ):
         assert torch.equal(one, two)
         assert one.ndim == 1 or not one.any() or not torch.equal(one, three)
 
@@ -88,14 +90,21 @@ def test_first_weights_depend_on_the_seed_alone():
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("qk_norm", [True, False])
 def test_parameters_are_counted_exactly(tied, qk_norm):
-    settings = ModelSettings(depth=3, tie_word_embeddings=tied, qk_norm=qk_norm, num_key_value_heads=1)
+    settings = ModelSettings(
+        depth=3, tie_word_embeddings=tied, qk_norm=qk_norm, num_key_value_heads=1
+    )
     shape = resolve_shape(settings, 500, 64)
     assert shape.parameters() == sum(weight.numel() for weight in Transformer(shape).parameters())
 
 
 def test_one_dial_gives_every_size():
     shape = resolve_shape(ModelSettings(depth=12), 50_000, 1024)
-    assert (shape.hidden_size, shape.num_attention_heads, shape.head_dim, shape.intermediate_size) == (768, 12, 64, 2048)
+    assert (
+        shape.hidden_size,
+        shape.num_attention_heads,
+        shape.head_dim,
+        shape.intermediate_size,
+    ) == (768, 12, 64, 2048)
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -8,7 +8,9 @@ from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
 from tests.model.test_transformer import SHAPE, scattered
 
-VOCABULARY = train_vocabulary(["abcdefghijklmnopqrstuvwxyz .,!?" * 3], 100, VocabularySettings(kind="char"))
+VOCABULARY = train_vocabulary(
+    ["abcdefghijklmnopqrstuvwxyz .,!?" * 3], 100, VocabularySettings(kind="char")
+)
 
 
 def model():
@@ -18,11 +20,16 @@ def model():
 
 
 def text(settings, prompt="abc", **kwargs):
-    return "".join(chosen.text for chosen in generate(model(), VOCABULARY, prompt, settings, **kwargs))
+    return "".join(
+        chosen.text for chosen in generate(model(), VOCABULARY, prompt, settings, **kwargs)
+    )
 
 
 def uncached(network, ids):
-    """What the reader's window holds after these ids, by the rule: full → the later half is read again."""
+    """What the reader's window holds after these ids, by the rule.
+
+    Full → the later half is read again.
+    """
     context, window = network.shape.context, []
     for id_ in ids:
         if len(window) == context:
@@ -33,7 +40,9 @@ def uncached(network, ids):
 
 def test_every_logit_equals_the_uncached_one_also_past_the_context():
     network = model()
-    ids = torch.randint(0, len(VOCABULARY), (80,), generator=torch.Generator().manual_seed(0)).tolist()
+    ids = torch.randint(
+        0, len(VOCABULARY), (80,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
     reader = Reader(network)
     for place, id_ in enumerate(ids):
         found = reader.read([id_])
@@ -42,7 +51,9 @@ def test_every_logit_equals_the_uncached_one_also_past_the_context():
 
 def test_reading_at_once_or_one_by_one_is_the_same():
     network = model()
-    ids = torch.randint(0, len(VOCABULARY), (60,), generator=torch.Generator().manual_seed(1)).tolist()
+    ids = torch.randint(
+        0, len(VOCABULARY), (60,), generator=torch.Generator().manual_seed(1)
+    ).tolist()
     one_by_one = Reader(network)
     for id_ in ids:
         last = one_by_one.read([id_])
@@ -56,12 +67,16 @@ def test_the_same_seed_writes_the_same_text_and_samples_differ():
 
 
 def test_greedy_takes_the_likeliest():
-    chosen = list(generate(model(), VOCABULARY, "abc", GenerationSettings(temperature=0, max_tokens=5)))
+    chosen = list(
+        generate(model(), VOCABULARY, "abc", GenerationSettings(temperature=0, max_tokens=5))
+    )
     assert all(int(token.logits.argmax()) == token.id for token in chosen)
 
 
 def test_at_most_so_many_tokens():
-    assert len(list(generate(model(), VOCABULARY, "", GenerationSettings(max_tokens=7, seed=0)))) <= 7
+    assert (
+        len(list(generate(model(), VOCABULARY, "", GenerationSettings(max_tokens=7, seed=0)))) <= 7
+    )
 
 
 def test_a_stop_string_ends_the_text_and_is_not_written():

@@ -8,7 +8,11 @@ PLAIN = {"temperature": 1.0, "min_p": 0.0}
 
 
 def left(**settings):
-    return [index for index, value in enumerate(adjusted(LOGITS, SamplingSettings(**{**PLAIN, **settings}))) if value > -1e9]
+    return [
+        index
+        for index, value in enumerate(adjusted(LOGITS, SamplingSettings(**{**PLAIN, **settings})))
+        if value > -1e9
+    ]
 
 
 def test_cuts_keep_what_they_should():
@@ -22,7 +26,9 @@ def test_cuts_keep_what_they_should():
 
 
 def test_temperature_divides_the_logits():
-    assert torch.allclose(adjusted(LOGITS, SamplingSettings(temperature=0.5, min_p=0.0)), LOGITS * 2)
+    assert torch.allclose(
+        adjusted(LOGITS, SamplingSettings(temperature=0.5, min_p=0.0)), LOGITS * 2
+    )
 
 
 def test_the_penalty_makes_earlier_tokens_less_likely():

@@ -38,7 +38,10 @@ def test_no_target_repeats_within_an_epoch(tokens, context, rows, seed):
     windows = Windows(tokens, context, rows, seed)
     whole_steps = windows.per_epoch // rows
     seen = [
-        (start + place) % tokens for step in range(whole_steps) for start in windows.starts(step) for place in range(context)
+        (start + place) % tokens
+        for step in range(whole_steps)
+        for start in windows.starts(step)
+        for place in range(context)
     ]
     assert len(seen) == len(set(seen))
 

@@ -1,4 +1,7 @@
-"""N steps = k + restart + N − k, bit for bit; also mid-epoch, mid-decay, with accumulation, and after Ctrl-C."""
+"""N steps = k + restart + N − k, bit for bit.
+
+Also mid-epoch, mid-decay, with accumulation, and after Ctrl-C.
+"""
 
 import json
 import os
@@ -26,7 +29,9 @@ def metrics(run: Path):
 def assert_same(one: Path, two: Path):
     assert metrics(one) == metrics(two)
     for part in ("model.safetensors", "training/optimizer.safetensors"):
-        first, second = (load_file(run / "checkpoints" / "step-000015" / part) for run in (one, two))
+        first, second = (
+            load_file(run / "checkpoints" / "step-000015" / part) for run in (one, two)
+        )
         assert first.keys() == second.keys()
         for name, value in first.items():
             assert value.equal(second[name]), name
@@ -87,7 +92,15 @@ def test_other_threads_are_said(place):
 
 def test_a_changed_checkpoint_is_not_resumed(place):
     assert place.nextword("train", "--name", "a", *OPTIONS).returncode == 0
-    file = place.folder / "runs" / "a" / "checkpoints" / "step-000010" / "training" / "optimizer.safetensors"
+    file = (
+        place.folder
+        / "runs"
+        / "a"
+        / "checkpoints"
+        / "step-000010"
+        / "training"
+        / "optimizer.safetensors"
+    )
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -98,7 +111,14 @@ def test_a_changed_checkpoint_is_not_resumed(place):
 
 def test_a_loss_that_is_not_a_number_stops_the_run(place):
     done = place.nextword(
-        "train", "--name", "a", *OPTIONS, "--training.learning-rate", "1e30", "--training.clip-norm", "0"
+        "train",
+        "--name",
+        "a",
+        *OPTIONS,
+        "--training.learning-rate",
+        "1e30",
+        "--training.clip-norm",
+        "0",
     )
     assert done.returncode == 2
     assert "step" in done.stderr.splitlines()[-1]

@@ -58,11 +58,14 @@ whole, model = batch(), scattered().to(dtype)
 share = slice(16 * ranks.rank, 16 * ranks.rank + 16)
 total = int((whole.targets >= 0).sum())
 loss = torch.nn.parallel.DistributedDataParallel(LanguageModelLoss(model, precision=dtype))
-parts = [Batch(whole.inputs[share][:8], whole.targets[share][:8]), Batch(whole.inputs[share][8:], whole.targets[share][8:])]
-nats = ranks.sum(torch.tensor(accumulate(loss, parts, total, torch.device("cpu"), ranks.size), dtype=torch.float64))
+inputs, targets = whole.inputs[share], whole.targets[share]
+parts = [Batch(inputs[:8], targets[:8]), Batch(inputs[8:], targets[8:])]
+nats = accumulate(loss, parts, total, torch.device("cpu"), ranks.size)
+nats = ranks.sum(torch.tensor(nats, dtype=torch.float64))
 if ranks.is_first:
     from safetensors.torch import save_file
-    save_file({"loss": nats, **{name: weight.grad for name, weight in model.named_parameters()}}, sys.argv[2])
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    save_file({"loss": nats, **gradients}, sys.argv[2])
 dist.destroy_process_group()
 """
 
@@ -74,7 +77,13 @@ def test_two_processes_are_one(tmp_path, dtype, tolerance):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    base = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     file = tmp_path / "gradients.safetensors"
     processes = [
         subprocess.Popen(

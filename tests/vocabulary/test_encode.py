@@ -11,7 +11,9 @@ from nextword.vocabulary import encode
 from nextword.vocabulary.encode import open_prepared, prepare
 from nextword.vocabulary.options import VocabularySettings
 
-DOCUMENTS = [f"Document {number} says ünïcode and more.\n" * (1 + number % 5) for number in range(200)]
+DOCUMENTS = [
+    f"Document {number} says ünïcode and more.\n" * (1 + number % 5) for number in range(200)
+]
 
 
 def corpus(documents=DOCUMENTS):
@@ -19,7 +21,9 @@ def corpus(documents=DOCUMENTS):
 
 
 def run(documents=DOCUMENTS, kind="byte", **settings):
-    return prepare(corpus(documents), CorpusSettings(**settings), VocabularySettings(kind=kind, size=300))
+    return prepare(
+        corpus(documents), CorpusSettings(**settings), VocabularySettings(kind=kind, size=300)
+    )
 
 
 @pytest.mark.parametrize("kind", ["bpe", "byte", "char"])

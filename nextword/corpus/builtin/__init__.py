@@ -23,11 +23,16 @@ def read_builtin(settings: CorpusSettings) -> Iterator[str]:
     if settings.builtin == "python":
         return read_python_prose()
     known = ", ".join(BUILTIN)
-    raise CorpusError(f"no built-in corpus {settings.builtin!r}; there are {known}.{nearest(settings.builtin, BUILTIN)}")
+    raise CorpusError(
+        f"no built-in corpus {settings.builtin!r}; there are "
+        f"{known}.{nearest(settings.builtin, BUILTIN)}"
+    )
 
 
 def known_floor(name: str, texts: Iterable[str]) -> float | None:
-    """Return the exact sum of −ln P over texts of a corpus whose probabilities are known; None where they are not.
+    """Return the exact sum of −ln P over texts of a corpus whose probabilities are known.
+
+    None where they are not.
 
     Args:
         name: of the corpus.

@@ -1,6 +1,9 @@
-"""The prose that every Python installation carries: language-reference topics and the library's docstrings.
+"""The prose that every Python installation carries.
 
-Real English, about 2 MB, written by many hands. Sources are parsed with `ast`; nothing is imported or run.
+Language-reference topics and the library's docstrings.
+
+Real English, about 2 MB, written by many hands. Sources are parsed with `ast`; nothing is imported
+or run.
 """
 
 import ast
@@ -13,7 +16,17 @@ from pathlib import Path
 from nextword.base.errors import CorpusError
 
 MIN_DOCSTRING = 80
-_SKIPPED = {"test", "tests", "idlelib", "site-packages", "lib2to3", "turtledemo", "__pycache__", "ensurepip", "encodings"}
+_SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "site-packages",
+    "lib2to3",
+    "turtledemo",
+    "__pycache__",
+    "ensurepip",
+    "encodings",
+}
 
 
 def read_python_prose(library: Path | None = None) -> Iterator[str]:
@@ -21,13 +34,18 @@ def read_python_prose(library: Path | None = None) -> Iterator[str]:
 
     Args:
         library: the standard library's folder (default: of the Python that runs).
+
     Raises:
         CorpusError: this Python came without the sources of its library.
     """
     folder = library or Path(sysconfig.get_path("stdlib"))
-    files = sorted(file for file in folder.rglob("*.py") if not _SKIPPED & set(file.relative_to(folder).parts))
+    files = sorted(
+        file for file in folder.rglob("*.py") if not _SKIPPED & set(file.relative_to(folder).parts)
+    )
     if not files:
-        raise CorpusError(f"{folder}: this Python has no sources of its library; train on a text of your own")
+        raise CorpusError(
+            f"{folder}: this Python has no sources of its library; train on a text of your own"
+        )
     for file in files:
         tree = _parse(file)
         if tree is None:
@@ -57,6 +75,8 @@ def _topics(tree: ast.Module) -> Iterator[str]:
 
 def _docstrings(tree: ast.Module) -> str:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, kinds))
+    found = (
+        ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, kinds)
+    )
     texts = (inspect.cleandoc(text) for text in found if text and len(text) >= MIN_DOCSTRING)
     return "".join(text + "\n\n" for text in dict.fromkeys(texts) if text)

@@ -1,10 +1,11 @@
-"""Simple English stories drawn from stated probabilities, so that the floor of the loss is known exactly.
+"""Simple English stories drawn from stated probabilities: the floor of the loss is known exactly.
 
-`stories.toml` holds the grammar: sentences with slots, and each choice with its probability. `Grammar.draw` walks
-it from the rule `story`, remembers what must be repeated (the hero's name, the thing that was found), and adds up
-the log of every choice's probability. `Grammar.parse` walks the same grammar along a given text and recovers the
-choices from the text alone. Because a text has exactly one derivation, that sum is the text's exact
-log-probability, and minus its average over tokens is the lowest loss that any model can reach: the floor.
+`stories.toml` holds the grammar: sentences with slots, and each choice with its probability.
+`Grammar.draw` walks it from the rule `story`, remembers what must be repeated (the hero's name, the
+thing that was found), and adds up the log of every choice's probability. `Grammar.parse` walks the
+same grammar along a given text and recovers the choices from the text alone. Because a text has
+exactly one derivation, that sum is the text's exact log-probability, and minus its average over
+tokens is the lowest loss that any model can reach: the floor.
 """
 
 import math
@@ -92,14 +93,20 @@ class Choice:
             cumulative.append(running)
             if words:
                 index.setdefault(_first_word(sentence, 0), []).append(options[-1])
-        return cls(tuple(options), tuple(cumulative), {k: tuple(v) for k, v in index.items()} if words else None)
+        return cls(
+            tuple(options),
+            tuple(cumulative),
+            {k: tuple(v) for k, v in index.items()} if words else None,
+        )
 
     def pick(self, uniform: float) -> tuple[Option, float]:
-        """Return the option under a number in [0, 1), and where in the option's own share that number fell."""
+        """Return the option under a number in [0, 1), and where in its share that number fell."""
         low = 0.0
         for option, high in zip(self.options, self.cumulative, strict=True):
             if uniform < high or option is self.options[-1]:
-                return option, min(max((uniform - low) / (high - low), 0.0), math.nextafter(1.0, 0.0))
+                return option, min(
+                    max((uniform - low) / (high - low), 0.0), math.nextafter(1.0, 0.0)
+                )
             low = high
         raise AssertionError("unreachable: a choice has at least one option")
 
@@ -128,9 +135,10 @@ class Grammar:
     def draw(self, seed: int, index: int, start: str = "story") -> Story:
         """Draw story number `index`: a pure function of (seed, index).
 
-        The choices of the opening saying follow a golden-ratio sequence over the index. Each single story has
-        exactly the stated probabilities, and a corpus of any length carries them to within a few counts, where
-        independent draws would leave the odds of a rare sentence uncertain by their square root.
+        The choices of the opening saying follow a golden-ratio sequence over the index. Each single
+        story has exactly the stated probabilities, and a corpus of any length carries them to
+        within a few counts, where independent draws would leave the odds of a rare sentence
+        uncertain by their square root.
         """
         source = random.Random(f"{seed}/{index}")
         spread = (random.Random(seed).random() + index * _GOLDEN_RATIO) % 1.0
@@ -183,8 +191,14 @@ class Grammar:
                         first = option.parts[0] if option.parts else None
                         if isinstance(first, Write) and not text.startswith(first.text, position):
                             continue
-                        stack.append((_push(option.parts, rest), position, memory,
-                                      log_probability + option.log_probability))
+                        stack.append(
+                            (
+                                _push(option.parts, rest),
+                                position,
+                                memory,
+                                log_probability + option.log_probability,
+                            )
+                        )
                     break
                 if isinstance(part, Assign):
                     memory = {**memory, part.name: part.value}
@@ -201,7 +215,9 @@ class Grammar:
 
     def everything(self, start: str = "story") -> Iterator[Story]:
         """Yield every text that a (reduced) grammar can write, with its probability."""
-        stack: list[tuple[_Agenda, tuple[str, ...], Memory, float]] = [((Draw(start, None), None), (), {}, 0.0)]
+        stack: list[tuple[_Agenda, tuple[str, ...], Memory, float]] = [
+            ((Draw(start, None), None), (), {}, 0.0)
+        ]
         while stack:
             agenda, written, memory, log_probability = stack.pop()
             while agenda is not None:
@@ -209,15 +225,24 @@ class Grammar:
                 if isinstance(part, Draw):
                     rest = agenda if part.name is None else (Bind(part.name, len(written)), agenda)
                     for option in self.rules[part.rule].options:
-                        stack.append((_push(option.parts, rest), written, memory,
-                                      log_probability + option.log_probability))
+                        stack.append(
+                            (
+                                _push(option.parts, rest),
+                                written,
+                                memory,
+                                log_probability + option.log_probability,
+                            )
+                        )
                     break
                 if isinstance(part, Assign):
                     memory = {**memory, part.name: part.value}
                 elif isinstance(part, Bind):
                     memory = {**memory, part.name: "".join(written[part.start :])}
                 else:
-                    written = (*written, part.text if isinstance(part, Write) else memory[part.name])
+                    written = (
+                        *written,
+                        part.text if isinstance(part, Write) else memory[part.name],
+                    )
             else:
                 yield Story("".join(written), log_probability)
 
@@ -231,9 +256,12 @@ def load_grammar(max_words: int | None = None, max_options: int | None = None) -
 
     Args:
         max_words: keep only this many entries of each word list.
-        max_options: keep only this many options of each rule; probabilities are scaled to sum to 1 again.
+        max_options: keep only this many options of each rule; probabilities are scaled to sum to 1
+            again.
     """
-    source = tomllib.loads(resources.files(__package__).joinpath("stories.toml").read_text(encoding="utf-8"))
+    source = tomllib.loads(
+        resources.files(__package__).joinpath("stories.toml").read_text(encoding="utf-8")
+    )
     rules = {name: Choice.of(options[:max_options]) for name, options in source["rules"].items()}
     for name, words in source["words"].items():
         entries = [(1.0, word.replace("_", " ")) for word in words.split()]

@@ -1,8 +1,11 @@
-"""Optimizers, one file each, found by looking into this folder; each sees parameter groups, never model classes.
+"""Optimizers, one file each, found by looking into this folder.
+
+Each sees parameter groups, never model classes.
 
 An optimizer's module offers
 
-    build    (groups, settings) → list of torch optimizers; groups are {"matrices" | "embeddings" | "vectors": {name: weight}}
+    build    (groups, settings) → list of torch optimizers;
+             groups are {"matrices" | "embeddings" | "vectors": {name: weight}}
 """
 
 import importlib

@@ -6,11 +6,20 @@ from torch import nn
 from nextword.training.options import TrainingSettings
 
 
-def build(groups: dict[str, dict[str, nn.Parameter]], settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+def build(
+    groups: dict[str, dict[str, nn.Parameter]], settings: TrainingSettings
+) -> list[torch.optim.Optimizer]:
     """Decay matrices only; embeddings and vectors keep their size."""
     parts = [
-        {"params": list(weights.values()), "weight_decay": settings.weight_decay if kind == "matrices" else 0.0}
+        {
+            "params": list(weights.values()),
+            "weight_decay": settings.weight_decay if kind == "matrices" else 0.0,
+        }
         for kind, weights in groups.items()
         if weights
     ]
-    return [torch.optim.AdamW(parts, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)]
+    return [
+        torch.optim.AdamW(
+            parts, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True
+        )
+    ]
