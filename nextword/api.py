@@ -11,6 +11,7 @@ from nextword import pretrain
 from nextword.base.errors import EvaluationError
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
+from nextword.explanation.look import floor_of
 from nextword.explanation.render import Floor
 from nextword.explanation.screen import Screen
 from nextword.machine.options import MachineSettings
@@ -137,7 +138,7 @@ class Model:
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""
-        return pretrain.floor_of(self._prepared(), scores)
+        return floor_of(self._prepared(), scores)
 
     def _prepared(self) -> Any:
         if self.opened.run is None:

@@ -143,6 +143,7 @@ def train(
         find_files(paths)  # a missing path is said before anything heavy is imported
     from nextword import pretrain
     from nextword.explanation.screen import Screen
+    from nextword.run import Interrupted
 
     screen = Screen(quiet=quiet)
     try:
@@ -150,7 +151,7 @@ def train(
             run = pretrain.resume(resume, steps=options.get("training.steps"), screen=screen)
         else:
             run = pretrain.train(paths, settings, name=name, screen=screen)
-    except pretrain.Interrupted as stopped:
+    except Interrupted as stopped:
         _leave(str(stopped), 130)
     if json_ and run.final is not None:
         _write(json.dumps({"run": str(run.folder), "seconds": run.seconds, **run.final.as_dict()}))

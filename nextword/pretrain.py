@@ -7,40 +7,39 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 """
 
 import dataclasses
-import platform
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError, RunError, SettingsError
+from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
-from nextword.corpus.builtin import known_floor, read_builtin
+from nextword.corpus.builtin import read_builtin
 from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
 from nextword.corpus.split import Corpus
-from nextword.explanation.render import (
-    Floor,
-    Look,
-    describe_end,
-    describe_evaluation,
-    describe_start,
-)
+from nextword.explanation.look import floor_of, look_at_holdout, write_sample
+from nextword.explanation.render import describe_end, describe_evaluation, describe_start
 from nextword.explanation.screen import Screen, duration
-from nextword.machine.device import Machine, choose_machine
-from nextword.machine.ranks import Ranks, join_ranks
+from nextword.machine.device import choose_machine
+from nextword.machine.ranks import join_ranks
+from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
-from nextword.prediction.generate import Reader, generate
-from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, runs_folder
+from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts
+from nextword.run import (
+    SETTINGS,
+    Interrupted,
+    Run,
+    differences,
+    facts_of,
+    interruptible,
+    new_folder,
+    save,
+)
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.targets.batch import read_batch
 from nextword.targets.windows import Windows
@@ -50,48 +49,15 @@ from nextword.training.checkpoint import (
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
-    save_checkpoint,
 )
 from nextword.training.journal import Journal
 from nextword.training.loop import Every, Moment, Plan, Training, describe, run_loop
 from nextword.training.optimizers import build_optimizers
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
-from nextword.vocabulary.encode import Prepared, open_prepared, prepare
+from nextword.vocabulary.encode import open_prepared, prepare
 
-SETTINGS = "settings.toml"
 EVALUATIONS = 4
-SAMPLE_TOKENS = 48
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """Ctrl-C: training stopped at a step's end, and what it had was saved."""
-
-    def __init__(self, run: Path, step: int) -> None:
-        """Say where it stopped."""
-        super().__init__(
-            f"stopped at step {step:,}; go on with: nextword train --resume {run.name}"
-        )
-        self.run = run
-        self.step = step
-
-
-@dataclass
-class Run:
-    """A run in the making, and what came of it."""
-
-    folder: Path
-    settings: Settings
-    prepared: Prepared
-    shape: Shape
-    plan: Plan
-    machine: Machine
-    screen: Screen
-    ranks: Ranks = field(default_factory=Ranks)
-    seconds: float = 0.0
-    final: Evaluation | None = None
-    """The last checkpoint's score on the whole hold-out."""
-    summary: str = ""
 
 
 def train(
@@ -118,7 +84,7 @@ def train(
     """
     screen = screen or Screen(quiet=True)
     corpus = open_corpus(paths, settings)
-    folder = _new_folder(name, corpus.name)
+    folder = new_folder(name, corpus.name)
     machine = choose_machine(settings.machine)
     prepared = prepare(corpus, settings.corpus, settings.vocabulary, report=screen.say)
     train_tokens = len(prepared.train)
@@ -140,7 +106,7 @@ def train(
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=False)
         (folder / SETTINGS).write_text(as_toml(settings), encoding="utf-8")
-        write_json(folder / FACTS, _facts(run, paths))
+        write_json(folder / FACTS, facts_of(run, paths))
     ranks.wait()
     return _fit(run, first_step=0, checkpoint=None)
 
@@ -175,7 +141,7 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
     prepared = open_prepared(Path(facts["prepared"]))
     ranks = join_ranks(machine.device)
     run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, screen, ranks)
-    for warning in _differences(facts, run):
+    for warning in differences(facts, run):
         screen.say(warning)
     Journal(folder).forget_after(checkpoint.step)
     if plan != Plan(**facts["plan"]) and ranks.is_first:
@@ -252,7 +218,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     began = time.monotonic()
     run.screen.start(run.plan.steps, first_step)
     try:
-        with _interruptible() as interrupt:
+        with interruptible() as interrupt:
             run_loop(
                 training,
                 first_step,
@@ -332,7 +298,7 @@ def _calls(
         if moment.is_last:
             run.final = scores
         values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
-        sample = _write_sample(run, model, moment.step)
+        sample = write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
         journal.write(
             {
                 "event": "evaluation",
@@ -344,73 +310,20 @@ def _calls(
         )
         run.screen.say(
             describe_evaluation(
-                moment.step, scores, sample, _look_at_holdout(run, model, moment.step)
+                moment.step, scores, sample, look_at_holdout(model, run.prepared, moment.step)
             )
         )
-        _save(run, model, optimizers, moment.step, partial.nats_per_token)
+        save(run, model, optimizers, moment.step, partial.nats_per_token)
 
     def keep(moment: Moment) -> None:
         if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
-            _save(run, model, optimizers, moment.step, None)
+            save(run, model, optimizers, moment.step, None)
 
     every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
     calls = [Every(1, note), Every(every, judge)]
     if settings.checkpoint_every:
         calls.append(Every(settings.checkpoint_every, keep))
     return calls if run.ranks.is_first else []
-
-
-def _write_sample(run: Run, model: Transformer, step: int) -> str:
-    """Let the model write a little, at full precision, from a seed of its own."""
-    settings = dataclasses.replace(
-        run.settings.generation, max_tokens=SAMPLE_TOKENS, seed=step, samples=1
-    )
-    with _at_full_precision(model):
-        return "".join(
-            chosen.text for chosen in generate(model, run.prepared.vocabulary, "", settings)
-        )
-
-
-def _look_at_holdout(run: Run, model: Transformer, step: int) -> Look | None:
-    """Take one place of one hold-out text: what did the model expect, and what came?"""
-    holdout, vocabulary = run.prepared.holdout, run.prepared.vocabulary
-    ids = holdout.document(step % holdout.num_documents)[: run.shape.context].tolist()
-    place = min(len(ids) - 1, SAMPLE_TOKENS // 2)
-    if place < 1:
-        return None
-    with _at_full_precision(model):
-        probabilities = Reader(model).read([vocabulary.end_id, *ids[:place]]).double().softmax(0)
-    likeliest = int(probabilities.argmax())
-    return Look(
-        vocabulary.decode(ids[:place]),
-        vocabulary.piece(likeliest),
-        float(probabilities[likeliest]),
-        vocabulary.piece(ids[place]),
-        float(probabilities[ids[place]]),
-    )
-
-
-@contextmanager
-def _at_full_precision(model: Transformer) -> Iterator[None]:
-    before = model.precision
-    model.set_precision(torch.float32)
-    try:
-        yield
-    finally:
-        model.set_precision(before)
-
-
-def floor_of(prepared: Prepared, scores: Evaluation) -> Floor | None:
-    """Return the lowest loss possible on a hold-out, counted over the same tokens.
-
-    None where it is not known.
-    """
-    holdout, vocabulary = prepared.holdout, prepared.vocabulary
-    texts = (
-        vocabulary.decode(holdout.document(number).tolist()) for number in range(scores.documents)
-    )
-    nats = known_floor(prepared.facts["corpus"], texts)
-    return None if nats is None else Floor(nats / scores.tokens)
 
 
 def _sum_up(run: Run) -> str:
@@ -450,22 +363,6 @@ def _whole_holdout(run: Run, model: Transformer, partial: Evaluation) -> Evaluat
     return evaluate(model, run.prepared.holdout, run.settings.evaluation, withheld=withheld)
 
 
-def _save(
-    run: Run,
-    model: Transformer,
-    optimizers: Sequence[torch.optim.Optimizer],
-    step: int,
-    holdout: float | None,
-) -> None:
-    """Save a checkpoint; keep the best, the last and those asked for."""
-    state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
-    save_checkpoint(run.folder, model, optimizers, run.prepared.vocabulary, state)
-    saved = list_checkpoints(run.folder)
-    every = run.settings.training.checkpoint_every
-    asked = [point.step for point in saved if every and point.step % every == 0]
-    remove_checkpoints(saved, keep=[best_of(saved).step, saved[-1].step, *asked])
-
-
 def _stopper(
     run: Run, interrupt: list[int], model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Callable[[Moment], None]:
@@ -473,34 +370,10 @@ def _stopper(
         if not interrupt or moment.is_last:
             return
         if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
-            _save(run, model, optimizers, moment.step, None)
+            save(run, model, optimizers, moment.step, None)
         raise Interrupted(run.folder, moment.step)
 
     return stop_if_asked
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into a note that the loop reads at a step's end.
-
-    A second one stops at once.
-    """
-    noted: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread, where nobody can press Ctrl-C
-        yield noted
-        return
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _estimate(run: Run, training: Training, first_step: int) -> None:
@@ -522,70 +395,4 @@ def _estimate(run: Run, training: Training, first_step: int) -> None:
 
 
 def _load_weights(model: Transformer, folder: Path) -> None:
-    from nextword.model.folder import read_model
-
     model.load_state_dict(read_model(folder).state_dict())
-
-
-def _new_folder(name: str | None, corpus: str) -> Path:
-    if name is not None:
-        if not name or any(letter in name for letter in "/\\@:") or name in (".", "..", "latest"):
-            raise SettingsError(
-                f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :"
-            )
-        if (runs_folder() / name).exists():
-            raise RunError(
-                f"{runs_folder() / name} exists already; choose another --name, or go on with "
-                f"--resume {name}"
-            )
-        return runs_folder() / name
-    stem = (
-        "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem)
-        or "run"
-    )
-    number = 1
-    while (runs_folder() / f"{stem}-{number}").exists():
-        number += 1
-    return runs_folder() / f"{stem}-{number}"
-
-
-def _facts(run: Run, paths: Sequence[str]) -> dict[str, Any]:
-    """What a run writes down besides its settings: what was derived, versions, hardware."""
-    return {
-        "paths": [str(path) if path == "-" else str(Path(path).absolute()) for path in paths],
-        "prepared": str(run.prepared.folder.absolute()),
-        "corpus": run.prepared.facts,
-        "shape": dataclasses.asdict(run.shape),
-        "parameters": run.shape.parameters(),
-        "flops_per_token": run.shape.flops_per_token(),
-        "plan": dataclasses.asdict(run.plan),
-        "versions": _versions(),
-        "hardware": run.machine.describe(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
-    }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
-    """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
-    now = {
-        **_versions(),
-        **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")},
-    }
-    then = {
-        **facts["versions"],
-        **{key: facts["hardware"][key] for key in ("threads", "name", "precision")},
-    }
-    for key in ("torch", "threads", "name", "precision"):
-        if now[key] != then[key]:
-            yield (
-                f"{key} was {then[key]} and is {now[key]} now: "
-                "the rest will not be the same bit for bit"
-            )

@@ -151,8 +151,9 @@ def _toml_value(value: Any) -> str:
 def _bare(hint: Any) -> type:
     """Return the type behind `X | None`."""
     if isinstance(hint, UnionType):
-        return next(kind for kind in get_args(hint) if kind is not type(None))
-    return hint  # type: ignore[no-any-return]
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    kind: type = hint
+    return kind
 
 
 def _convert(option: Option, value: Any) -> Any:

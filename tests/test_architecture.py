@@ -10,23 +10,9 @@ import pytest
 import nextword
 
 HOUSE = Path(nextword.__file__).parent
-ORDER = [
-    "base",
-    "machine",
-    "corpus",
-    "vocabulary",
-    "targets",
-    "model",
-    "loss",
-    "objectives",
-    "training",
-    "prediction",
-    "explanation",
-    "settings",
-    "pretrain",
-    "api",
-    "cli",
-]
+LEFT = ["base", "machine", "corpus", "vocabulary", "targets", "model", "loss", "objectives"]
+RIGHT = ["training", "prediction", "explanation", "settings", "run", "pretrain", "api", "cli"]
+ORDER = LEFT + RIGHT
 ONLY_BASE_AND_MACHINE = {"model", "loss"}
 NO_TORCH = [
     "nextword",

@@ -54,14 +54,13 @@ def check_options(settings: Any, room: str) -> None:
             raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
-        for limit, fails, words in (
-            ("minimum", lambda v, b: v < b, "at least"),
-            ("above", lambda v, b: v <= b, "more than"),
-            ("maximum", lambda v, b: v > b, "at most"),
-        ):
-            bound = field.metadata[limit]
-            if bound is not None and (value != value or fails(value, bound)):
-                raise SettingsError(f"{name} = {value}: must be {words} {bound:g}")
+        least, above, most = (field.metadata[key] for key in ("minimum", "above", "maximum"))
+        if least is not None and not value >= least:
+            raise SettingsError(f"{name} = {value}: must be at least {least:g}")
+        if above is not None and not value > above:
+            raise SettingsError(f"{name} = {value}: must be more than {above:g}")
+        if most is not None and not value <= most:
+            raise SettingsError(f"{name} = {value}: must be at most {most:g}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -55,7 +55,7 @@ def chunked_cross_entropy(
         bad = wanted[(wanted < 0) | (wanted >= len(weight))][0]
         raise IndexError(f"target {int(bad)} lies outside the vocabulary of {len(weight)} entries")
     chunk = chunk_rows or max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // len(weight))
-    total: Tensor = _ChunkedCrossEntropy.apply(
+    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         rows, weight, wanted, precision or weight.dtype, chunk
     )
     return total
@@ -120,7 +120,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the kept gradients by the incoming one."""
         grad_hidden, grad_weight = ctx.saved_tensors

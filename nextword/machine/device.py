@@ -103,7 +103,7 @@ def choose_machine(settings: MachineSettings) -> Machine:
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
         probes = [

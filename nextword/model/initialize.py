@@ -21,7 +21,7 @@ Starting at 1.5 lets a head choose one position sharply from the first steps.
 COPY_START = 0.5
 """How strongly attention repeats what it looks at before it has learned anything else.
 
-With it the default run ended 1.6 % and 1.9 % above the floor on two seeds; from zero, 2.9 and 7.8 %.
+With it a default run ended 1.6 and 1.9 % above the floor on two seeds; from zero, 2.9 and 7.8 %.
 """
 
 

@@ -236,7 +236,7 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
     """
     losses, ranks = [], []
     rows = max(1, LOGITS_AT_ONCE // len(weight))
-    for x, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+    for x, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
         logits = x @ weight.T
         right = logits.gather(1, wanted[:, None])
         losses.append(torch.logsumexp(logits, dim=1) - right[:, 0])

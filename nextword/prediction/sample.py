@@ -22,7 +22,7 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
     """
     logits = logits.clone()
     if settings.repetition_penalty != 1 and earlier is not None and len(earlier):
-        seen = earlier.unique()
+        seen = torch.unique(earlier)
         values = logits[seen]
         penalty = settings.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)

@@ -66,8 +66,8 @@ def accumulate(
     nats = 0.0
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
-        if hasattr(loss, "require_backward_grad_sync"):
-            loss.require_backward_grad_sync = last
+        if isinstance(loss, nn.parallel.DistributedDataParallel):
+            loss.require_backward_grad_sync = last  # gradients travel once a step
         inputs = torch.from_numpy(batch.inputs).to(device, non_blocking=True)
         targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
         total = loss(inputs, targets) / total_tokens

@@ -89,7 +89,8 @@ class Vocabulary:
     def piece_bytes(self, id_: int) -> bytes:
         """Return the bytes an id spells; none for reserved entries."""
         entry = self.tokenizer.id_to_token(id_)
-        return b"" if entry in self.reserved or entry == UNKNOWN else self._entry_bytes(entry)
+        plain = entry is not None and entry not in self.reserved and entry != UNKNOWN
+        return self._entry_bytes(str(entry)) if plain else b""
 
     def _entry_bytes(self, entry: str) -> bytes:
         if not self._is_byte_level:

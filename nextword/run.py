@@ -1,0 +1,174 @@
+"""One run: its folder, what it writes down about itself, its checkpoints, and how it is stopped."""
+
+import dataclasses
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nextword.base.errors import RunError, SettingsError
+from nextword.explanation.screen import Screen
+from nextword.machine.device import Machine
+from nextword.machine.ranks import Ranks
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.prediction.evaluate import Evaluation
+from nextword.prediction.open import runs_folder
+from nextword.settings import Settings
+from nextword.training.checkpoint import (
+    best_of,
+    list_checkpoints,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from nextword.training.loop import Plan
+from nextword.vocabulary.encode import Prepared
+
+SETTINGS = "settings.toml"
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
+    """Ctrl-C: training stopped at a step's end, and what it had was saved."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Say where it stopped."""
+        super().__init__(
+            f"stopped at step {step:,}; go on with: nextword train --resume {run.name}"
+        )
+        self.run = run
+        self.step = step
+
+
+@dataclass
+class Run:
+    """A run in the making, and what came of it."""
+
+    folder: Path
+    settings: Settings
+    prepared: Prepared
+    shape: Shape
+    plan: Plan
+    machine: Machine
+    screen: Screen
+    ranks: Ranks = field(default_factory=Ranks)
+    seconds: float = 0.0
+    final: Evaluation | None = None
+    """The last checkpoint's score on the whole hold-out."""
+    summary: str = ""
+
+
+def new_folder(name: str | None, corpus: str) -> Path:
+    """Return a folder for a new run; never one that exists.
+
+    Raises:
+        SettingsError: the name cannot be a folder's.
+        RunError: the name is taken.
+    """
+    if name is not None:
+        if not name or any(letter in name for letter in "/\\@:") or name in (".", "..", "latest"):
+            raise SettingsError(
+                f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :"
+            )
+        if (runs_folder() / name).exists():
+            raise RunError(
+                f"{runs_folder() / name} exists already; choose another --name, or go on with "
+                f"--resume {name}"
+            )
+        return runs_folder() / name
+    stem = (
+        "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem)
+        or "run"
+    )
+    number = 1
+    while (runs_folder() / f"{stem}-{number}").exists():
+        number += 1
+    return runs_folder() / f"{stem}-{number}"
+
+
+def save(
+    run: Run,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step: int,
+    holdout: float | None,
+) -> None:
+    """Save a checkpoint; keep the best, the last and those asked for."""
+    state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
+    save_checkpoint(run.folder, model, optimizers, run.prepared.vocabulary, state)
+    saved = list_checkpoints(run.folder)
+    every = run.settings.training.checkpoint_every
+    asked = [point.step for point in saved if every and point.step % every == 0]
+    remove_checkpoints(saved, keep=[best_of(saved).step, saved[-1].step, *asked])
+
+
+def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
+    """What a run writes down besides its settings: what was derived, versions, hardware."""
+    return {
+        "paths": [str(path) if path == "-" else str(Path(path).absolute()) for path in paths],
+        "prepared": str(run.prepared.folder.absolute()),
+        "corpus": run.prepared.facts,
+        "shape": dataclasses.asdict(run.shape),
+        "parameters": run.shape.parameters(),
+        "flops_per_token": run.shape.flops_per_token(),
+        "plan": dataclasses.asdict(run.plan),
+        "versions": _versions(),
+        "hardware": run.machine.describe(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
+    """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
+    now = {
+        **_versions(),
+        **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")},
+    }
+    then = {
+        **facts["versions"],
+        **{key: facts["hardware"][key] for key in ("threads", "name", "precision")},
+    }
+    for key in ("torch", "threads", "name", "precision"):
+        if now[key] != then[key]:
+            yield (
+                f"{key} was {then[key]} and is {now[key]} now: "
+                "the rest will not be the same bit for bit"
+            )
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into a note that the loop reads at a step's end.
+
+    A second one stops at once.
+    """
+    noted: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not the main thread, where nobody can press Ctrl-C
+        yield noted
+        return
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
