@@ -82,3 +82,25 @@ def shared_environment(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("NEXTWORD_CACHE", str(shared.folder / "cache"))
     monkeypatch.setenv("NEXTWORD_RUNS", str(shared.folder / "runs"))
     return shared
+
+
+REVIEWED_SKIPS = {
+    "root may read every file": "no file is closed to the superuser; a second test simulates it",
+    "no accelerator": "needs a GPU; run where there is one",
+}
+_unreviewed: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note every skip whose reason nobody has reviewed."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in REVIEWED_SKIPS:
+            _unreviewed.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """An unreviewed skip fails the session."""
+    if _unreviewed:
+        print("\nskipped for a reason that is not on the reviewed list:", *_unreviewed, sep="\n  ")
+        session.exitstatus = 1

@@ -1,0 +1,58 @@
+import pytest
+
+from nextword.base.errors import SettingsError
+from nextword.base.options import nearest
+from nextword.settings import Settings, all_options, as_toml, read_recipe, resolve
+
+
+def test_every_option_says_what_it_does():
+    options = list(all_options())
+    assert len(options) > 40
+    for option in options:
+        assert option.help
+        assert option.type in (int, float, str, bool)
+        assert option.default is None or isinstance(option.default, option.type)
+
+
+def test_the_given_overrules_the_recipe_and_the_recipe_the_default():
+    settings = resolve({"training": {"steps": 5, "seed": 3}}, {"training.steps": 7})
+    assert (settings.training.steps, settings.training.seed) == (7, 3)
+    assert settings.model == Settings().model
+
+
+def test_written_settings_read_the_same(tmp_path):
+    settings = resolve(
+        None, {"training.steps": 5, "corpus.field": 'a"b\\c', "model.qk_norm": False}
+    )
+    (tmp_path / "settings.toml").write_text(as_toml(settings))
+    assert resolve(read_recipe(tmp_path / "settings.toml")) == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model.dept": 3}, "Did you mean model.depth"),
+        ({"training.steps": "many"}, "whole number"),
+        ({"training.steps": True}, "whole number"),
+        ({"training.steps": 0}, "at least 1"),
+        ({"training.learning_rate": float("nan")}, "more than 0"),
+        ({"vocabulary.kind": "words"}, "bpe"),
+        ({"evaluation.overlap": 0.99}, "at most"),
+    ],
+)
+def test_wrong_settings_are_said(given, words):
+    with pytest.raises(SettingsError, match=words):
+        resolve(None, given)
+
+
+def test_a_recipe_must_be_toml_with_rooms(tmp_path):
+    (tmp_path / "a.toml").write_text("steps 3")
+    with pytest.raises(SettingsError, match=r"a\.toml: not a recipe"):
+        read_recipe(tmp_path / "a.toml")
+    with pytest.raises(SettingsError, match="under a room"):
+        resolve({"steps": 3})
+
+
+def test_the_nearest_name():
+    assert nearest("storys", ["stories", "python"]) == " Did you mean stories?"
+    assert nearest("xyz", ["stories"]) == ""

@@ -1,0 +1,138 @@
+"""What the README promises of `nextword train`, checked on one default run."""
+
+import json
+import re
+
+import pytest
+
+from nextword.corpus.builtin.stories import default_grammar
+
+FLOOR_LIMIT = 0.05
+ODDS_LIMIT = 0.05
+
+
+def test_it_says_what_it_does_before_during_and_after(default_run):
+    said = default_run.stderr
+    for words in (
+        "vocabulary",
+        "prepared in",
+        "parameters",
+        "MFLOP a token",
+        "about",
+        "it writes:",
+        "it expected",
+    ):
+        assert words in said
+    for words in (
+        "Done in",
+        "known exactly",
+        "nextword generate stories-1",
+        "nextword predict stories-1",
+    ):
+        assert words in said
+    assert "Traceback" not in said
+    assert "\x1b" not in said
+
+
+def test_it_ends_at_most_5_per_cent_above_the_floor(shared_environment, default_run):
+    lines = (shared_environment.folder / "runs" / "stories-1" / "metrics.jsonl").read_text()
+    floor = json.loads(next(line for line in lines.splitlines() if '"floor"' in line))
+    assert 0 < floor["share"] <= FLOOR_LIMIT
+    said = re.search(r"This one is (\S+) nats above it: (\S+)%", default_run.stderr)
+    assert float(said[1]) == pytest.approx(floor["above"], abs=1e-3)
+
+
+def test_the_floor_is_the_probability_of_the_held_out_stories(shared_environment, default_run):
+    import nextword
+
+    model = nextword.load("stories-1")
+    scores = model.evaluate()
+    floor = model.floor(scores)
+    prepared = model._prepared()
+    nats = 0.0
+    for number in range(prepared.holdout.num_documents):
+        text = prepared.vocabulary.decode(prepared.holdout.document(number).tolist())
+        nats -= default_grammar().parse(text).log_probability
+    assert floor.nats_per_token == pytest.approx(nats / len(prepared.holdout), rel=1e-12)
+    assert scores.tokens == len(prepared.holdout)
+    assert scores.nats_per_token > floor.nats_per_token
+
+
+def test_it_knows_the_odds_of_the_worked_example(shared_environment, default_run):
+    import nextword
+
+    model = nextword.load("stories-1")
+    prompt = "We are all humans born to"
+    assert model.probability(prompt, " make mistakes") == pytest.approx(0.6, abs=ODDS_LIMIT)
+    assert model.probability(prompt, " make") == pytest.approx(0.6, abs=ODDS_LIMIT)
+    assert model.probability(prompt, " create") == pytest.approx(0.2, abs=ODDS_LIMIT)
+    assert model.probability(prompt, " learn") == pytest.approx(0.1, abs=ODDS_LIMIT)
+    for word in (" make", " mistakes", " create", " learn"):
+        assert len(model.vocabulary.encode(word)) == 1
+
+
+def test_95_of_100_stories_it_writes_are_stories(shared_environment, default_run):
+    import nextword
+
+    model = nextword.load("stories-1")
+    written = [model.generate(seed=0, sample=sample) for sample in range(100)]
+    assert sum(default_grammar().parse(text) is not None for text in written) >= 95
+    assert len(set(written)) == 100
+
+
+def test_transformers_opens_the_checkpoint_with_the_same_logits(shared_environment, default_run):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import nextword
+
+    model = nextword.load("stories-1")
+    folder = model.opened.folder
+    theirs, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    text = default_grammar().draw(99, 0).text
+    ids = model.vocabulary.encode(text)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+    with torch.no_grad():
+        found = theirs(torch.tensor([[model.vocabulary.end_id, *ids]])).logits
+        ours = model.opened.model(torch.tensor([[model.vocabulary.end_id, *ids]]))
+    torch.testing.assert_close(found, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_a_5_gram_model_stays_25_per_cent_above_the_floor(shared_environment, default_run):
+    """Interpolated 5-gram with Witten-Bell weights, on the run's own tokens."""
+    import math
+    from collections import defaultdict
+
+    import nextword
+
+    prepared = nextword.load("stories-1")._prepared()
+    train, size = prepared.train, len(prepared.vocabulary)
+    counts = defaultdict(lambda: defaultdict(int))
+    for number in range(train.num_documents):
+        ids = [prepared.vocabulary.end_id, *train.document(number).tolist()]
+        for place in range(1, len(ids)):
+            for order in range(5):
+                if place - order >= 0:
+                    counts[tuple(ids[place - order : place])][ids[place]] += 1
+    totals = {context: sum(following.values()) for context, following in counts.items()}
+    nats = tokens = 0
+    for number in range(prepared.holdout.num_documents):
+        ids = [prepared.vocabulary.end_id, *prepared.holdout.document(number).tolist()]
+        for place in range(1, len(ids)):
+            probability = 1 / size
+            for order in range(5):
+                context = tuple(ids[place - order : place])
+                if place - order < 0 or context not in totals:
+                    break
+                kinds = len(counts[context])
+                probability = (counts[context][ids[place]] + kinds * probability) / (
+                    totals[context] + kinds
+                )
+            nats -= math.log(probability)
+            tokens += 1
+    model = nextword.load("stories-1")
+    floor = model.floor(model.evaluate()).nats_per_token
+    assert nats / tokens >= 1.25 * floor

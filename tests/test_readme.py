@@ -1,0 +1,36 @@
+"""The README's commands are run, and its options exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def commands():
+    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [line for line in lines if line.startswith("nextword ")]
+
+
+def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
+    asked = [line for line in commands() if not line.startswith("nextword train")]
+    assert {shlex.split(line)[1] for line in asked} == {
+        "generate", "predict", "evaluate", "targets", "vocabulary", "runs",
+    }  # fmt: skip
+    for line in asked:
+        done = shared.nextword(*shlex.split(line)[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+def test_the_training_commands_have_known_options():
+    from nextword.settings import all_options
+
+    known = {"--" + option.path.replace("_", "-") for option in all_options()}
+    known |= {"--name", "--recipe", "--resume", "--quiet", "--json"}
+    asked = [line for line in commands() if line.startswith("nextword train")]
+    assert len(asked) >= 3
+    for line in asked:
+        for word in shlex.split(line.split("#")[0]):
+            assert not word.startswith("--") or word in known, line
