@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.model.layers import Linear, RMSNorm, rotate
+from nextword.model.fused import place_heads, project
+from nextword.model.layers import Linear, RMSNorm
 from nextword.model.shape import Shape
 
 
@@ -68,6 +69,8 @@ class Attention(nn.Module):
         self.k_proj = Linear(shape.hidden_size, keys)
         self.v_proj = Linear(shape.hidden_size, keys)
         self.o_proj = Linear(queries, shape.hidden_size)
+        self.eps = shape.rms_norm_eps
+        self.heads = (shape.num_attention_heads, shape.num_key_value_heads)
         self.q_norm: nn.Module = (
             RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
         )
@@ -87,24 +90,16 @@ class Attention(nn.Module):
 
         Args:
             x: the stream, (B, T, D).
-            cosine: (T, 1, K/2) for these positions.
+            cosine: (T, 1, K) for these positions.
             sine: the same of the sine.
             cache: keys and values of earlier positions, to read and to extend.
             seen: (B, 1, T, T), true where a position may look; default: at itself and all before.
         """
-        heads = (*x.shape[:-1], -1, self.head_dim)
-        values = self.v_proj(x).view(heads)
-        queries = (
-            rotate(self.q_norm(self.q_proj(x).view(heads)), cosine, sine)
-            .to(values.dtype)
-            .transpose(1, 2)
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        joint = project(x, weights, self.o_proj.precision)
+        queries, keys, values = place_heads(
+            joint, self._norm_weights(), cosine, sine, self.heads, self.eps
         )
-        keys = (
-            rotate(self.k_norm(self.k_proj(x).view(heads)), cosine, sine)
-            .to(values.dtype)
-            .transpose(1, 2)
-        )
-        values = values.transpose(1, 2)
         start = 0
         if cache is not None:
             start = cache.length
@@ -119,6 +114,15 @@ class Attention(nn.Module):
         )
         gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return gathered
+
+    def _norm_weights(self) -> Tensor | None:
+        """Return the norms' weights for every head of queries and keys, (Hq + Hk, K)."""
+        if not isinstance(self.q_norm, RMSNorm) or not isinstance(self.k_norm, RMSNorm):
+            return None
+        queries, keys = self.heads
+        return torch.cat(
+            (self.q_norm.weight.expand(queries, -1), self.k_norm.weight.expand(keys, -1))
+        )
 
 
 def _what_is_seen(new: int, start: int, device: torch.device) -> dict[str, Any]:

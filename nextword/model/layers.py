@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextword.model.fused import gated_unit, project, rms_norm
+
 
 class RMSNorm(nn.Module):
     """Scale each vector to length √D, then each coordinate by a learned weight. Source.
@@ -26,8 +28,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension, in float32 whatever comes in."""
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
+        """Normalize the last dimension, in float32 at least."""
+        return rms_norm(x.float() if x.dtype == torch.bfloat16 else x, self.weight, self.eps)
 
 
 class Linear(nn.Module):
@@ -71,24 +73,18 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        down: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        weights = (self.gate_proj.weight, self.up_proj.weight)
+        down: Tensor = self.down_proj(gated_unit(project(x, weights, self.down_proj.precision)))
         return down
 
 
 def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of every position's angles, each (T, K/2), computed in float64.
+    """Return cosine and sine of every position's angles, each (T, K), computed in float64.
 
-    Source: Su et al. 2021 (RoFormer).
+    The angles stand in both halves, as pairs (i, i + K/2) turn together; the first half's sine is
+    negative.
     """
     wavelengths = theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(context, dtype=torch.float64)[:, None] / wavelengths
-    return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of x (B, T, H, K) by its position's angle.
-
-    Cosine and sine are (T, 1, K/2).
-    """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    sine = angles.sin().float()
+    return angles.cos().float().repeat(1, 2), torch.cat((-sine, sine), dim=1)

@@ -94,12 +94,12 @@ def update(
     Raises:
         DivergedError: the gradient is not a number; no weight has been touched.
     """
-    length = nn.utils.clip_grad_norm_(
-        model.parameters(), clip_norm if clip_norm > 0 else float("inf")
-    )
-    norm = float(length)
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    norm = float(nn.utils.get_total_norm(gradients))
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"the gradient's length is {norm}")
+    if 0 < clip_norm < norm:
+        torch._foreach_mul_(gradients, clip_norm / (norm + 1e-6))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor

@@ -70,7 +70,7 @@ def test_a_cache_gives_the_same_logits(parts):
 def test_at_step_0_every_token_is_nearly_equally_likely():
     model = Transformer(SHAPE)
     initialize(model, 0)
-    loss = -model(ids()).log_softmax(-1).mean()
+    loss = -model(ids()).detach().log_softmax(-1).mean()
     assert float(loss) == pytest.approx(math.log(97), abs=0.01)
 
 
@@ -129,6 +129,6 @@ def test_groups_hold_every_parameter_once():
 
 def test_bfloat16_products_stay_near_float32():
     model = scattered()
-    exact = model(ids())
+    exact = model(ids()).detach()
     model.set_precision(torch.bfloat16)
-    assert float((model(ids()) - exact).norm() / exact.norm()) < 0.02
+    assert float((model(ids()).detach() - exact).norm() / exact.norm()) < 0.02
