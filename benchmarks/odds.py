@@ -1,4 +1,4 @@
-"""The default run on five seeds: how far above the floor, the odds of the worked example, stories that parse.
+"""The default run on five seeds: how far above the floor, the odds, the stories that parse.
 
 python benchmarks/odds.py [--seeds 5]
 """

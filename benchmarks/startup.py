@@ -1,4 +1,4 @@
-"""How long until the command line has answered --help, in milliseconds: the median of 11, and the least.
+"""How long until the command line has answered --help, in milliseconds.
 
 python benchmarks/startup.py
 """

@@ -1,9 +1,10 @@
-"""Train the recipe on tinyshakespeare and say nats/character on its last tenth, and the seconds it took.
+"""Train the recipe on tinyshakespeare: nats/character on its last tenth, and the seconds.
 
     python benchmarks/tinyshakespeare.py PATH/TO/tinyshakespeare.txt [--runs 3]
 
-The text (1,115,394 bytes, all ASCII: a byte is a character) is that of nanoGPT's headline figures; its CPU recipe
-reaches 1.88 nats/character. Nats/character = nats/token × tokens ÷ characters, whatever the vocabulary.
+The text (1,115,394 bytes, all ASCII: a byte is a character) is that of nanoGPT's headline figures;
+its CPU recipe reaches 1.88 nats/character. Nats/character = nats/token × tokens ÷ characters,
+whatever the vocabulary.
 """
 
 import argparse

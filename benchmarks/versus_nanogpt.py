@@ -2,9 +2,10 @@
 
     python benchmarks/versus_nanogpt.py PATH/TO/nanoGPT [--repetitions 7]
 
-Training: nanoGPT's CPU shape (65 characters, 4 layers, 128 wide, context 64, 12 rows), AdamW, forward, backward,
-clipping and update. Generation: 6 layers, 384 wide, 256 tokens of context, 256 new tokens, nanoGPT without a cache as
-it comes. The checkout's model.py is imported; nothing of it is kept here.
+Training: nanoGPT's CPU shape (65 characters, 4 layers, 128 wide, context 64, 12 rows), AdamW,
+forward, backward, clipping and update. Generation: 6 layers, 384 wide, 256 tokens of context, 256
+new tokens, nanoGPT without a cache as it comes. The checkout's model.py is imported; nothing of it
+is kept here.
 """
 
 import argparse

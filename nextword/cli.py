@@ -28,6 +28,10 @@ AsJson = Annotated[
 ]
 
 
+_STANDARD_INPUT = "<standard input>"
+"""Stands for "-" while options are read, which takes a lone dash for an option without a name."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; leave with 0, 2 (wrong input, said in one line) or 130 (interrupted)."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -43,10 +47,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _dashes(word: str) -> str:
     """Let options be written with dashes or underscores alike."""
+    if word == "-":
+        return _STANDARD_INPUT
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def _named(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Give "-" back its name."""
+    return tuple("-" if path == _STANDARD_INPUT else path for path in paths)
 
 
 def _leave(message: str, status: int) -> None:
@@ -132,6 +143,7 @@ def train(
     from nextword.base.errors import SettingsError
     from nextword.settings import read_recipe, resolve
 
+    paths = _named(paths)
     if resume is not None and (paths or name or recipe or options.keys() - {"training.steps"}):
         raise SettingsError(
             "--resume goes on with a run as it is; only --training.steps may be given with it"
@@ -242,6 +254,7 @@ def evaluate(
     from nextword.settings import resolve
 
     settings = resolve(given={**options, "corpus.field": field})
+    paths = _named(paths)
     find_files(paths)
     from dataclasses import asdict
 

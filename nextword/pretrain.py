@@ -52,7 +52,7 @@ from nextword.training.checkpoint import (
 )
 from nextword.training.journal import Journal
 from nextword.training.loop import Every, Moment, Plan, Training, describe, run_loop
-from nextword.training.optimizers import build_optimizers
+from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
 from nextword.vocabulary.encode import open_prepared, prepare
@@ -83,6 +83,7 @@ def train(
         Interrupted: on Ctrl-C, after saving.
     """
     screen = screen or Screen(quiet=True)
+    check_name(settings.training)
     corpus = open_corpus(paths, settings)
     folder = new_folder(name, corpus.name)
     machine = choose_machine(settings.machine)

@@ -174,12 +174,13 @@ def project(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Ten
     Args:
         x: (…, inputs).
         weights: matrices (outputs, inputs).
-        precision: of the products.
+        precision: of the products; float32 stands for the weights' own.
 
     Returns:
         all outputs side by side, (…, sum of outputs), in that precision.
     """
-    x = x.to(precision)
+    narrow = precision if precision != torch.float32 else weights[0].dtype
+    x = x.to(narrow)
     if not torch.is_grad_enabled():
-        return torch.cat([F.linear(x, weight.to(precision)) for weight in weights], dim=-1)
-    return F.linear(x, torch.cat([weight.to(precision) for weight in weights]))
+        return torch.cat([F.linear(x, weight.to(narrow)) for weight in weights], dim=-1)
+    return F.linear(x, torch.cat([weight.to(narrow) for weight in weights]))

@@ -98,7 +98,8 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
     """
     plan, ranks = training.plan, training.ranks
     moment = Moment(first_step)
-    _call(calls, moment)
+    if first_step == 0:
+        _call([call for call in calls if call.at_start], moment)
     clock, since = time.perf_counter(), first_step
     for step in range(first_step, plan.steps):
         factor = rate_factor(step, plan.steps, training.settings)

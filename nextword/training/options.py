@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
 
@@ -61,3 +62,10 @@ class TrainingSettings:
         unit="steps",
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)
+
+    def __post_init__(self) -> None:
+        """Refuse to be told the length twice."""
+        if self.steps is not None and self.tokens is not None:
+            raise SettingsError(
+                "training.steps and training.tokens say the same thing; give one of them"
+            )

@@ -1,6 +1,5 @@
 """Derive what was not said: how long to train, on how much at once, with what context."""
 
-from nextword.base.errors import SettingsError
 from nextword.model.shape import ModelSettings, Shape
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
@@ -45,8 +44,6 @@ def make_plan(
         device: kind of device, for what fits in memory.
         ranks: number of processes.
 
-    Raises:
-        SettingsError: the batch does not divide into processes.
     """
     wanted = settings.batch_tokens
     if wanted is None:
@@ -62,8 +59,4 @@ def make_plan(
             TOKENS_PER_PARAMETER * shape.parameters(), epochs * train_tokens
         )
         steps = max(1, round(tokens / (rows * shape.context)))
-    elif settings.tokens is not None:
-        raise SettingsError(
-            "training.steps and training.tokens say the same thing; give one of them"
-        )
     return Plan(steps, rows, micro_rows, shape.context)

@@ -66,7 +66,7 @@ def test_chunks_of_any_size_give_the_exact_loss_and_gradients(chunk_rows, dtype,
     loss = chunked_cross_entropy(x, w, targets, chunk_rows=chunk_rows)
     loss.backward()
     true, dx, dw = reference(x, w, targets)
-    assert float(loss) == pytest.approx(float(true), rel=1e-6 if dtype == torch.float32 else 1e-13)
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6 if dtype == torch.float32 else 1e-13)
     assert relative(x.grad, dx) < tolerance
     assert relative(w.grad, dw) < tolerance
 
@@ -78,7 +78,7 @@ def test_bfloat16_products_lose_nothing_over_many_chunks(chunk_rows):
     loss = chunked_cross_entropy(x, w, targets, precision=torch.bfloat16, chunk_rows=chunk_rows)
     loss.backward()
     true, dx, dw = reference(x, w, targets)
-    assert abs(float(loss) - float(true)) / 1024 < 1e-3
+    assert abs(loss.item() - true.item()) / 1024 < 1e-3
     assert relative(x.grad, dx) < 4e-3
     assert relative(w.grad, dw) < 4e-3
 
@@ -98,7 +98,7 @@ def test_all_ignored_gives_zero_not_nan():
     x, w, targets = case()
     loss = chunked_cross_entropy(x, w, torch.full_like(targets, -100))
     loss.backward()
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     assert not x.grad.any()
     assert not w.grad.any()
 
@@ -124,7 +124,7 @@ def test_extreme_logits_stay_finite_and_right():
     loss = chunked_cross_entropy(x, w, targets)
     loss.backward()
     true, dx, _ = reference(x, w, targets)
-    assert float(loss) == pytest.approx(float(true), rel=1e-6)
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6)
     assert relative(x.grad, dx) < 1e-5
 
 
@@ -160,7 +160,7 @@ def test_any_shape_of_rows():
     x, w, targets = case(n=36)
     flat = chunked_cross_entropy(x, w, targets)
     cube = chunked_cross_entropy(x.view(3, 12, 16), w, targets.view(3, 12))
-    assert float(flat) == float(cube)
+    assert flat.item() == cube.item()
 
 
 def test_units():

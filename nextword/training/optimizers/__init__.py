@@ -24,6 +24,19 @@ def names() -> list[str]:
     return sorted(entry.name for entry in pkgutil.iter_modules(__path__))
 
 
+def check_name(settings: TrainingSettings) -> None:
+    """Refuse an optimizer that is not there.
+
+    Raises:
+        SettingsError: names those there are.
+    """
+    if settings.optimizer not in names():
+        raise SettingsError(
+            f"training.optimizer = {settings.optimizer!r}: choose one of {', '.join(names())}."
+            + nearest(settings.optimizer, names())
+        )
+
+
 def build_optimizers(
     groups: dict[str, dict[str, nn.Parameter]], settings: TrainingSettings
 ) -> list[torch.optim.Optimizer]:
@@ -32,11 +45,7 @@ def build_optimizers(
     Raises:
         SettingsError: there is no such optimizer.
     """
-    if settings.optimizer not in names():
-        raise SettingsError(
-            f"training.optimizer = {settings.optimizer!r}: choose one of {', '.join(names())}."
-            + nearest(settings.optimizer, names())
-        )
+    check_name(settings)
     module = importlib.import_module(f"{__name__}.{settings.optimizer}")
     built: list[torch.optim.Optimizer] = module.build(groups, settings)
     for optimizer in built:
