@@ -322,8 +322,13 @@ def vocabulary(
 
     known = Vocabulary.load(find_model_folder(run)[0])
     if id_ is not None:
-        piece = known.piece(id_)
-        _write(json.dumps({"id": id_, "piece": piece}) if json_ else f'{id_} stands for "{piece}"')
+        piece, raw = known.piece(id_), known.piece_bytes(id_)
+        if json_:
+            _write(json.dumps({"id": id_, "piece": piece, "bytes": list(raw)}))
+        elif "\ufffd" in piece:
+            _write(f"{id_} stands for the bytes {raw.hex(' ')}, part of a character")
+        else:
+            _write(f'{id_} stands for "{piece}"')
         return
     if text is None:
         values = {"kind": known.kind, "entries": len(known), "end_of_text": known.end_id}

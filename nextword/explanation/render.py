@@ -13,6 +13,7 @@ from nextword.prediction.evaluate import Evaluation
 from nextword.training.loop import Plan
 
 BAR_WIDTH = 24
+WORKED_EXAMPLE = "We are all humans born to"
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,13 @@ def describe_end(
             f"worse at {best[1]:,}. "
             "The best checkpoint is kept and used; more text or fewer --training.steps would help."
         )
-    name = run.name
+    prompt, asked = (' "Long ago"', WORKED_EXAMPLE) if floor is not None else ("", "")
     lines += [
         "",
         "Try next:",
-        f'  nextword generate {name} "Once"',
-        f'  nextword predict {name} "We are all humans born to"',
-        f"  nextword evaluate {name}",
+        f"  nextword generate {run.name}{prompt}",
+        f'  nextword predict {run.name} "{asked}"',
+        f"  nextword evaluate {run.name}",
     ]
     return "\n".join(lines)
 
