@@ -23,6 +23,7 @@ class Texts:
         return self.documents[number]
 
 
+@torch.inference_mode()
 def by_hand(model, texts, context=24):
     """One block at a time, from the definition."""
     nats, count, first, five = 0.0, 0, 0, 0
