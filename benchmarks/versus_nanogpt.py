@@ -1,4 +1,4 @@
-"""Train and generate beside nanoGPT, in one process, interleaved.
+"""Train and generate beside nanoGPT, each in processes of its own, interleaved.
 
     python benchmarks/versus_nanogpt.py PATH/TO/nanoGPT [--repetitions 7]
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -124,45 +125,59 @@ def generators(nanogpt):
     return write, write_theirs
 
 
-def main():
-    """Measure, print and write results/versus_nanogpt.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("nanogpt", type=Path)
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=60)
-    given = parser.parse_args()
+def measure(which, given):
+    """Measure one method in this process: tokens/s of training and of generation."""
     sys.path.insert(0, str(given.nanogpt))
     import model as nanogpt
 
-    machine = choose_machine(MachineSettings(device="cpu"))
-    load = os.getloadavg()
-    (step, parameters), (peer_step, peer_parameters) = ours(machine), theirs(nanogpt)
-    write, peer_write = generators(nanogpt)
+    machine = choose_machine(MachineSettings(device="cpu")) if which == "nextword" else None
+    step, parameters = ours(machine) if machine else theirs(nanogpt)
+    write = generators(nanogpt)[0 if machine else 1]
     time_training(step, 10)
-    time_training(peer_step, 10)
-    speeds = {"training": ([], []), "generation": ([], [])}
+    training = time_training(step, given.steps)
+    write(32)
+    began = time.perf_counter()
+    write(256)
+    generation = 256 / (time.perf_counter() - began)
+    return {"parameters": parameters, "training": training, "generation": generation}
+
+
+def main():
+    """Measure each in a process of its own, interleaved; write results/versus_nanogpt.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nanogpt", type=Path)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--only", choices=("nextword", "nanogpt"))
+    given = parser.parse_args()
+    if given.only:
+        print("RESULT", json.dumps(measure(given.only, given)))
+        return
+    rows, loads = {"nextword": [], "nanogpt": []}, []
     for _ in range(given.repetitions):
-        speeds["training"][0].append(time_training(step, given.steps))
-        speeds["training"][1].append(time_training(peer_step, given.steps))
-    for _ in range(max(given.repetitions // 2, 3)):
-        for place, writer in enumerate((write, peer_write)):
-            began = time.perf_counter()
-            writer(256)
-            speeds["generation"][place].append(256 / (time.perf_counter() - began))
+        loads.append(os.getloadavg()[0])
+        for which, found in rows.items():
+            command = [sys.executable, __file__, str(given.nanogpt), "--only", which]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+            found.append(json.loads(line.removeprefix("RESULT")))
+    machine = choose_machine(MachineSettings(device="cpu"))
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": machine.describe(),
         "torch": torch.__version__,
-        "load_average": load,
-        "parameters": {"nextword": parameters, "nanogpt": peer_parameters},
+        "load_averages": [round(load, 2) for load in loads],
+        "parameters": {which: found[0]["parameters"] for which, found in rows.items()},
     }
-    for what, (mine, peers) in speeds.items():
+    for what in ("training", "generation"):
+        mine, peers = ([row[what] for row in found] for found in rows.values())
         ratios = [one / two for one, two in zip(mine, peers, strict=True)]
         result[what] = {
             "nextword_tokens_per_second": round(statistics.median(mine)),
             "nanogpt_tokens_per_second": round(statistics.median(peers)),
             "ratio_median": round(statistics.median(ratios), 2),
             "ratio_least": round(min(ratios), 2),
+            "ratio_most": round(max(ratios), 2),
         }
     text = json.dumps(result, indent=2)
     print(text)

@@ -82,9 +82,7 @@ def write_model(model: Transformer, folder: Path, end_id: int, pad_id: int | Non
     }
     for name, value in ((CONFIG, config), (GENERATION_CONFIG, generation)):
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    weights = {
-        name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()
-    }
+    weights = {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 

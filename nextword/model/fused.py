@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -63,23 +63,28 @@ class _PlaceHeads(torch.autograd.Function):
         heads: tuple[int, int],
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = joint.float() if joint.dtype == torch.bfloat16 else joint
-        parts = exact.view(*exact.shape[:-1], -1, cosine.shape[-1])
-        queries, keys = heads
-        placed = parts[:, :, : queries + keys]
+        kind = torch.float32 if joint.dtype == torch.bfloat16 else joint.dtype
+        parts = joint.view(*joint.shape[:-1], -1, cosine.shape[-1])
+        queries, last = heads[0], sum(heads)
+        # Contiguous copies: the passes below run twice as fast on them as on parts of `joint`.
+        placed = parts[:, :, :last].to(kind, memory_format=torch.contiguous_format, copy=True)
+        values = parts[:, :, last:].to(kind, memory_format=torch.contiguous_format, copy=True)
         unit = scale = None
-        if weight is not None:
+        if weight is None:
+            turned = turn(placed, cosine, sine, 1.0)
+        else:
             length = torch.linalg.vector_norm(placed, dim=-1, keepdim=True)
             scale = torch.rsqrt(length.square_().div_(placed.shape[-1]).add_(eps))
-            unit = placed * scale
-            placed = unit * weight
-        turned = turn(placed, cosine, sine, 1.0)
+            unit = placed.mul_(scale)
+            # The norm's weight and the rotation in one: (w·x)·cos + swap(w·x)·sin.
+            swapped = weight.roll(weight.shape[-1] // 2, dims=-1)
+            turned = turn(unit, cosine * weight, sine * swapped, 1.0)
         ctx.save_for_backward(unit, scale, weight, cosine, sine)
         ctx.heads, ctx.narrow = heads, joint.dtype
         return (
             turned[:, :, :queries].transpose(1, 2),
             turned[:, :, queries:].transpose(1, 2),
-            parts[:, :, queries + keys :].transpose(1, 2),
+            values.transpose(1, 2),
         )
 
     @staticmethod
@@ -123,10 +128,31 @@ def place_heads(
         queries (B, Hq, T, K), keys and values (B, Hk, T, K), in float32 at least: the CPU's
         attention takes six times as long backward in bfloat16.
     """
+    if not torch.is_grad_enabled():
+        return _place_heads_once(joint, weight, cosine, sine, heads, eps)
     placed: tuple[Tensor, Tensor, Tensor] = _PlaceHeads.apply(  # type: ignore[no-untyped-call]
         joint, weight, cosine, sine, heads, eps
     )
     return placed
+
+
+def _place_heads_once(
+    joint: Tensor,
+    weight: Tensor | None,
+    cosine: Tensor,
+    sine: Tensor,
+    heads: tuple[int, int],
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the same where no gradient is wanted."""
+    exact = joint.float() if joint.dtype == torch.bfloat16 else joint
+    parts = exact.view(*exact.shape[:-1], -1, cosine.shape[-1])
+    last = sum(heads)
+    placed = parts[:, :, :last]
+    if weight is not None:
+        placed = F.rms_norm(placed, placed.shape[-1:], None, eps).mul_(weight)
+    turned = turn(placed, cosine, sine, 1.0).transpose(1, 2)
+    return turned[:, : heads[0]], turned[:, heads[0] :], parts[:, :, last:].transpose(1, 2)
 
 
 def turn(x: Tensor, cosine: Tensor, sine: Tensor, direction: float) -> Tensor:
@@ -161,15 +187,37 @@ class _GatedUnit(torch.autograd.Function):
 
 def gated_unit(joint: Tensor) -> Tensor:
     """Return silu(gate) · up for joint (…, 2·I) → (…, I). Source: Shazeer 2020 (SwiGLU)."""
+    if not torch.is_grad_enabled():
+        gate, up = joint.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
     gated: Tensor = _GatedUnit.apply(joint)  # type: ignore[no-untyped-call]
     return gated
 
 
-def project(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Tensor:
-    """Multiply by several matrices at once: one product where gradients flow, else one each.
+class _Project(torch.autograd.Function):
+    """x · Wᵀ for several matrices W at once, in a narrower precision than they are kept in."""
 
-    Joining the matrices costs a copy, which is small beside the product over a training batch and
-    large beside that over a single token.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, precision: torch.dtype, *weights: Tensor) -> Tensor:
+        joint = joined(weights)
+        joint = (torch.cat(weights) if joint is None else joint).to(precision)
+        narrow = x.to(precision)
+        ctx.save_for_backward(narrow, joint)
+        ctx.kept, ctx.rows = (x.dtype, weights[0].dtype), [len(weight) for weight in weights]
+        return F.linear(narrow, joint)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        narrow, joint = ctx.saved_tensors
+        flat = grad.flatten(0, -2)
+        grad_x = torch.mm(flat, joint).view_as(narrow).to(ctx.kept[0])
+        grad_joint = torch.mm(flat.T, narrow.flatten(0, -2)).to(ctx.kept[1])
+        return grad_x, None, *grad_joint.split(ctx.rows)
+
+
+def project(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Tensor:
+    """Multiply by several matrices at once.
 
     Args:
         x: (…, inputs).
@@ -180,7 +228,31 @@ def project(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Ten
         all outputs side by side, (…, sum of outputs), in that precision.
     """
     narrow = precision if precision != torch.float32 else weights[0].dtype
+    if torch.is_grad_enabled():
+        product: Tensor = _Project.apply(x, narrow, *weights)  # type: ignore[no-untyped-call]
+        return product
     x = x.to(narrow)
-    if not torch.is_grad_enabled():
-        return torch.cat([F.linear(x, weight.to(narrow)) for weight in weights], dim=-1)
-    return F.linear(x, torch.cat([weight.to(narrow) for weight in weights]))
+    joint = weights[0] if len(weights) == 1 else joined(weights)
+    if joint is not None:
+        return F.linear(x, joint.to(narrow))
+    return torch.cat([F.linear(x, weight.to(narrow)) for weight in weights], dim=-1)
+
+
+def joined(weights: Sequence[Tensor]) -> Tensor | None:
+    """Return matrices as one, without a copy, where they lie one after the other in memory."""
+    first = weights[0]
+    storage, place = first.untyped_storage().data_ptr(), first.data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != place or weight.untyped_storage().data_ptr() != storage:
+            return None
+        place += weight.nbytes
+    rows = sum(len(weight) for weight in weights)
+    return first.detach().as_strided((rows, first.shape[1]), (first.shape[1], 1))
+
+
+@torch.no_grad()
+def lay_side_by_side(weights: Sequence[nn.Parameter]) -> None:
+    """Move matrices that are used together one after the other in memory, for `joined`."""
+    together = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, together.split([len(w) for w in weights]), strict=True):
+        weight.data = part

@@ -4,7 +4,6 @@ Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabul
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.model.fused import gated_unit, project, rms_norm
@@ -51,9 +50,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, inputs) to (…, outputs)."""
-        if self.precision == torch.float32:
-            return F.linear(x, self.weight)
-        return F.linear(x.to(self.precision), self.weight.to(self.precision))
+        return project(x, (self.weight,), self.precision)
 
 
 class FeedForward(nn.Module):

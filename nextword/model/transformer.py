@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.model.attention import Attention, KeyValueCache
+from nextword.model.fused import lay_side_by_side
 from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
 from nextword.model.shape import Shape
 
@@ -90,6 +91,15 @@ class Transformer(nn.Module):
         self.model = Body(shape)
         if not shape.tie_word_embeddings:
             self.lm_head = Linear(shape.hidden_size, shape.vocab_size)
+        self.join_projections()
+
+    def join_projections(self) -> None:
+        """Lay matrices that read the same input side by side, so that one product serves them."""
+        for part in self.modules():
+            if isinstance(part, Attention):
+                lay_side_by_side([part.q_proj.weight, part.k_proj.weight, part.v_proj.weight])
+            elif isinstance(part, FeedForward):
+                lay_side_by_side([part.gate_proj.weight, part.up_proj.weight])
 
     @property
     def output_weight(self) -> Tensor:

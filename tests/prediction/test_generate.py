@@ -92,5 +92,5 @@ def test_candidates_are_sorted_and_sum_to_one_with_the_rest():
     probabilities = [candidate.probability for candidate in prediction.candidates]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) + prediction.rest == pytest.approx(1.0)
-    logits = model()(torch.tensor([[VOCABULARY.end_id, *VOCABULARY.encode("abc")]]))[0, -1]
+    logits = model()(torch.tensor([[VOCABULARY.end_id, *VOCABULARY.encode("abc")]]))[0, -1].detach()
     assert prediction.candidates[0].logit == pytest.approx(float(logits.max()), abs=1e-4)
