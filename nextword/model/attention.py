@@ -98,7 +98,7 @@ class Attention(nn.Module):
         weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
         joint = project(x, weights, self.o_proj.precision)
         queries, keys, values = place_heads(
-            joint, self._norm_weights(), cosine, sine, self.heads, self.eps
+            joint, self.norm_weights(), cosine, sine, self.heads, self.eps
         )
         start = 0
         if cache is not None:
@@ -115,7 +115,7 @@ class Attention(nn.Module):
         gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return gathered
 
-    def _norm_weights(self) -> Tensor | None:
+    def norm_weights(self) -> Tensor | None:
         """Return the norms' weights for every head of queries and keys, (Hq + Hk, K)."""
         if not isinstance(self.q_norm, RMSNorm) or not isinstance(self.k_norm, RMSNorm):
             return None

@@ -213,7 +213,7 @@ class _Project(torch.autograd.Function):
         flat = grad.flatten(0, -2)
         grad_x = torch.mm(flat, joint).view_as(narrow).to(ctx.kept[0])
         grad_joint = torch.mm(flat.T, narrow.flatten(0, -2)).to(ctx.kept[1])
-        return grad_x, None, *grad_joint.split(ctx.rows)
+        return grad_x, None, *torch.split(grad_joint, ctx.rows)
 
 
 def project(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Tensor:
@@ -254,5 +254,5 @@ def joined(weights: Sequence[Tensor]) -> Tensor | None:
 def lay_side_by_side(weights: Sequence[nn.Parameter]) -> None:
     """Move matrices that are used together one after the other in memory, for `joined`."""
     together = torch.cat([weight.detach() for weight in weights])
-    for weight, part in zip(weights, together.split([len(w) for w in weights]), strict=True):
+    for weight, part in zip(weights, torch.split(together, [len(w) for w in weights]), strict=True):
         weight.data = part

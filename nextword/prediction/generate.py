@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from nextword.model.attention import KeyValueCache
+from nextword.model.decode import Decoder
 from nextword.model.transformer import Transformer
 from nextword.prediction.options import GenerationSettings
 from nextword.prediction.sample import choose
@@ -43,12 +44,13 @@ class Reader:
         self.context = model.shape.context
         self.window: list[int] = []
         self.cache = KeyValueCache(model.shape, 1, model.device)
+        self.decoder = Decoder(model)
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> torch.Tensor:
         """Read more tokens; return the logits (V,) after the last."""
-        hidden = None
         pending = list(ids)
+        logits: torch.Tensor | None = None
         while pending:
             if len(self.window) == self.context:
                 kept = self.window[-max(self.context // 2, 1) :] if self.context > 1 else []
@@ -56,11 +58,15 @@ class Reader:
                 self.cache.length = 0
             room = self.context - len(self.window)
             part, pending = pending[:room], pending[room:]
-            hidden = self.model.hidden(torch.tensor([part], device=self.model.device), self.cache)
+            if len(part) == 1:
+                logits = self.decoder.read(part[0], self.cache)
+            else:
+                inputs = torch.tensor([part], device=self.model.device)
+                hidden = self.model.hidden(inputs, self.cache)[0, -1]
+                logits = hidden.float() @ self.model.output_weight.float().T
             self.window.extend(part)
-        if hidden is None:
+        if logits is None:
             raise ValueError("nothing to read")
-        logits: torch.Tensor = hidden[0, -1].float() @ self.model.output_weight.float().T
         return logits
 
 
