@@ -6,7 +6,7 @@ Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabul
 import torch
 from torch import Tensor, nn
 
-from nextword.model.fused import gated_unit, project, rms_norm
+from nextword.model.fused import feed_forward, project, rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -70,9 +70,13 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        weights = (self.gate_proj.weight, self.up_proj.weight)
-        down: Tensor = self.down_proj(gated_unit(project(x, weights, self.down_proj.precision)))
-        return down
+        return feed_forward(
+            x,
+            self.gate_proj.weight,
+            self.up_proj.weight,
+            self.down_proj.weight,
+            self.down_proj.precision,
+        )
 
 
 def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def test_one_batch_of_32_is_4_times_8(dtype, tolerance, parts):
 
 
 PROCESS = """
-import sys
+import os, sys
 import numpy as np, torch, torch.distributed as dist
 from nextword.targets.batch import Batch
 from nextword.training.step import LanguageModelLoss, accumulate
@@ -66,7 +66,10 @@ if ranks.is_first:
     from safetensors.torch import save_file
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
     save_file({"loss": nats, **gradients}, sys.argv[2])
+dist.barrier()
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may still be ending, which aborts an orderly exit now and then
 """
 
 
