@@ -126,11 +126,9 @@ class Model:
         asked = EvaluationSettings(**settings)
         if not paths:
             prepared = self._prepared()
-            lossless = prepared.vocabulary.is_lossless or prepared.facts["unknown_tokens"] == 0
-            withheld = (
-                "" if lossless else "the vocabulary does not hold all characters of this text"
+            return evaluate(
+                self.opened.model, prepared.holdout, asked, withheld=prepared.bits_withheld
             )
-            return evaluate(self.opened.model, prepared.holdout, asked, withheld=withheld)
         texts = _Encoded(
             self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
         )

@@ -23,6 +23,10 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
+Run = Annotated[
+    str, Parameter(help="a run's name or path, RUN@500, RUN@last, latest, or a model folder")
+]
+Paths = Annotated[str, Parameter(help='files, folders, globs, or "-" for standard input')]
 AsJson = Annotated[
     bool, Parameter(name="--json", negative=(), help="print one JSON object instead of text")
 ]
@@ -124,7 +128,7 @@ def _annotation(option: Option, prefix: bool) -> Any:
 @app.command
 @_takes(("corpus", "vocabulary", "model", "training", "evaluation", "generation", "machine"))
 def train(
-    *paths: str,
+    *paths: Paths,
     name: Annotated[
         str | None, Parameter(help="of the run (default: the text's name and a number)")
     ] = None,
@@ -172,7 +176,7 @@ def train(
 @app.command
 @_takes(("generation",), prefix=False)
 def generate(
-    run: str,
+    run: Run,
     prompt: str = "",
     *,
     stop: Annotated[
@@ -223,7 +227,7 @@ def generate(
 
 @app.command
 def predict(
-    run: str,
+    run: Run,
     prompt: str = "",
     *,
     top: Annotated[int, Parameter(help="candidates to list")] = 10,
@@ -240,8 +244,8 @@ def predict(
 @app.command
 @_takes(("evaluation",), prefix=False)
 def evaluate(
-    run: str,
-    *paths: str,
+    run: Run,
+    *paths: Paths,
     field: Annotated[str, Parameter(help="of JSON lines, the one that holds the text")] = "text",
     json_: AsJson = False,
     **options: Any,
@@ -309,7 +313,7 @@ def _pieces_of(text: str, run: str | None) -> list[str]:
 
 @app.command
 def vocabulary(
-    run: str,
+    run: Run,
     text: str | None = None,
     *,
     id_: Annotated[int | None, Parameter(name="--id", help="say what this id stands for")] = None,

@@ -87,13 +87,17 @@ def train(
     corpus = open_corpus(paths, settings)
     folder = new_folder(name, corpus.name)
     machine = choose_machine(settings.machine)
+    ranks = join_ranks(machine.device)
+    if not ranks.is_first:
+        ranks.wait()  # until the first has prepared the text, to find it then
     prepared = prepare(corpus, settings.corpus, settings.vocabulary, report=screen.say)
+    if ranks.is_first:
+        ranks.wait()
     train_tokens = len(prepared.train)
     shape = resolve_shape(
         settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens)
     )
     Windows(train_tokens, shape.context, 1, 0)  # refuses a text that does not fill one context
-    ranks = join_ranks(machine.device)
     fresh = not paths and settings.corpus.builtin == "stories"
     plan = make_plan(
         settings.training,
@@ -288,16 +292,9 @@ def _calls(
         )
 
     def judge(moment: Moment) -> None:
-        limit = None if moment.is_last else settings.evaluate_tokens
-        partial = evaluate(
-            model,
-            run.prepared.holdout,
-            run.settings.evaluation,
-            max_tokens=settings.evaluate_tokens,
-        )
-        scores = partial if limit is not None else _whole_holdout(run, model, partial)
+        partial = scores = _score(run, model, settings.evaluate_tokens)
         if moment.is_last:
-            run.final = scores
+            run.final = scores = _score(run, model, None)
         values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
         sample = write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
         journal.write(
@@ -327,6 +324,16 @@ def _calls(
     return calls if run.ranks.is_first else []
 
 
+def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+    return evaluate(
+        model,
+        run.prepared.holdout,
+        run.settings.evaluation,
+        max_tokens=max_tokens,
+        withheld=run.prepared.bits_withheld,
+    )
+
+
 def _sum_up(run: Run) -> str:
     if run.final is None:
         return ""
@@ -354,14 +361,6 @@ def _sum_up(run: Run) -> str:
     return describe_end(
         run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
     )
-
-
-def _whole_holdout(run: Run, model: Transformer, partial: Evaluation) -> Evaluation:
-    """Score all of the hold-out, unless the part scored was all."""
-    if partial.documents == run.prepared.holdout.num_documents:
-        return partial
-    withheld = "" if run.prepared.vocabulary.is_lossless else "decoding is not the identity"
-    return evaluate(model, run.prepared.holdout, run.settings.evaluation, withheld=withheld)
 
 
 def _stopper(

@@ -14,7 +14,7 @@ from nextword.corpus.documents import Piece
 from nextword.corpus.options import HOLDOUT_SHARE, HOLDOUT_TOKENS, CorpusSettings
 
 MANY_DOCUMENTS = 10
-MAX_HASHES = 4_000_000
+MAX_HASHES = 1_000_000
 BYTES_PER_TOKEN = 4
 _HASH_SPAN = 1 << 64
 
@@ -38,7 +38,7 @@ class Scan:
     duplicates: int = 0
     """Documents that repeat an earlier one exactly.
 
-    Counted among the first four million different ones.
+    Counted among the first million different ones.
     """
     replaced: int = 0
     """Characters U+FFFD: what stands for bytes that were not UTF-8."""

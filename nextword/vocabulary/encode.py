@@ -44,6 +44,13 @@ class Prepared:
     """Documents, bytes, duplicates and tokens, as a run writes them down."""
     was_cached: bool
 
+    @property
+    def bits_withheld(self) -> str:
+        """Why bits per byte would not be true here; empty where they are."""
+        if self.vocabulary.is_lossless or not self.facts["unknown_tokens"]:
+            return ""
+        return "the vocabulary does not hold all characters of this text"
+
 
 def prepare(
     corpus: Corpus,

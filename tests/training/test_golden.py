@@ -1,0 +1,36 @@
+"""Losses of twenty steps on a CPU in float32, as they were when this was written."""
+
+import json
+
+import pytest
+
+# From `nextword train --corpus.stories 200 --vocabulary.kind byte --training.steps 20
+# --machine.precision float32 --machine.device cpu`.
+GOLDEN = {1: 5.5349, 5: 3.2429, 10: 3.1035, 15: 3.0389, 20: 3.0209}
+
+
+def test_twenty_steps_give_the_losses_they_gave(place):
+    options = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.steps", "20"]
+    options += ["--machine.precision", "float32", "--machine.device", "cpu"]
+    done = place.nextword("train", "--name", "golden", *options, "--quiet")
+    assert done.returncode == 0, done.stderr
+    lines = (place.folder / "runs" / "golden" / "metrics.jsonl").read_text().splitlines()
+    losses = {event["step"]: event["loss"] for event in map(json.loads, lines) if "loss" in event}
+    assert len(losses) == 20
+    for step, loss in GOLDEN.items():
+        assert losses[step] == pytest.approx(loss, rel=2e-3)
+
+
+def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):
+    import random
+
+    source = random.Random(0)
+    text = "".join(source.choice("abcdefgh ") for _ in range(3000))
+    (place.folder / "noise.txt").write_text(text)
+    options = ["--vocabulary.kind", "char", "--training.steps", "120", "--model.context", "32"]
+    done = place.nextword("train", "noise.txt", "--name", "noise", *options)
+    assert done.returncode == 0, done.stderr
+    assert "by heart" in done.stderr
+    saved = sorted((place.folder / "runs" / "noise" / "checkpoints").iterdir())
+    assert len(saved) == 2
+    assert saved[-1].name == "step-000120"
