@@ -58,6 +58,7 @@ from nextword.training.step import LanguageModelLoss, accumulate
 from nextword.vocabulary.encode import open_prepared, prepare
 
 EVALUATIONS = 4
+STORIES_DECAY_POWER = 4.0
 
 
 def train(
@@ -84,6 +85,8 @@ def train(
     """
     screen = screen or Screen(quiet=True)
     check_name(settings.training)
+    fresh = not paths and settings.corpus.builtin == "stories"
+    settings = _with_decay(settings, fresh)
     corpus = open_corpus(paths, settings)
     folder = new_folder(name, corpus.name)
     machine = choose_machine(settings.machine)
@@ -98,7 +101,6 @@ def train(
         settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens)
     )
     Windows(train_tokens, shape.context, 1, 0)  # refuses a text that does not fill one context
-    fresh = not paths and settings.corpus.builtin == "stories"
     plan = make_plan(
         settings.training,
         shape,
@@ -114,6 +116,16 @@ def train(
         write_json(folder / FACTS, facts_of(run, paths))
     ranks.wait()
     return _fit(run, first_step=0, checkpoint=None)
+
+
+def _with_decay(settings: Settings, fresh: bool) -> Settings:
+    """Resolve how the rate falls, so that a resumed run finds it written down."""
+    if settings.training.decay_power is not None:
+        return settings
+    power = STORIES_DECAY_POWER if fresh else 1.0
+    return dataclasses.replace(
+        settings, training=dataclasses.replace(settings.training, decay_power=power)
+    )
 
 
 def resume(target: str, *, steps: int | None = None, screen: Screen | None = None) -> Run:

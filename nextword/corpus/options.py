@@ -13,7 +13,7 @@ class CorpusSettings:
     """Which text, and how it is read."""
 
     builtin: str = option("stories", "the built-in corpus to train on when no path is given")
-    stories: int = option(7500, "how many stories to draw", minimum=20)
+    stories: int = option(9000, "how many stories to draw", minimum=20)
     field: str = option("text", "the field of a JSON line that holds the text")
     errors: str = option(
         "strict",

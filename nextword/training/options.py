@@ -33,8 +33,8 @@ class TrainingSettings:
         unit="tokens",
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
-    learning_rate: float = option(0.01, "of AdamW, at its peak", above=0)
-    matrix_learning_rate: float = option(0.02, "of Muon, at its peak", above=0)
+    learning_rate: float = option(0.012, "of AdamW, at its peak", above=0)
+    matrix_learning_rate: float = option(0.03, "of Muon, at its peak", above=0)
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
@@ -44,8 +44,11 @@ class TrainingSettings:
     decay_share: float = option(
         1.0, "share of the steps over which the rate falls to zero", minimum=0, maximum=1
     )
-    decay_power: float = option(
-        2.0, "of the fall: 1 is a straight line, above 1 ends more gently", above=0
+    decay_power: float | None = option(
+        None,
+        "of the fall: 1 a straight line, above 1 gentler at its end (default: 4 on the stories, "
+        "which averages their odds over more steps; else 1)",
+        above=0,
     )
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
     within_documents: bool = option(True, "positions look only at their own document")

@@ -23,5 +23,5 @@ def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
     factor = min(1.0, (step + 1) / (warmup + 1))
     if settings.decay_share > 0:
         left = (steps - step) / max(steps * settings.decay_share, 1.0)
-        factor = min(factor, left**settings.decay_power)
+        factor = min(factor, left ** (settings.decay_power or 1.0))
     return factor
