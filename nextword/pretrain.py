@@ -8,7 +8,7 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,9 +16,7 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
-from nextword.corpus.builtin import read_builtin
-from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
-from nextword.corpus.split import Corpus
+from nextword.corpus.open import open_corpus
 from nextword.explanation.look import floor_of, look_at_holdout, write_sample
 from nextword.explanation.render import describe_end, describe_evaluation, describe_start
 from nextword.explanation.screen import Screen, duration
@@ -87,7 +85,7 @@ def train(
     check_name(settings.training)
     fresh = not paths and settings.corpus.builtin == "stories"
     settings = _with_decay(settings, fresh)
-    corpus = open_corpus(paths, settings)
+    corpus = open_corpus(paths, settings.corpus)
     folder = new_folder(name, corpus.name)
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
@@ -166,44 +164,6 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
     later = [saved for saved in list_checkpoints(folder) if saved.step > checkpoint.step]
     remove_checkpoints(later, keep=())
     return _fit(run, first_step=checkpoint.step, checkpoint=checkpoint.folder)
-
-
-def open_corpus(paths: Sequence[str], settings: Settings) -> Corpus:
-    """Return the corpus that paths or settings name; what is small is read once and kept."""
-    if paths:
-        files = find_files(paths)
-        names = ", ".join(Path(path).name or path for path in paths)
-        return Corpus(names, _kept(lambda: read_pieces(files, settings.corpus)))
-    read_builtin(settings.corpus)  # refuses an unknown name now
-    return Corpus(
-        settings.corpus.builtin, _kept(lambda: whole_documents(read_builtin(settings.corpus)))
-    )
-
-
-def _kept(
-    read: Callable[[], Iterator[Piece]], most: int = 64_000_000
-) -> Callable[[], Iterator[Piece]]:
-    """Remember the pieces of a corpus that is small, so that it is read and drawn once."""
-    kept: list[Piece] = []
-    whole = False
-
-    def pieces() -> Iterator[Piece]:
-        nonlocal whole
-        if whole:
-            yield from kept
-            return
-        kept.clear()
-        size = 0
-        for piece in read():
-            size += len(piece.text)
-            if size <= most:
-                kept.append(piece)
-            yield piece
-        whole = size <= most
-        if not whole:
-            kept.clear()
-
-    return pieces
 
 
 def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:

@@ -10,7 +10,7 @@ class SamplingSettings:
     """How the next token is chosen among the candidates."""
 
     temperature: float = option(
-        0.8, "divides the logits: below 1 bolder, 0 always the likeliest", minimum=0
+        0.7, "divides the logits: below 1 bolder, 0 always the likeliest", minimum=0
     )
     top_k: int = option(0, "choose among the k likeliest only; 0 for all", minimum=0)
     top_p: float = option(

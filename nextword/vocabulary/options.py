@@ -16,7 +16,7 @@ class VocabularySettings:
     )
     size: int | None = option(
         None,
-        "entries of a bpe vocabulary (default: the root of twice the text's bytes, 512 to 50,048)",
+        "entries of a bpe vocabulary (default: twice the root of the text's bytes, 512 to 50,048)",
         minimum=260,
         unit="entries",
     )

@@ -19,7 +19,7 @@ def size_for(num_bytes: int) -> int:
     A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece
     grow alike.
     """
-    return min(max(round(math.sqrt(2 * num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
+    return min(max(round(2 * math.sqrt(num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
 
 
 def sample_texts(

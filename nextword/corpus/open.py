@@ -1,0 +1,45 @@
+"""Open the corpus that paths or settings name, to be read as often as it takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nextword.corpus.builtin import read_builtin
+from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
+from nextword.corpus.options import CorpusSettings
+from nextword.corpus.split import Corpus
+
+
+def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
+    """Return the corpus that paths or settings name; what is small is read once and kept."""
+    if paths:
+        files = find_files(paths)
+        names = ", ".join(Path(path).name or path for path in paths)
+        return Corpus(names, _kept(lambda: read_pieces(files, settings)))
+    read_builtin(settings)  # refuses an unknown name now
+    return Corpus(settings.builtin, _kept(lambda: whole_documents(read_builtin(settings))))
+
+
+def _kept(
+    read: Callable[[], Iterator[Piece]], most: int = 64_000_000
+) -> Callable[[], Iterator[Piece]]:
+    """Remember the pieces of a corpus that is small, so that it is read and drawn once."""
+    kept: list[Piece] = []
+    whole = False
+
+    def pieces() -> Iterator[Piece]:
+        nonlocal whole
+        if whole:
+            yield from kept
+            return
+        kept.clear()
+        size = 0
+        for piece in read():
+            size += len(piece.text)
+            if size <= most:
+                kept.append(piece)
+            yield piece
+        whole = size <= most
+        if not whole:
+            kept.clear()
+
+    return pieces
