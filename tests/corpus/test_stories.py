@@ -143,7 +143,7 @@ def _lengths(grammar, rule, seen=None):
                 low, high = low + least, high + most
                 text += "\0"
             elif kind == "Recall":
-                low, high = low + 1, high + 2
+                low, high = low + 1, high + (2 if part.name == "thing" else 1)
                 text += "\0"
         own = len([word for word in text.split() if word.strip('\0.,"?!')])
         low, high = low + own, high + own

@@ -6,7 +6,7 @@ import pytest
 
 # From `nextword train --corpus.stories 200 --vocabulary.kind byte --training.steps 20
 # --machine.precision float32 --machine.device cpu`.
-GOLDEN = {1: 5.5347, 5: 3.1975, 10: 3.1081, 15: 3.0864, 20: 3.0912}
+GOLDEN = {1: 5.5352, 5: 3.2634, 10: 3.0635, 15: 3.0808, 20: 3.0864}
 
 
 def test_twenty_steps_give_the_losses_they_gave(place):
