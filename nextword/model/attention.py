@@ -3,7 +3,7 @@
 Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,14 @@ from torch import Tensor, nn
 from nextword.model.fused import place_heads, project
 from nextword.model.layers import Linear, RMSNorm
 from nextword.model.shape import Shape
+
+
+class LayerCache(NamedTuple):
+    """One layer's keys and values, (2, B, H, T, K), and each of them alone."""
+
+    both: Tensor
+    keys: Tensor
+    values: Tensor
 
 
 class KeyValueCache:
@@ -25,15 +33,12 @@ class KeyValueCache:
             rows: B, texts generated side by side.
             device: where the network is.
         """
-        size = (
-            shape.num_hidden_layers,
-            rows,
-            shape.num_key_value_heads,
-            shape.context,
-            shape.head_dim,
-        )
-        self.keys = torch.empty(size, device=device)
-        self.values = torch.empty(size, device=device)
+        size = (2, rows, shape.num_key_value_heads, shape.context, shape.head_dim)
+        # Keys and values of a layer side by side: one operation can write both.
+        self.layers = [
+            LayerCache(both, both[0], both[1])
+            for both in (torch.empty(size, device=device) for _ in range(shape.num_hidden_layers))
+        ]
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,9 +47,10 @@ class KeyValueCache:
         The network moves `length` on.
         """
         end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        kept = self.layers[layer]
+        kept.keys[:, :, self.length : end] = keys
+        kept.values[:, :, self.length : end] = values
+        return kept.keys[:, :, :end], kept.values[:, :, :end]
 
 
 class Attention(nn.Module):

@@ -33,6 +33,8 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
     logits /= settings.temperature
     if 0 < settings.top_k < len(logits):
         logits[logits < logits.topk(settings.top_k).values[-1]] = -torch.inf
+    if settings.min_p == 0 and settings.top_p == 1:
+        return logits
     probabilities = logits.softmax(0)
     if settings.min_p > 0:
         logits[probabilities < settings.min_p * probabilities.max()] = -torch.inf
