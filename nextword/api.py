@@ -21,7 +21,7 @@ from nextword.prediction.generate import Chosen, Reader, generate
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
 from nextword.settings import read_recipe, resolve
-from nextword.vocabulary.encode import open_prepared
+from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
 
 

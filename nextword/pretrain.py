@@ -16,7 +16,6 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
-from nextword.corpus.open import open_corpus
 from nextword.explanation.look import floor_of, look_at_holdout, write_sample
 from nextword.explanation.render import describe_end, describe_evaluation, describe_start
 from nextword.explanation.screen import Screen, duration
@@ -40,7 +39,7 @@ from nextword.run import (
 )
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.targets.batch import read_batch
-from nextword.targets.windows import Windows
+from nextword.targets.windows import Mixture, Windows
 from nextword.training.checkpoint import (
     best_of,
     check_digests,
@@ -53,7 +52,9 @@ from nextword.training.loop import Every, Moment, Plan, Training, describe, run_
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
-from nextword.vocabulary.encode import open_prepared, prepare
+from nextword.vocabulary.gather import gather
+from nextword.vocabulary.leakage_report import check_leaks
+from nextword.vocabulary.prepared import Prepared, open_prepared
 
 EVALUATIONS = 4
 STORIES_DECAY_POWER = 4.0
@@ -85,20 +86,20 @@ def train(
     check_name(settings.training)
     fresh = not paths and settings.corpus.builtin == "stories"
     settings = _with_decay(settings, fresh)
-    corpus = open_corpus(paths, settings.corpus)
-    folder = new_folder(name, corpus.name)
+    folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
     if not ranks.is_first:
         ranks.wait()  # until the first has prepared the text, to find it then
-    prepared = prepare(corpus, settings.corpus, settings.vocabulary, report=screen.say)
+    prepared = gather(paths, settings.corpus, settings.vocabulary, screen.say)
     if ranks.is_first:
+        check_leaks(prepared, screen.say)
         ranks.wait()
     train_tokens = len(prepared.train)
     shape = resolve_shape(
         settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens)
     )
-    Windows(train_tokens, shape.context, 1, 0)  # refuses a text that does not fill one context
+    windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
     plan = make_plan(
         settings.training,
         shape,
@@ -114,6 +115,22 @@ def train(
         write_json(folder / FACTS, facts_of(run, paths))
     ranks.wait()
     return _fit(run, first_step=0, checkpoint=None)
+
+
+def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Windows | Mixture:
+    """Say which windows of the text belong to which step: a mixture where there are several.
+
+    Raises:
+        CorpusError: a text does not fill one context.
+    """
+    portions = prepared.portions
+    windows = [
+        Windows(len(portion.train), context, rows, seed + number)
+        for number, portion in enumerate(portions)
+    ]
+    if len(portions) == 1:
+        return windows[0]
+    return Mixture(tuple(windows), tuple(portion.weight for portion in portions), rows, seed)
 
 
 def _with_decay(settings: Settings, fresh: bool) -> Settings:
@@ -229,12 +246,12 @@ def _assemble(
     loss: nn.Module = LanguageModelLoss(model, precision=run.machine.precision, end_id=end_id)
     if run.ranks.size > 1:
         loss = nn.parallel.DistributedDataParallel(loss)
-    windows = Windows(len(run.prepared.train), run.shape.context, run.plan.rows, training.seed)
+    windows = windows_of(run.prepared, run.shape.context, run.plan.rows, training.seed)
     return Training(
         loss,
         model,
         optimizers,
-        run.prepared.train,
+        [portion.train for portion in run.prepared.portions],
         windows,
         run.plan,
         training,
@@ -354,7 +371,7 @@ def _estimate(run: Run, training: Training, first_step: int) -> None:
     if left < 50:
         return
     batch = read_batch(
-        run.prepared.train, training.windows, first_step, slice(0, run.plan.micro_rows)
+        training.streams, training.windows, first_step, slice(0, run.plan.micro_rows)
     )
     parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import re
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ from nextword.training.checkpoint import (
     save_checkpoint,
 )
 from nextword.training.loop import Plan
-from nextword.vocabulary.encode import Prepared
+from nextword.vocabulary.prepared import Prepared
 
 SETTINGS = "settings.toml"
 
@@ -64,8 +65,8 @@ class Run:
     summary: str = ""
 
 
-def new_folder(name: str | None, corpus: str) -> Path:
-    """Return a folder for a new run; never one that exists.
+def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
+    """Return a folder for a new run, named by its text if no name is given; never one that is.
 
     Raises:
         SettingsError: the name cannot be a folder's.
@@ -82,10 +83,11 @@ def new_folder(name: str | None, corpus: str) -> Path:
                 f"--resume {name}"
             )
         return runs_folder() / name
-    stem = (
-        "".join(letter if letter.isalnum() else "-" for letter in Path(corpus.split(",")[0]).stem)
-        or "run"
-    )
+    first = paths[0] if paths else builtin
+    if match := re.fullmatch(r"(.+)=[\d.]+", first):
+        first = match[1]
+    stem = Path(first.rstrip("/")).name.split(".")[0].split("?")[0]
+    stem = "".join(letter if letter.isalnum() else "-" for letter in stem).strip("-") or "run"
     number = 1
     while (runs_folder() / f"{stem}-{number}").exists():
         number += 1
@@ -111,7 +113,7 @@ def save(
 def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
     """What a run writes down besides its settings: what was derived, versions, hardware."""
     return {
-        "paths": [str(path) if path == "-" else str(Path(path).absolute()) for path in paths],
+        "paths": [str(Path(path).absolute()) if Path(path).exists() else path for path in paths],
         "prepared": str(run.prepared.folder.absolute()),
         "corpus": run.prepared.facts,
         "shape": dataclasses.asdict(run.shape),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nextword.base.errors import CorpusError
-from nextword.corpus.formats import all_formats
+from nextword.corpus.addresses import file_name, find_at, is_address
+from nextword.corpus.compressions import COMPRESSIONS, split_compression
+from nextword.corpus.formats import all_formats, scheme_of
 from nextword.corpus.options import CorpusSettings
-from nextword.corpus.source import COMPRESSIONS, STANDARD_INPUT, Source
+from nextword.corpus.source import STANDARD_INPUT, Source
 
 PIECE_CHARACTERS = 1 << 17
 _SAFE_CUT = re.compile(r"\n(?=\S)")
@@ -28,36 +30,39 @@ class Piece(NamedTuple):
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
-    """Resolve files, folders (recursively), globs and "-" to file names, sorted within each path.
+    """Resolve files, folders (recursively), globs, addresses and "-" to names, sorted in each path.
 
     Raises:
         CorpusError: a path does not exist, or a folder or glob holds nothing that can be read.
     """
     found: list[str] = []
     for path in paths:
-        if path == STANDARD_INPUT or os.path.isfile(path):
-            found.append(path)
-        elif os.path.isdir(path):
-            inside = sorted(
-                str(file) for file in Path(path).rglob("*") if file.is_file() and _is_text(file)
-            )
-            if not inside:
-                endings = ", ".join(sorted(all_formats()))
-                raise CorpusError(
-                    f"{path}: no text in this folder; expected files ending in {endings} (or "
-                    "those with .gz)"
-                )
-            found.extend(inside)
-        elif glob.has_magic(path):
-            matches = sorted(
-                match for match in glob.glob(path, recursive=True) if os.path.isfile(match)
-            )
-            if not matches:
-                raise CorpusError(f"{path}: no file matches this pattern")
-            found.extend(matches)
-        else:
-            raise CorpusError(f"{path}: no such file or folder; check the spelling")
+        found.extend(_find(path))
     return list(dict.fromkeys(found))
+
+
+def _find(path: str) -> list[str]:
+    if path == STANDARD_INPUT or os.path.isfile(path) or scheme_of(path):
+        return [path]
+    if is_address(path):
+        return find_at(path, _is_readable) or _refuse_folder(path)
+    if os.path.isdir(path):
+        inside = (str(file) for file in Path(path).rglob("*") if file.is_file())
+        return sorted(filter(_is_readable, inside)) or _refuse_folder(path)
+    if glob.has_magic(path):
+        matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        if not matches:
+            raise CorpusError(f"{path}: no file matches this pattern")
+        return matches
+    raise CorpusError(f"{path}: no such file or folder; check the spelling")
+
+
+def _refuse_folder(path: str) -> list[str]:
+    endings, compressions = ", ".join(sorted(all_formats())), ", ".join(COMPRESSIONS)
+    raise CorpusError(
+        f"{path}: no text in this folder; expected files ending in {endings} (or those with "
+        f"{compressions})"
+    )
 
 
 def read_pieces(files: Iterable[str], settings: CorpusSettings) -> Iterator[Piece]:
@@ -69,7 +74,7 @@ def read_pieces(files: Iterable[str], settings: CorpusSettings) -> Iterator[Piec
     formats = all_formats()
     for file in files:
         source = Source(file, settings.errors)
-        format_ = formats.get(_ending(file), formats[".txt"])
+        format_ = scheme_of(file) or formats.get(ending_of(file, settings), formats[".txt"])
         any_text = False
         for piece in cut(format_.read(source, settings)):
             any_text = True
@@ -78,6 +83,13 @@ def read_pieces(files: Iterable[str], settings: CorpusSettings) -> Iterator[Piec
             raise CorpusError(
                 f"{source.name}: this file holds no text; leave it out or put text in it"
             )
+
+
+def ending_of(file: str, settings: CorpusSettings) -> str:
+    """Return the ending that tells a file's format: its name's own, or the one that was asked."""
+    if settings.format != "auto":
+        return f".{settings.format}"
+    return _named_ending(file)
 
 
 def cut(chunks: Iterable[Piece]) -> Iterator[Piece]:
@@ -92,13 +104,16 @@ def cut(chunks: Iterable[Piece]) -> Iterator[Piece]:
     held = ""
     for chunk in chunks:
         held += chunk.text
-        while len(held) > PIECE_CHARACTERS:
-            places = [place.end() for place in _SAFE_CUT.finditer(held, 0, PIECE_CHARACTERS + 1)]
+        start = 0
+        while len(held) - start > PIECE_CHARACTERS:
+            limit = start + PIECE_CHARACTERS
+            places = [place.end() for place in _SAFE_CUT.finditer(held, start, limit + 1)]
             # A line longer than a piece is cut where it stands: memory stays bounded, one token
             # may differ.
-            end = places[-1] if places else PIECE_CHARACTERS
-            yield Piece(held[:end], False)
-            held = held[end:]
+            end = places[-1] if places else limit
+            yield Piece(held[start:end], False)
+            start = end
+        held = held[start:]
         if chunk.is_last:
             if held:
                 yield Piece(held, True)
@@ -110,14 +125,9 @@ def whole_documents(documents: Iterable[str]) -> Iterator[Piece]:
     return cut(Piece(text, True) for text in documents if text)
 
 
-def _ending(file: str) -> str:
-    path = Path(file)
-    return (
-        Path(path.stem).suffix.lower()
-        if path.suffix.lower() in COMPRESSIONS
-        else path.suffix.lower()
-    )
+def _named_ending(file: str) -> str:
+    return Path(split_compression(file_name(file))[0]).suffix.lower()
 
 
-def _is_text(file: Path) -> bool:
-    return _ending(str(file)) in all_formats() and not file.name.startswith(".")
+def _is_readable(file: str) -> bool:
+    return _named_ending(file) in all_formats() and not Path(file_name(file)).name.startswith(".")

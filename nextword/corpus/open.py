@@ -1,22 +1,34 @@
 """Open the corpus that paths or settings name, to be read as often as it takes."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from nextword.corpus.builtin import read_builtin
+from nextword.corpus.builtin import BUILTIN, read_builtin
 from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.split import Corpus
 
 
 def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
-    """Return the corpus that paths or settings name; what is small is read once and kept."""
+    """Return the corpus that paths or settings name; what is small is read once and kept.
+
+    A path that is the name of a built-in corpus, where no file is called so, stands for it.
+    """
+    if len(paths) == 1 and is_builtin(paths[0]):
+        settings, paths = replace(settings, builtin=paths[0]), ()
     if paths:
         files = find_files(paths)
         names = ", ".join(Path(path).name or path for path in paths)
         return Corpus(names, _kept(lambda: read_pieces(files, settings)))
     read_builtin(settings)  # refuses an unknown name now
     return Corpus(settings.builtin, _kept(lambda: whole_documents(read_builtin(settings))))
+
+
+def is_builtin(path: str) -> bool:
+    """Whether a path names a built-in corpus rather than a file or folder."""
+    return path in BUILTIN and not os.path.exists(path)
 
 
 def _kept(

@@ -14,7 +14,12 @@ class CorpusSettings:
 
     builtin: str = option("stories", "the built-in corpus to train on when no path is given")
     stories: int = option(9000, "how many stories to draw", minimum=20)
-    field: str = option("text", "the field of a JSON line that holds the text")
+    field: str = option("text", "the field of a JSON line, or the column, that holds the text")
+    format: str = option(
+        "auto",
+        "how files are read: auto goes by the name's ending; standard input has none, and is text",
+        choices=("auto", "text", "jsonl", "csv", "tsv", "parquet"),
+    )
     errors: str = option(
         "strict",
         "what to do with bytes that are not UTF-8: stop, or put U+FFFD and count",
@@ -26,5 +31,9 @@ class CorpusSettings:
         above=0.0,
         maximum=0.5,
         unit="fraction",
+    )
+    drop_duplicates: bool = option(
+        False,
+        "leave out of training what nearly repeats a held-out text or exactly an earlier one",
     )
     seed: int = option(0, "of the built-in stories", minimum=0)

@@ -1,22 +1,24 @@
-"""Read one file, plain or compressed, or standard input, as UTF-8; errors name the place."""
+"""Read one file, plain or compressed, near or far, or standard input, as UTF-8.
+
+Errors name the place.
+"""
 
 import atexit
 import codecs
 import contextlib
-import gzip
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 from nextword.base.errors import CorpusError
+from nextword.corpus.addresses import file_name, is_address, open_address
+from nextword.corpus.compressions import LOOK_BYTES, decompress, recognize, split_compression
 
 STANDARD_INPUT = "-"
-COMPRESSIONS = (".gz",)
 READ_BYTES = 1 << 20
 
 
@@ -27,7 +29,7 @@ class Source:
         """Name the file; nothing is read yet.
 
         Args:
-            file: its path, or "-" for standard input.
+            file: its path or address, or "-" for standard input.
             errors: "strict" stops at bytes that are not UTF-8; "replace" puts U+FFFD for them.
         """
         self.file = file
@@ -36,8 +38,11 @@ class Source:
 
     def read_bytes(self) -> Iterator[bytes]:
         """Yield the file's bytes, decompressed, in blocks of bounded size."""
-        with self._reported(), self._open() as stream:
-            while block := stream.read(READ_BYTES):
+        with self._reported(), self._open() as raw:
+            if compression := self._compression(raw):
+                yield from decompress(raw, compression, self.name)
+                return
+            while block := raw.read(READ_BYTES):
                 yield block
 
     def read_text(self) -> Iterator[str]:
@@ -66,14 +71,34 @@ class Source:
 
     def read_lines(self) -> Iterator[tuple[int, str]]:
         """Yield (line number from 1, line without its end)."""
-        held, number = "", 0
+        held: list[str] = []
+        number = 0
         for text in self.read_text():
-            *lines, held = (held + text).split("\n")
+            *lines, rest = text.split("\n")
             for line in lines:
                 number += 1
-                yield number, line
+                yield number, "".join([*held, line])
+                held.clear()
+            if rest:
+                held.append(rest)
         if held:
-            yield number + 1, held
+            yield number + 1, "".join(held)
+
+    @contextlib.contextmanager
+    def local_path(self) -> Iterator[str]:
+        """Give the path of a local file with the content, for a format that reads here and there.
+
+        A plain local file is that file; of any other a temporary copy is made, and removed after.
+        """
+        if plain := self._plain_path():
+            yield plain
+            return
+        with tempfile.TemporaryDirectory(prefix="nextword-") as folder:
+            copy = Path(folder) / "content"
+            with self._reported(), open(copy, "wb") as stream:
+                for block in self.read_bytes():
+                    stream.write(block)
+            yield str(copy)
 
     def _blocks(self) -> Iterator[bytes]:
         yield from self.read_bytes()
@@ -82,9 +107,26 @@ class Source:
     def _open(self) -> IO[bytes]:
         if self.file == STANDARD_INPUT:
             return open(_spooled_input(), "rb")
-        if self.file.lower().endswith(".gz"):
-            return gzip.open(self.file, "rb")  # type: ignore[return-value]
+        if is_address(self.file):
+            return open_address(self.file)
         return open(self.file, "rb")
+
+    def _compression(self, raw: IO[bytes]) -> str:
+        """Tell the compression by the name's ending; standard input has none, so by its bytes."""
+        if self.file != STANDARD_INPUT:
+            return split_compression(file_name(self.file))[1]
+        beginning = raw.read(LOOK_BYTES)
+        raw.seek(0)
+        return recognize(beginning)
+
+    def _plain_path(self) -> str:
+        """Return the path of a file that is neither far nor compressed, "" of others."""
+        if is_address(self.file):
+            return ""
+        with self._reported(), self._open() as raw:
+            if self._compression(raw):
+                return ""
+        return _spooled_input() if self.file == STANDARD_INPUT else self.file
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
@@ -94,11 +136,6 @@ class Source:
             raise CorpusError(f"{self.name}: no permission to read this file") from None
         except FileNotFoundError:
             raise CorpusError(f"{self.name}: no such file; check the spelling") from None
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorpusError(
-                f"{self.name}: the compressed file is cut short or damaged ({error}); fetch it "
-                "again"
-            ) from None
         except OSError as error:
             raise CorpusError(f"{self.name}: cannot be read ({error.strerror or error})") from None
 

@@ -12,7 +12,7 @@ from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.generate import generate
 from nextword.prediction.options import GenerationSettings
-from nextword.vocabulary.encode import Prepared
+from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.tokenizer import Vocabulary
 
 SAMPLE_TOKENS = 48

@@ -42,14 +42,10 @@ def describe_start(
     facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path
 ) -> str:
     """Say what will be trained on what, before it begins."""
-    train, holdout = facts["train_tokens"], facts["holdout_tokens"]
+    train = facts["train_tokens"]
     lines = [
-        f"text        {facts['corpus']}: {facts['documents']:,} documents, {facts['bytes']:,} "
-        "bytes; "
-        f"{train:,} tokens to learn from, {holdout:,} held out",
-        f"            {facts['duplicate_documents']:,} documents repeat another; none stands on "
-        "both sides",
-        f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {cache}",
+        describe_text(facts, cache),
+        *describe_shares(facts, plan.steps * plan.batch_tokens),
         f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context "
         f"{shape.context}: "
         f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
@@ -57,19 +53,54 @@ def describe_start(
         f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
         f"run         {run}",
     ]
+    return "\n".join(lines)
+
+
+def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
+    """Say what a prepared text is, and what of it is not as one would expect."""
+    train, holdout = facts["train_tokens"], facts["holdout_tokens"]
+    size = f", {facts['bytes']:,} bytes" if facts["bytes"] else ""
+    lines = [
+        f"text        {facts['corpus']}: {facts['documents']:,} documents{size}; "
+        f"{train:,} tokens to learn from, {holdout:,} held out"
+    ]
+    if facts["duplicate_documents"] is not None:
+        lines.append(
+            f"            {facts['duplicate_documents']:,} documents repeat another; none stands "
+            "on both sides"
+        )
     if facts["replaced_characters"]:
-        lines.insert(
-            2,
-            f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD "
-            "now",
+        lines.append(
+            f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD now"
         )
     if facts["unknown_tokens"]:
-        lines.insert(
-            3,
-            f"            {facts['unknown_tokens']:,} tokens are characters the vocabulary does "
-            "not hold",
+        share = facts["unknown_tokens"] / (train + holdout)
+        lines.append(
+            f"            {facts['unknown_tokens']:,} tokens ({share:.2%}) are text that the "
+            "vocabulary does not hold"
         )
+    if facts.get("bits_withheld"):
+        lines.append(f"            bits per byte are withheld: {facts['bits_withheld']}")
+    lines.append(
+        f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {folder}"
+    )
+    if len(scripts := facts.get("scripts", {})) > 1:
+        told = ", ".join(f"{script} {value:.2f}" for script, value in scripts.items())
+        lines.append(f"            bytes a token by script: {told}")
     return "\n".join(lines)
+
+
+def describe_shares(facts: Mapping[str, Any], tokens: int) -> list[str]:
+    """Say how often each text of a mixture will be read."""
+    portions = facts.get("portions", [])
+    total = sum(portion["weight"] for portion in portions)
+    return [
+        f"{'mixture' if not number else '':<12}{portion['name']}: "
+        f"{portion['weight'] / total:.1%} of the lessons, "
+        f"{tokens * portion['weight'] / total / portion['train_tokens']:.2f} times its "
+        f"{portion['train_tokens']:,} tokens"
+        for number, portion in enumerate(portions)
+    ]
 
 
 def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Look | None) -> str:
@@ -205,6 +236,28 @@ def describe_runs(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,}{loss:>9}  {row['age']}"
         )
     return "\n".join(lines)
+
+
+def describe_comparison(rows: Sequence[Mapping[str, Any]], sentence: str, depth: int) -> str:
+    """Draw vocabularies side by side, and one sentence in the pieces of each."""
+    lines = [
+        "                      bytes a    words   unknown  embedding's   seconds",
+        "kind       entries      token    whole    tokens     share of  to learn",
+        f"                                                 depth {depth:>2}",
+    ]
+    lines += [
+        f"{row['kind']:<10}{row['entries']:>8,}{row['bytes_per_token']:>11.2f}"
+        f"{row['words_whole']:>9.1%}{row['unknown']:>10.2%}{row['embedding_share']:>13.1%}"
+        f"{row['seconds']:>10.2f}"
+        for row in rows
+    ]
+    lines += ["", _quoted(sentence)]
+    shown = [
+        f"{row['kind']:<10}{row['entries']:>8,}  {len(row['pieces']):>3} pieces  "
+        + _one_line("|".join(row["pieces"]), 90)
+        for row in rows
+    ]
+    return "\n".join([*lines, *shown])
 
 
 def describe_lessons(lessons: Iterable[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nextword.targets.windows import Windows
+from nextword.targets.windows import Mixture, Windows
 
 IGNORED = -100
 """A target that asks for nothing: padding."""
@@ -44,22 +44,26 @@ def shift(window: NDArray[np.int64]) -> Batch:
     return Batch(window[:, :-1], window[:, 1:])
 
 
-def read_batch(stream: Tokens, windows: Windows, step: int, rows: slice = slice(None)) -> Batch:
+def read_batch(
+    streams: Sequence[Tokens],
+    windows: Windows | Mixture,
+    step: int,
+    rows: slice = slice(None),
+) -> Batch:
     """Read some rows of one step's batch.
 
     Args:
-        stream: the training tokens.
+        streams: the training tokens, one stream a text of a mixture.
         windows: which windows belong to which step.
         step: the step, from 0.
         rows: which of its rows: a process or a part of an accumulation takes its share.
     """
     texts = []
-    for start in windows.starts(step)[rows].tolist():
-        stop = start + windows.context
-        text = stream.read(start - 1, stop)
-        if stop > len(
-            stream
-        ):  # round the end: the stream ends with end-of-text and goes on at its first token
+    for which, start in windows.rows_of(step)[rows]:
+        stream, stop = streams[which], start + windows.context
+        text = stream.read(start - 1, min(stop, len(stream)))
+        if stop > len(stream):
+            # Round the end: the stream ends with end-of-text and goes on at its first token.
             text = np.concatenate([text, stream.read(0, stop - len(stream))])
         texts.append(text)
     return shift(np.stack(texts))

@@ -9,7 +9,9 @@ any accumulation sees the same rows.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +73,10 @@ class Windows:
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Return where each row's first target stands in the stream, (rows,), for one step."""
-        number = step * self.rows + np.arange(self.rows, dtype=np.int64)
+        return self.places(step * self.rows + np.arange(self.rows, dtype=np.int64))
+
+    def places(self, number: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where windows stand in the stream, counted over all epochs in training's order."""
         epochs, within = np.divmod(number, self.per_epoch)
         starts = np.empty_like(number)
         for epoch in np.unique(epochs):
@@ -83,9 +88,82 @@ class Windows:
             starts[chosen] = (offset + order * self.context) % self.num_tokens
         return starts
 
+    def rows_of(self, step: int) -> list[tuple[int, int]]:
+        """Return for each row of a step its stream (the only one) and where it stands there."""
+        return [(0, start) for start in self.starts(step).tolist()]
+
     def epoch(self, step: int) -> float:
         """Return how often the text has been read before this step."""
         return step * self.rows / self.per_epoch
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Windows of several texts, each drawn as often as its weight says.
+
+    Rows come in blocks. Up to the end of block b the texts before and including i have had
+    floor(b·P·C + U) rows, with P rows a block, C their share of all weights and U drawn once from
+    the seed in [0, 1): so the expected number of rows of each text is exactly its share, the true
+    number at a block's end is never a whole row away from it, and which row is of which text is
+    computed, not stored. Within a block the order is a keyed permutation. Every text has epochs of
+    its own.
+    """
+
+    windows: tuple[Windows, ...]
+    weights: tuple[float, ...]
+    rows: int
+    """Windows in one step, over all processes."""
+    seed: int
+
+    @property
+    def shares(self) -> list[float]:
+        """Return each text's share of the rows."""
+        return [weight / sum(self.weights) for weight in self.weights]
+
+    @property
+    def context(self) -> int:
+        """Tokens of a window."""
+        return self.windows[0].context
+
+    def counts(self, block: int) -> NDArray[np.int64]:
+        """Return how many rows each text has had before a block."""
+        draw = _digest(self.seed, 0) / 2**64
+        shares = np.cumsum([0.0, *self.shares])
+        shares[-1] = 1.0
+        return np.diff(np.floor(block * self.block_rows * shares + draw)).astype(np.int64)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block: so many that no text's rows in one can come out below zero."""
+        return max(1024, math.ceil(2 / min(self.shares)))
+
+    def rows_of(self, step: int) -> list[tuple[int, int]]:
+        """Return for each row of a step which text it is of and where its first target stands."""
+        numbers = step * self.rows + np.arange(self.rows, dtype=np.int64)
+        blocks, slots = np.divmod(numbers, self.block_rows)
+        which, place = np.empty_like(numbers), np.empty_like(numbers)
+        for block in np.unique(blocks).tolist():
+            chosen = blocks == block
+            texts, places = _rows_of_block(self, block)
+            which[chosen], place[chosen] = texts[slots[chosen]], places[slots[chosen]]
+        starts = np.empty_like(numbers)
+        for text, windows in enumerate(self.windows):
+            starts[which == text] = windows.places(place[which == text])
+        return list(zip(which.tolist(), starts.tolist(), strict=True))
+
+
+@lru_cache(maxsize=2)
+def _rows_of_block(mixture: Mixture, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return for each row of a block its text and which of that text's windows it is."""
+    before, after = mixture.counts(block), mixture.counts(block + 1)
+    slots = np.arange(mixture.block_rows, dtype=np.int64)
+    mixed = keyed_permutation(slots, mixture.block_rows, _digest(mixture.seed, 1 + block))
+    texts = np.searchsorted(np.cumsum(after - before), mixed, side="right")
+    places = np.empty_like(slots)
+    for text, first in enumerate(before.tolist()):
+        mine = texts == text
+        places[mine] = first + np.arange(int(mine.sum()))  # in the order of time: epochs stay whole
+    return texts, places
 
 
 def _digest(key: int, number: int) -> int:

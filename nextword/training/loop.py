@@ -15,7 +15,7 @@ from nextword.base.errors import DivergedError
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.targets.batch import Tokens, read_batch
-from nextword.targets.windows import Windows
+from nextword.targets.windows import Mixture, Windows
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import rate_factor
 from nextword.training.step import accumulate, update
@@ -74,8 +74,8 @@ class Training:
     loss: nn.Module
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    stream: Tokens
-    windows: Windows
+    streams: Sequence[Tokens]
+    windows: Windows | Mixture
     plan: Plan
     settings: TrainingSettings
     machine: Machine
@@ -104,7 +104,7 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
     for step in range(first_step, plan.steps):
         factor = rate_factor(step, plan.steps, training.settings)
         parts = _rows_of(plan, ranks)
-        batches = [read_batch(training.stream, training.windows, step, rows) for rows in parts]
+        batches = [read_batch(training.streams, training.windows, step, rows) for rows in parts]
         nats = accumulate(
             training.loss, batches, plan.batch_tokens, training.machine.device, ranks.size
         )

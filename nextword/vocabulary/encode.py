@@ -3,15 +3,15 @@
 Scan it, learn its vocabulary, encode it into memory-mapped shards, and keep them.
 
 Encoding streams, on all cores, and finishes one shard at a time; what is finished stands in
-`progress.json`, so that an interrupted preparation goes on at the next shard. The folder is named
-by the digest of all that decides its content (text, split, vocabulary settings), so it is found
-again and never mistaken.
+`progress.json`, so that an interrupted preparation goes on at the next shard, in the middle of a
+document if need be. The folder is named by the digest of all that decides its content (text, split,
+vocabulary settings), so it is found again and never mistaken.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,37 +19,30 @@ from typing import Any
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
 from nextword.corpus.options import HOLDOUT_TOKENS, CorpusSettings
-from nextword.corpus.split import Corpus, Part, Side, Split, plan_split, scan
+from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
+from nextword.vocabulary.fast import BulkEncoder, DisagreementError
+from nextword.vocabulary.leakage_report import drop_repeats
 from nextword.vocabulary.options import VocabularySettings
-from nextword.vocabulary.shards import ShardWriter, TokenStream
+from nextword.vocabulary.prepared import MANIFEST, SIDES, Prepared, open_prepared, read_manifest
+from nextword.vocabulary.scripts import bytes_per_token_by_script
+from nextword.vocabulary.shards import ShardWriter
+from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import sample_texts, train_vocabulary
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised whenever prepared folders of before can no longer be used."""
 SHARD_BYTES = 256_000_000
 BATCH_PIECES = 64
-SIDES: tuple[Side, ...] = ("train", "holdout")
+SCRIPT_CHARACTERS = 200_000
+"""Of the training text's beginning, in which scripts are looked for."""
+PROGRESS = "progress.json"
+
+Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A corpus ready to train on."""
-
-    folder: Path
-    vocabulary: Vocabulary
-    train: TokenStream
-    holdout: TokenStream
-    facts: dict[str, Any]
-    """Documents, bytes, duplicates and tokens, as a run writes them down."""
-    was_cached: bool
-
-    @property
-    def bits_withheld(self) -> str:
-        """Why bits per byte would not be true here; empty where they are."""
-        if self.vocabulary.is_lossless or not self.facts["unknown_tokens"]:
-            return ""
-        return "the vocabulary does not hold all characters of this text"
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 def prepare(
@@ -57,118 +50,190 @@ def prepare(
     corpus_settings: CorpusSettings,
     settings: VocabularySettings,
     vocabulary: Vocabulary | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = silent,
+    folder: Path | None = None,
 ) -> Prepared:
     """Turn a corpus into shards, or find those made before.
 
     Args:
         corpus: the documents.
         corpus_settings: how to split them.
-        settings: which vocabulary to learn.
+        settings: which vocabulary to learn, or where to take it from.
         vocabulary: use this one instead.
         report: told in a line what is being done.
+        folder: where to put the shards (default: a place in the cache, named by their digest).
 
     Raises:
-        CorpusError: the text cannot be read or is too short.
+        CorpusError: the text cannot be read or is too short, or the folder holds something else.
     """
+    if vocabulary is None and settings.source is not None:
+        vocabulary = load_source(Path(settings.source))
     found = scan(corpus.pieces())
-    split = plan_split(found, corpus_settings, 4 if settings.kind == "bpe" or vocabulary else 1)
+    split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
-    given = (
-        hashlib.blake2b(vocabulary.tokenizer.to_str().encode()).hexdigest()
-        if vocabulary
-        else asdict(settings)
-    )
-    facts: dict[str, Any] = {
+    key = digest_of(found, split, limit, corpus_settings, vocabulary or settings)
+    folder = folder or cache_folder() / key
+    cached = _claim(folder, key)
+    if not cached:
+        job = _Job(corpus, split, folder, limit, settings, report, key)
+        vocabulary = vocabulary or job.learn(found.num_bytes)
+        report(f"encoding {found.num_bytes:,} bytes")
+        done = job.encode(vocabulary)
+        facts = _facts(corpus, found, corpus_settings, vocabulary) | done | {"key": key}
+        if corpus_settings.drop_duplicates:
+            write_json(job.progress, {**job.done, "dropping": True})
+            facts |= drop_repeats(folder, vocabulary, done["shards"], report)
+        write_json(folder / MANIFEST, facts)
+    return open_prepared(folder, was_cached=cached)
+
+
+def digest_of(
+    found: Scan,
+    split: Split,
+    limit: int | None,
+    corpus_settings: CorpusSettings,
+    vocabulary: Vocabulary | VocabularySettings,
+) -> str:
+    """Name what will be made by all that decides it."""
+    if isinstance(vocabulary, Vocabulary):
+        described: Any = hashlib.blake2b(vocabulary.tokenizer.to_str().encode()).hexdigest()
+    else:
+        described = {**asdict(vocabulary), "fast": None}
+    parts = [LAYOUT, found.digest, asdict(split), limit, corpus_settings.drop_duplicates, described]
+    key = json.dumps(parts, sort_keys=True)
+    return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+
+
+def _is_fine(settings: VocabularySettings, vocabulary: Vocabulary | None) -> bool:
+    """Whether a token is about a byte long."""
+    return vocabulary is None and settings.kind in ("byte", "char")
+
+
+def _claim(folder: Path, key: str) -> bool:
+    """Say whether a folder is ready; make it if it is not there.
+
+    Raises:
+        CorpusError: it holds something else.
+    """
+    if (folder / MANIFEST).is_file():
+        if read_manifest(folder).get("key") == key:
+            return True
+        raise CorpusError(
+            f"{folder}: holds text prepared from something else or otherwise; choose another folder"
+        )
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        progress = folder / PROGRESS
+        began = json.loads(progress.read_text(encoding="utf-8")) if progress.is_file() else {}
+        if began.get("key") != key:
+            raise CorpusError(
+                f"{folder}: is not empty and not an unfinished preparation of this text; choose "
+                "another folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return False
+
+
+class _Job:
+    """One preparation, from where it stands to its last shard."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split,
+        folder: Path,
+        limit: int | None,
+        settings: VocabularySettings,
+        report: Report,
+        key: str,
+    ) -> None:
+        self.corpus, self.split, self.folder, self.limit = corpus, split, folder, limit
+        self.settings, self.report = settings, report
+        self.progress = folder / PROGRESS
+        self.done: dict[str, Any]
+        if self.progress.is_file():
+            self.done = json.loads(self.progress.read_text(encoding="utf-8"))
+            if self.done.get("dropping"):  # interrupted between two files: they fit no more
+                self._begin(key, has_vocabulary=True)
+        else:
+            self._begin(key)
+
+    def _begin(self, key: str, *, has_vocabulary: bool = False) -> None:
+        counts = dict.fromkeys(
+            ("pieces", "shards", "train_tokens", "holdout_tokens", "unknown_tokens", "changed"), 0
+        )
+        self.done = {
+            "key": key,
+            "has_vocabulary": has_vocabulary,
+            **counts,
+            "open": dict.fromkeys(SIDES),
+            "scripts": {},
+        }
+        write_json(self.progress, self.done)
+
+    def learn(self, num_bytes: int) -> Vocabulary:
+        """Learn the vocabulary and save it, or read what an interrupted preparation saved."""
+        if self.done["has_vocabulary"]:
+            return Vocabulary.load(self.folder)
+        self.report("learning the vocabulary")
+        parts = self.split.divide(self.corpus.pieces())
+        texts = (part.piece.text for part in parts if part.side == "train")
+        return train_vocabulary(
+            sample_texts(texts, num_bytes, self.settings), num_bytes, self.settings
+        )
+
+    def encode(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Encode what is left; return what was counted."""
+        if not self.done["has_vocabulary"]:
+            vocabulary.save(self.folder)
+            self.done["has_vocabulary"] = True
+            write_json(self.progress, self.done)
+        try:
+            self._encode(BulkEncoder(vocabulary, fast=self.settings.fast))
+        except DisagreementError:
+            self.report("the fast encoder gave other ids than tokenizers: beginning again without")
+            self._begin(self.done["key"], has_vocabulary=True)
+            self._encode(BulkEncoder(vocabulary, fast=False))
+        if self.done["train_tokens"] < 2 or self.done["holdout_tokens"] < 1:
+            raise CorpusError(
+                f"{self.corpus.name}: the text is too short to train on; give more text"
+            )
+        kept = ("shards", "train_tokens", "holdout_tokens", "unknown_tokens", "scripts")
+        reason = _why_withheld(vocabulary, self.done["changed"], self.done["unknown_tokens"])
+        return {name: self.done[name] for name in kept} | {"bits_withheld": reason}
+
+    def _encode(self, encoder: BulkEncoder) -> None:
+        parts = islice(self.split.divide(self.corpus.pieces()), self.done["pieces"], None)
+        while (batch := list(islice(parts, BATCH_PIECES))) or not self.done["shards"]:
+            if batch and not self.done["pieces"]:
+                text = "".join(part.piece.text for part in batch if part.side == "train")
+                self.done["scripts"] = bytes_per_token_by_script(
+                    encoder.vocabulary, text[:SCRIPT_CHARACTERS]
+                )
+            _write_shard(_then(batch, parts), encoder, self.folder, self.limit, self.done)
+            write_json(self.progress, self.done)
+
+
+def _facts(
+    corpus: Corpus, found: Scan, settings: CorpusSettings, vocabulary: Vocabulary
+) -> dict[str, Any]:
+    return {
         "corpus": corpus.name,
         "digest": found.digest,
         "documents": found.documents,
         "bytes": found.num_bytes,
         "duplicate_documents": found.duplicates,
-        "replaced_characters": found.replaced if corpus_settings.errors == "replace" else 0,
+        "replaced_characters": found.replaced if settings.errors == "replace" else 0,
+        "vocabulary": vocabulary.kind,
+        "entries": len(vocabulary),
     }
-    key = json.dumps([LAYOUT, found.digest, asdict(split), limit, given], sort_keys=True)
-    folder = cache_folder() / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
-    cached = (folder / "manifest.json").is_file()
-    if not cached:
-        folder.mkdir(parents=True, exist_ok=True)
-        vocabulary = vocabulary or _learn(corpus, split, found.num_bytes, settings, folder, report)
-        report(f"encoding {found.num_bytes:,} bytes")
-        _encode(corpus, split, vocabulary, folder, limit, facts)
-    return open_prepared(folder, was_cached=cached)
 
 
-def open_prepared(folder: Path, *, was_cached: bool = True) -> Prepared:
-    """Open a prepared folder.
-
-    Raises:
-        CorpusError: it is not there, or not whole.
-    """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise CorpusError(f"{folder}: no prepared text here; run train on the text again")
-    facts = json.loads(manifest.read_text(encoding="utf-8"))
-    vocabulary = Vocabulary.load(folder)
-    streams = {
-        side: TokenStream(
-            [folder / f"{side}-{number:05d}.ds" for number in range(facts["shards"])],
-            len(vocabulary),
-            vocabulary.end_id,
-        )
-        for side in SIDES
-    }
-    return Prepared(folder, vocabulary, streams["train"], streams["holdout"], facts, was_cached)
-
-
-def _learn(
-    corpus: Corpus,
-    split: Split,
-    num_bytes: int,
-    settings: VocabularySettings,
-    folder: Path,
-    report: Callable[[str], None],
-) -> Vocabulary:
-    """Learn the vocabulary and save it, or read what an interrupted preparation saved."""
-    if (folder / "progress.json").is_file():
-        return Vocabulary.load(folder)
-    report("learning the vocabulary")
-    texts = (part.piece.text for part in split.divide(corpus.pieces()) if part.side == "train")
-    vocabulary = train_vocabulary(sample_texts(texts, num_bytes, settings), num_bytes, settings)
-    vocabulary.save(folder)
-    return vocabulary
-
-
-def _encode(
-    corpus: Corpus,
-    split: Split,
-    vocabulary: Vocabulary,
-    folder: Path,
-    limit: int | None,
-    facts: dict[str, Any],
-) -> None:
-    progress = folder / "progress.json"
-    if progress.is_file():
-        done = json.loads(progress.read_text(encoding="utf-8"))
-    else:
-        vocabulary.save(folder)
-        done = {
-            "pieces": 0,
-            "shards": 0,
-            "train_tokens": 0,
-            "holdout_tokens": 0,
-            "unknown_tokens": 0,
-        }
-        write_json(progress, done)
-    parts = islice(split.divide(corpus.pieces()), done["pieces"], None)
-    while (batch := list(islice(parts, BATCH_PIECES))) or not done["shards"]:
-        _write_shard(_then(batch, parts), vocabulary, folder, limit, done)
-        write_json(progress, done)
-    if done["train_tokens"] < 2 or done["holdout_tokens"] < 1:
-        raise CorpusError(f"{corpus.name}: the text is too short to train on; give more text")
-    write_json(
-        folder / "manifest.json",
-        {**facts, **done, "vocabulary": vocabulary.kind, "entries": len(vocabulary)},
-    )
+def _why_withheld(vocabulary: Vocabulary, changed: int, unknown: int) -> str:
+    if not changed:
+        return ""
+    if vocabulary.unknown_id is not None and unknown:
+        return "the vocabulary does not hold all of this text, so decoding does not give it back"
+    return "decoding with this vocabulary does not give the text back exactly"
 
 
 def _then(first: list[Part], rest: Iterator[Part]) -> Iterator[list[Part]]:
@@ -180,35 +245,41 @@ def _then(first: list[Part], rest: Iterator[Part]) -> Iterator[list[Part]]:
 
 def _write_shard(
     batches: Iterable[list[Part]],
-    vocabulary: Vocabulary,
+    encoder: BulkEncoder,
     folder: Path,
     limit: int | None,
-    done: dict[str, int],
+    done: dict[str, Any],
 ) -> None:
-    """Write one shard of either side; end it at a document's end once it is large enough."""
+    """Write one shard of either side, until it is large enough or the text ends."""
+    vocabulary = encoder.vocabulary
     writers = {
-        side: ShardWriter(folder / f"{side}-{done['shards']:05d}.ds", len(vocabulary))
+        side: ShardWriter(
+            folder / f"{side}-{done['shards']:05d}.ds", len(vocabulary), done["open"][side]
+        )
         for side in SIDES
     }
     unknown = vocabulary.unknown_id
     num_bytes = 0
     for batch in batches:
-        all_ids = vocabulary.encode_many([part.piece.text for part in batch])
+        all_ids = encoder.encode([part.piece.text for part in batch])
         for part, ids in zip(batch, all_ids, strict=True):
-            writer = writers[part.side]
-            size = len(part.piece.text.encode("utf-8", "replace"))
+            writer, text = writers[part.side], part.piece.text
+            size = len(text.encode("utf-8", "replace"))
             num_bytes += size
             full = part.side == "holdout" and limit is not None
-            if full and done["holdout_tokens"] + writer.num_tokens + len(ids) >= limit:  # type: ignore[operator]
+            if full and done["holdout_tokens"] + writer.num_tokens + len(ids) >= limit:
                 writer.end_document(vocabulary.end_id)
                 continue  # dropped, not trained on: it may repeat what is held out
             writer.add(ids, size, vocabulary.end_id if part.piece.is_last else None)
             if unknown is not None:
-                done["unknown_tokens"] += ids.count(unknown)
+                done["unknown_tokens"] += int((ids == unknown).sum())
+            if part.side == "holdout" and not vocabulary.is_lossless:
+                done["changed"] += vocabulary.decode(ids.tolist()) != text
         done["pieces"] += len(batch)
-        if num_bytes >= SHARD_BYTES and batch[-1].piece.is_last:
+        if num_bytes >= SHARD_BYTES:
             break
     for side, writer in writers.items():
         writer.close()
         done[f"{side}_tokens"] += writer.num_tokens
+        done["open"][side] = writer.open_bytes
     done["shards"] += 1

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from nextword.base.options import option
-
-KINDS = ("bpe", "byte", "char")
+from nextword.vocabulary.kinds import names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,13 +11,19 @@ class VocabularySettings:
     """Which pieces the text is made of."""
 
     kind: str = option(
-        "bpe", "subwords learned from the text, its bytes, or its characters", choices=KINDS
+        "bpe",
+        "what the pieces are: subwords (bpe, unigram, wordpiece), words, characters or bytes",
+        choices=tuple(names()),
     )
     size: int | None = option(
         None,
-        "entries of a bpe vocabulary (default: twice the root of the text's bytes, 512 to 50,048)",
+        "entries of a learned vocabulary (default: twice the root of the text's bytes, 512 to "
+        "50,048)",
         minimum=260,
         unit="entries",
+    )
+    source: str | None = option(
+        None, "use the vocabulary of this tokenizer.json, or of the model folder that holds one"
     )
     sample_bytes: int = option(
         32_000_000,
@@ -27,3 +32,6 @@ class VocabularySettings:
         unit="bytes",
     )
     seed: int = option(0, "of that sample", minimum=0)
+    fast: bool = option(
+        True, "encode with fastokens or a table where they give the same ids as tokenizers"
+    )

@@ -2,6 +2,7 @@
 
 train-00000.ds          tokens with end-of-text, little-endian uint16 (uint32 above 65,536)
 train-00000.ds.index    uint64, one a document: the position just after its end-of-text
+                        (a document longer than a shard has its entry where it ends)
 train-00000.ds.bytes    uint64, one a document: bytes of its raw text (without it no bits per byte)
 """
 
@@ -23,36 +24,40 @@ def token_type(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 class ShardWriter:
     """Append documents to one shard; `close` makes it whole."""
 
-    def __init__(self, file: Path, vocab_size: int) -> None:
+    def __init__(self, file: Path, vocab_size: int, open_bytes: int | None = None) -> None:
         """Open the shard's files.
 
         Args:
             file: its name, ending in .ds.
             vocab_size: chooses the type of the tokens.
+            open_bytes: raw bytes so far of a document that began in the shard before; None where
+                this shard begins with a document.
         """
         self.file = file
         self.type = token_type(vocab_size)
         self.num_tokens = 0
         self.ends: list[int] = []
         self.bytes: list[int] = []
-        self._pending_bytes = 0
+        self.open_bytes = open_bytes
         self._stream = open(file, "wb")  # noqa: SIM115 - lives as long as the writer
 
-    def add(self, ids: Sequence[int], num_bytes: int, end_id: int | None) -> None:
+    def add(
+        self, ids: NDArray[np.unsignedinteger] | Sequence[int], num_bytes: int, end_id: int | None
+    ) -> None:
         """Append a part of a document; with `end_id` the document ends here."""
         self._stream.write(np.asarray(ids, dtype=self.type).tobytes())
         self.num_tokens += len(ids)
-        self._pending_bytes += num_bytes
+        self.open_bytes = (self.open_bytes or 0) + num_bytes
         if end_id is not None:
             self._stream.write(np.asarray([end_id], dtype=self.type).tobytes())
             self.num_tokens += 1
             self.ends.append(self.num_tokens)
-            self.bytes.append(self._pending_bytes)
-            self._pending_bytes = 0
+            self.bytes.append(self.open_bytes)
+            self.open_bytes = None
 
     def end_document(self, end_id: int) -> None:
         """End a document that was cut off, if one is open."""
-        if self.num_tokens > (self.ends[-1] if self.ends else 0):
+        if self.open_bytes is not None:
             self.add([], 0, end_id)
 
     def close(self) -> None:
@@ -65,13 +70,20 @@ class ShardWriter:
 class TokenStream:
     """The tokens of one side of a corpus, as one sequence over all its shards."""
 
-    def __init__(self, files: Sequence[Path], vocab_size: int, end_id: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        vocab_size: int,
+        end_id: int,
+        bounds: tuple[int, int] | None = None,
+    ) -> None:
         """Map the shards.
 
         Args:
-            files: the .ds files, in order.
+            files: the .ds files, in order; a document may go on from one to the next.
             vocab_size: tells the type of the tokens.
             end_id: the end-of-text token, which also stands before the first token.
+            bounds: take the tokens from here to there only; both are documents' ends.
 
         Raises:
             CorpusError: a shard is missing or empty.
@@ -88,22 +100,23 @@ class TokenStream:
             np.memmap(file, dtype=kind, mode="r") for file in files if file.stat().st_size
         ]
         self._starts = [0, *np.cumsum([len(shard) for shard in self._shards]).tolist()]
-        index = [np.fromfile(f"{file}.index", dtype="<u8").astype(np.int64) for file in files]
-        lengths = [file.stat().st_size // kind.itemsize for file in files]
-        offsets = [0, *np.cumsum(lengths).tolist()]
-        self.document_ends: NDArray[np.int64] = np.concatenate(
-            [ends + offset for ends, offset in zip(index, offsets, strict=False)]
-        )
+        self._first, last = bounds or (0, int(self._starts[-1]))
+        self._length = last - self._first
+        index = [read_index(file) for file in files]
+        offsets = np.cumsum([0, *(file.stat().st_size // kind.itemsize for file in files)])
+        ends = np.concatenate([part + offset for part, offset in zip(index, offsets, strict=False)])
+        chosen = (ends > self._first) & (ends <= last)
+        self.document_ends: NDArray[np.int64] = ends[chosen] - self._first
         sidecars = [Path(f"{file}.bytes") for file in files]
         self.document_bytes: NDArray[np.int64] | None = None
         if all(sidecar.is_file() for sidecar in sidecars):
             self.document_bytes = np.concatenate(
                 [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
-            )
+            )[chosen]
 
     def __len__(self) -> int:
         """Count the tokens, end-of-text included."""
-        return int(self._starts[-1])
+        return self._length
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return tokens start to stop; position −1, before the first, holds end-of-text."""
@@ -111,7 +124,7 @@ class TokenStream:
         if start < 0:
             parts.append(np.full(-start, self.end_id, dtype=np.int64))
             start = 0
-        stop = min(stop, len(self))
+        start, stop = start + self._first, min(stop, self._length) + self._first
         shard = bisect_right(self._starts, start) - 1
         while start < stop:
             first = self._starts[shard]
@@ -129,3 +142,55 @@ class TokenStream:
     def num_documents(self) -> int:
         """Count the documents."""
         return len(self.document_ends)
+
+
+def read_index(file: Path) -> NDArray[np.int64]:
+    """Return where a shard's documents end, in tokens of the shard.
+
+    Raises:
+        CorpusError: there is no index beside it.
+    """
+    index = Path(f"{file}.index")
+    if not index.is_file():
+        raise CorpusError(f"{index}: no such file; write the shards with their index")
+    return np.fromfile(index, dtype="<u8").astype(np.int64)
+
+
+class JoinedStream(TokenStream):
+    """Several streams, one after the other, as one."""
+
+    def __init__(self, streams: Sequence[TokenStream]) -> None:
+        """Join streams of one vocabulary.
+
+        Args:
+            streams: at least one.
+        """
+        self.streams = list(streams)
+        self.end_id = streams[0].end_id
+        self._starts = [0, *np.cumsum([len(stream) for stream in streams]).tolist()]
+        self.document_ends: NDArray[np.int64] = np.concatenate(
+            [
+                stream.document_ends + start
+                for stream, start in zip(streams, self._starts, strict=False)
+            ]
+        )
+        sizes = [stream.document_bytes for stream in streams]
+        known = [part for part in sizes if part is not None]
+        self.document_bytes: NDArray[np.int64] | None = (
+            np.concatenate(known) if len(known) == len(sizes) else None
+        )
+
+    def __len__(self) -> int:
+        """Count the tokens."""
+        return int(self._starts[-1])
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return tokens start to stop."""
+        parts = [
+            stream.read(max(start - first, 0), min(stop - first, len(stream)))
+            for stream, first in zip(self.streams, self._starts, strict=False)
+            if first < stop and start < first + len(stream)
+        ]
+        if start < 0:
+            parts.insert(0, np.full(-start, self.end_id, dtype=np.int64))
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -5,20 +5,15 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextword.base.errors import VocabularyError
+from nextword.vocabulary.alphabet import Speller
+from nextword.vocabulary.kinds import RESERVED, find_kind, names
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-END_OF_TEXT = "<|endoftext|>"
-PAD = "<|pad|>"
-MASK = "<|mask|>"
-UNKNOWN = "<|unknown|>"
-RESERVED = (END_OF_TEXT, PAD, MASK)
 
 
 class Vocabulary:
@@ -31,7 +26,7 @@ class Vocabulary:
 
         Args:
             tokenizer: of the `tokenizers` library.
-            kind: bpe, byte, char, or where it came from.
+            kind: one of those built here, or the library's word for what came from elsewhere.
             reserved: names of the end-of-text, pad and mask entries.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
@@ -45,26 +40,51 @@ class Vocabulary:
             )
         self.end_id: int = end
         self.pad_id: int | None = tokenizer.token_to_id(reserved[1]) if len(reserved) > 1 else None
-        self.unknown_id: int | None = tokenizer.token_to_id(UNKNOWN)
+        self._description: dict[str, Any] = json.loads(tokenizer.to_str())
+        self._speller = Speller(self._description)
+        self.unknown_id: int | None = self._unknown()
+        self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.mask_id: int | None = tokenizer.token_to_id(reserved[2]) if len(reserved) > 2 else None
 
     def __len__(self) -> int:
-        """Count the entries, reserved ones included."""
-        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
+        """Count the ids, reserved ones included; a vocabulary from elsewhere may leave some out."""
+        return self._size
 
     @property
     def is_lossless(self) -> bool:
-        """Whether decode(encode(text)) is the text for every text."""
-        return self.kind in ("bpe", "byte")
+        """Whether decode(encode(text)) is the text for every text, known from how it was built."""
+        return self.reserved == RESERVED and self.kind in names() and find_kind(self.kind).LOSSLESS
+
+    @property
+    def spells_exactly(self) -> bool:
+        """Whether the bytes of a text's ids are the text's bytes, seen from how it is described."""
+        before = json.dumps(self._description.get("pre_tokenizer"))
+        return (
+            self._speller.is_byte_level
+            and not self._description.get("normalizer")
+            and '"add_prefix_space": true' not in before
+        )
+
+    def gives_back(self, text: str) -> bool:
+        """Whether this text comes back exactly."""
+        return self.decode(self.encode(text)) == plain(text)
+
+    def _unknown(self) -> int | None:
+        model = self._description["model"]
+        if model["type"] == "Unigram":
+            unknown: int | None = model.get("unk_id")
+            return unknown
+        name = model.get("unk_token")
+        return None if name is None else self.tokenizer.token_to_id(name)
 
     def encode(self, text: str) -> list[int]:
         """Turn a text into ids."""
-        return list(self.tokenizer.encode(_plain(text), add_special_tokens=False).ids)
+        return list(self.tokenizer.encode(plain(text), add_special_tokens=False).ids)
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into ids, on all cores."""
         encodings = self.tokenizer.encode_batch_fast(
-            [_plain(text) for text in texts], add_special_tokens=False
+            [plain(text) for text in texts], add_special_tokens=False
         )
         return [encoding.ids for encoding in encodings]
 
@@ -82,27 +102,17 @@ class Vocabulary:
         entry = self.tokenizer.id_to_token(id_) if 0 <= id_ < len(self) else None
         if entry is None:
             raise VocabularyError(f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}")
-        if entry in self.reserved or entry == UNKNOWN:
+        if not self._is_ordinary(id_, entry):
             return str(entry)
-        return self._entry_bytes(entry).decode("utf-8", "replace")
+        return self._speller.spell(entry).decode("utf-8", "replace")
 
     def piece_bytes(self, id_: int) -> bytes:
         """Return the bytes an id spells; none for reserved entries."""
         entry = self.tokenizer.id_to_token(id_)
-        plain = entry is not None and entry not in self.reserved and entry != UNKNOWN
-        return self._entry_bytes(str(entry)) if plain else b""
+        return self._speller.spell(str(entry)) if self._is_ordinary(id_, entry) else b""
 
-    def _entry_bytes(self, entry: str) -> bytes:
-        if not self._is_byte_level:
-            return entry.encode("utf-8", "surrogatepass")
-        table = byte_of_letter()
-        if all(letter in table for letter in entry):
-            return bytes(table[letter] for letter in entry)
-        return entry.encode("utf-8")
-
-    @cached_property
-    def _is_byte_level(self) -> bool:
-        return "ByteLevel" in json.dumps(json.loads(self.tokenizer.to_str()).get("decoder") or {})
+    def _is_ordinary(self, id_: int, entry: str | None) -> bool:
+        return entry is not None and entry not in self.reserved and id_ != self.unknown_id
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
@@ -120,8 +130,8 @@ class Vocabulary:
         }
         if len(self.reserved) > 2:
             config["mask_token"] = self.reserved[2]
-        if self.tokenizer.token_to_id(UNKNOWN) is not None:
-            config["unk_token"] = UNKNOWN
+        if self.unknown_id is not None:
+            config["unk_token"] = self.tokenizer.id_to_token(self.unknown_id)
         (folder / "tokenizer_config.json").write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
@@ -133,23 +143,13 @@ class Vocabulary:
         Raises:
             VocabularyError: tokenizer.json is missing or damaged, or names no end of text.
         """
-        from tokenizers import Tokenizer
-
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise VocabularyError(
-                f"{file}: no such file; a model folder holds its vocabulary there"
-            )
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:
-            raise VocabularyError(f"{file}: damaged vocabulary ({error})") from None
+        tokenizer = read_tokenizer(folder / "tokenizer.json")
         config_file = folder / "tokenizer_config.json"
         config = (
             json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
         )
-        kind = config.get("nextword_kind", json.loads(tokenizer.to_str())["model"]["type"].lower())
-        names = [_token_name(config.get(key)) for key in ("eos_token", "pad_token", "mask_token")]
+        kind = config.get("nextword_kind") or kind_of(tokenizer)
+        names = [token_name(config.get(key)) for key in ("eos_token", "pad_token", "mask_token")]
         if names[0] is None:
             raise VocabularyError(
                 f"{config_file}: no eos_token; name the entry that ends a text there"
@@ -157,28 +157,36 @@ class Vocabulary:
         return cls(tokenizer, kind, [name for name in names if name is not None])
 
 
-def _token_name(entry: Any) -> str | None:
+def read_tokenizer(file: Path) -> "Tokenizer":
+    """Read a tokenizer.json.
+
+    Raises:
+        VocabularyError: it is missing or damaged.
+    """
+    from tokenizers import Tokenizer
+
+    if not file.is_file():
+        raise VocabularyError(f"{file}: no such file; a model folder holds its vocabulary there")
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise VocabularyError(f"{file}: damaged vocabulary ({error})") from None
+
+
+def kind_of(tokenizer: "Tokenizer") -> str:
+    """Name a vocabulary from elsewhere by the library's word for its model: BPE, WordPiece, …."""
+    return str(json.loads(tokenizer.to_str())["model"]["type"])
+
+
+def token_name(entry: Any) -> str | None:
+    """Return a reserved entry's name from a configuration: there plain, or as an object."""
     return entry.get("content") if isinstance(entry, dict) else entry
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot carry."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode("utf-8")
     return text
-
-
-@cache
-def byte_of_letter() -> dict[str, int]:
-    """Return the byte that each letter of the byte-level alphabet stands for.
-
-    Bytes that print as themselves keep their code point; the others are moved, in order, to 256 and
-    up. Source: the alphabet of GPT-2's vocabulary (Radford et al. 2019).
-    """
-    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    moved = [byte for byte in range(256) if byte not in set(printing)]
-    table = {chr(byte): byte for byte in printing}
-    table.update({chr(256 + place): byte for place, byte in enumerate(moved)})
-    return table

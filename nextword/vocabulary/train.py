@@ -4,9 +4,9 @@ import math
 import random
 from collections.abc import Iterable, Iterator
 
-from nextword.base.errors import VocabularyError
+from nextword.vocabulary.kinds import find_kind
 from nextword.vocabulary.options import VocabularySettings
-from nextword.vocabulary.tokenizer import RESERVED, UNKNOWN, Vocabulary, byte_of_letter
+from nextword.vocabulary.tokenizer import Vocabulary
 
 SMALLEST, LARGEST, STEP = 512, 50_048, 64
 
@@ -56,59 +56,5 @@ def train_vocabulary(
     Raises:
         VocabularyError: the kind is not known.
     """
-    kinds = {"bpe": _train_bpe, "byte": _bytes, "char": _characters}
-    if settings.kind not in kinds:
-        raise VocabularyError(
-            f"no vocabulary of kind {settings.kind!r}; choose one of {', '.join(kinds)}"
-        )
-    return kinds[settings.kind](texts, settings.size or size_for(num_bytes))
-
-
-def _train_bpe(texts: Iterable[str], size: int) -> Vocabulary:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=list(RESERVED),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return Vocabulary(tokenizer, "bpe")
-
-
-def _bytes(texts: Iterable[str], size: int) -> Vocabulary:
-    """Byte b has the id 3 + b: nothing is learned."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    del texts, size
-    letters = sorted(byte_of_letter().items(), key=lambda entry: entry[1])
-    entries = {name: id_ for id_, name in enumerate(RESERVED)}
-    entries.update({letter: len(RESERVED) + byte for letter, byte in letters})
-    tokenizer = Tokenizer(models.BPE(vocab=entries, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(RESERVED))
-    return Vocabulary(tokenizer, "byte")
-
-
-def _characters(texts: Iterable[str], size: int) -> Vocabulary:
-    """Every character of the sample in the order of its code point.
-
-    Any other becomes the unknown entry.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    del size
-    characters: set[str] = set()
-    for text in texts:
-        characters.update(text)
-    entries = {name: id_ for id_, name in enumerate((*RESERVED, UNKNOWN, *sorted(characters)))}
-    tokenizer = Tokenizer(models.WordLevel(entries, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([*RESERVED, UNKNOWN])
-    return Vocabulary(tokenizer, "char")
+    tokenizer = find_kind(settings.kind).build(texts, settings.size or size_for(num_bytes))
+    return Vocabulary(tokenizer, settings.kind)

@@ -2,12 +2,15 @@ import gzip
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nextword.base.errors import CorpusError
+from nextword.corpus import source
 from nextword.corpus.documents import PIECE_CHARACTERS, Piece, cut, find_files, read_pieces
 from nextword.corpus.formats import all_formats
 from nextword.corpus.options import CorpusSettings
@@ -54,6 +57,16 @@ def test_json_lines_and_gzip_hold_the_same_documents(tmp_path):
 def test_a_byte_order_mark_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfhello")
     assert texts([tmp_path / "a.txt"]) == ["hello"]
+
+
+@given(st.text("ab\n\r", max_size=60), st.integers(1, 9))
+def test_lines_are_the_text_parted_at_line_feeds(text, block):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        file = Path(folder) / "a.txt"
+        file.write_bytes(text.encode())
+        patch.setattr(source, "READ_BYTES", block)
+        lines = text.removesuffix("\n").split("\n") if text else []
+        assert list(source.Source(str(file)).read_lines()) == list(enumerate(lines, start=1))
 
 
 def test_another_field_can_be_named(tmp_path):

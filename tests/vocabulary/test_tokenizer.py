@@ -6,17 +6,19 @@ from hypothesis import strategies as st
 
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.options import VocabularySettings
-from nextword.vocabulary.tokenizer import RESERVED, Vocabulary, byte_of_letter
+from nextword.vocabulary.alphabet import byte_of_letter
+from nextword.vocabulary.kinds import RESERVED, names
+from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import size_for, train_vocabulary
 
 TEXT = "We are all humans born to make mistakes. Born to learn! 漢字 👍🏽 naïve\n\n  two  \t"
 BUILT = {
     kind: train_vocabulary([TEXT] * 3, 3 * len(TEXT), VocabularySettings(kind=kind, size=300))
-    for kind in ("bpe", "byte", "char")
+    for kind in names()
 }
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte"])
+@pytest.mark.parametrize("kind", ["bpe", "byte", "unigram", "wordpiece"])
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_decoding_gives_any_text_back(kind, text):
     vocabulary = BUILT[kind]
@@ -24,12 +26,12 @@ def test_decoding_gives_any_text_back(kind, text):
     assert b"".join(vocabulary.piece_bytes(id_) for id_ in vocabulary.encode(text)) == text.encode()
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+@pytest.mark.parametrize("kind", names())
 def test_a_text_of_known_characters_comes_back(kind):
     assert BUILT[kind].decode(BUILT[kind].encode(TEXT)) == TEXT
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+@pytest.mark.parametrize("kind", names())
 def test_reserved_names_in_a_text_are_ordinary_text(kind):
     vocabulary = BUILT[kind]
     for name in RESERVED:
@@ -38,7 +40,7 @@ def test_reserved_names_in_a_text_are_ordinary_text(kind):
     assert len({vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id}) == 3
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+@pytest.mark.parametrize("kind", names())
 def test_transformers_gives_the_same_ids(kind, tmp_path):
     from transformers import AutoTokenizer
 
@@ -55,7 +57,7 @@ def test_transformers_gives_the_same_ids(kind, tmp_path):
     assert len(theirs) == len(vocabulary)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte", "char"])
+@pytest.mark.parametrize("kind", names())
 def test_saving_and_loading_changes_nothing(kind, tmp_path):
     vocabulary = BUILT[kind]
     vocabulary.save(tmp_path)

@@ -1,0 +1,84 @@
+"""Verbs that make something: train, prepare."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextword.cli.program import AsJson, Paths, app, leave, named, takes, write
+
+
+@app.command
+@takes(("corpus", "vocabulary", "model", "training", "evaluation", "generation", "machine"))
+def train(
+    *paths: Paths,
+    name: Annotated[
+        str | None, Parameter(help="of the run (default: the text's name and a number)")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Parameter(help="a TOML file of options; those given here overrule it")
+    ] = None,
+    resume: Annotated[str | None, Parameter(help="go on with this run")] = None,
+    quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train a model on text: files, folders, globs or "-".
+
+    Without a path, on the built-in stories.
+    """
+    from nextword.base.errors import SettingsError
+    from nextword.settings import read_recipe, resolve
+
+    paths = named(paths)
+    if resume is not None and (paths or name or recipe or options.keys() - {"training.steps"}):
+        raise SettingsError(
+            "--resume goes on with a run as it is; only --training.steps may be given with it"
+        )
+    settings = resolve(read_recipe(recipe) if recipe else None, options)
+    if paths:
+        from nextword.vocabulary.gather import check_paths
+
+        check_paths(paths)  # a missing path is said before anything heavy is imported
+    from nextword import pretrain
+    from nextword.explanation.screen import Screen
+    from nextword.run import Interrupted
+
+    screen = Screen(quiet=quiet)
+    try:
+        if resume is not None:
+            run = pretrain.resume(resume, steps=options.get("training.steps"), screen=screen)
+        else:
+            run = pretrain.train(paths, settings, name=name, screen=screen)
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
+    if json_ and run.final is not None:
+        write(json.dumps({"run": str(run.folder), "seconds": run.seconds, **run.final.as_dict()}))
+
+
+@app.command
+@takes(("corpus", "vocabulary"))
+def prepare(
+    *paths: Paths,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="folder to make")],
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Turn text into token shards once, for many runs: train on the folder afterwards."""
+    from nextword.explanation.render import describe_text
+    from nextword.settings import resolve
+    from nextword.vocabulary.encode import silent
+    from nextword.vocabulary.gather import check_paths, gather
+    from nextword.vocabulary.leakage_report import check_leaks
+
+    paths, settings = named(paths), resolve(given=options)
+    check_paths(paths)
+    report = silent if json_ else say
+    made = gather(paths, settings.corpus, settings.vocabulary, report, output)
+    leaks = check_leaks(made, report)
+    if json_:
+        write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
+    else:
+        write(describe_text(made.facts, output))
+        write(f"\nTry next:\n  nextword train {output}")

@@ -1,0 +1,126 @@
+"""The program on the command line: its options, its words, and how it ends."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from nextword import __version__
+from nextword.base.errors import NextwordError
+from nextword.settings import Option, all_options
+
+app = App(
+    name="nextword",
+    help="Train a language model to predict the next word from text, and watch it learn.",
+    version=__version__,
+    help_format="plaintext",
+)
+Run = Annotated[
+    str, Parameter(help="a run's name or path, RUN@500, RUN@last, latest, or a model folder")
+]
+Paths = Annotated[str, Parameter(help='files, folders, globs, or "-" for standard input')]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative=(), help="print one JSON object instead of text")
+]
+
+
+_STANDARD_INPUT = "<standard input>"
+"""Stands for "-" while options are read, which takes a lone dash for an option without a name."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; leave with 0, 2 (wrong input, said in one line) or 130 (interrupted)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
+    except (NextwordError, CycloptsError) as error:
+        leave(" ".join(str(error).split()), 2)
+    except BrokenPipeError:
+        sys.exit(141)
+    except KeyboardInterrupt:
+        leave("interrupted", 130)
+
+
+def _dashes(word: str) -> str:
+    """Let options be written with dashes or underscores alike."""
+    if word == "-":
+        return _STANDARD_INPUT
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def named(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Give "-" back its name."""
+    return tuple("-" if path == _STANDARD_INPUT else path for path in paths)
+
+
+def leave(message: str, status: int) -> NoReturn:
+    """Say one line on the error stream and end with a status."""
+    print(f"nextword: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(status)
+
+
+def say(line: str) -> None:
+    """Say a line beside the output, which may be JSON or text to pipe on."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def write(text: str, *, end: str = "\n") -> None:
+    """Write a verb's output."""
+    sys.stdout.write(text + end)
+    sys.stdout.flush()
+
+
+def takes(
+    rooms: tuple[str, ...], *, prefix: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the options of settings rooms; it receives what was given as {"room.name".
+
+    Value}.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            p for p in inspect.signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD
+        ]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options = {f"{option.room}__{option.name}": option for option in all_options(*rooms)}
+        added = [
+            inspect.Parameter(key, kind, default=None, annotation=_annotation(option, prefix))
+            for key, option in options.items()
+        ]
+
+        def run(*args: Any, **kwargs: Any) -> None:
+            given = {options[key].path: kwargs.pop(key) for key in list(kwargs) if key in options}
+            verb(
+                *args,
+                **kwargs,
+                **{path: value for path, value in given.items() if value is not None},
+            )
+
+        run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        return run
+
+    return decorate
+
+
+def _annotation(option: Option, prefix: bool) -> Any:
+    words = option.help
+    if option.choices:
+        words += f"; one of {', '.join(option.choices)}"
+    if option.default is not None:
+        default = (
+            str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
+        )
+        words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
+    name = "--" + (option.path if prefix else option.name).replace("_", "-")
+    negative = f"--no-{name[2:]}" if option.type is bool else ()
+    return Annotated[
+        option.type | None, Parameter(name=name, help=words, negative=negative, show_default=False)
+    ]

@@ -1,0 +1,62 @@
+"""Tables as text, parted by commas or tabs: a row a document, the text in one column.
+
+The first row names the columns. A field with a line break, the separator or a quote in it stands in
+double quotes, and a quote within is doubled (RFC 4180).
+"""
+
+import csv
+import struct
+from collections.abc import Iterator
+
+from nextword.base.errors import CorpusError
+from nextword.corpus.documents import Piece, ending_of
+from nextword.corpus.formats import no_column
+from nextword.corpus.options import CorpusSettings
+from nextword.corpus.source import Source
+
+SUFFIXES = (".csv", ".tsv")
+LONGEST_FIELD = (1 << (8 * struct.calcsize("l") - 1)) - 1
+"""The greatest number the csv module takes; its own limit of 131,072 letters is for forms."""
+
+
+def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
+    """Yield the text of each row's column, its line breaks as they are.
+
+    Raises:
+        CorpusError: the column is missing, or a row is broken; the message gives its line.
+    """
+    delimiter = "\t" if ending_of(source.file, settings) == ".tsv" else ","
+    rows = _rows(source, delimiter)
+    _, header = next(rows, (0, []))
+    if not header:
+        return
+    if settings.field not in header:
+        raise no_column(source.name, settings.field, header)
+    column = header.index(settings.field)
+    for line, row in rows:
+        if len(row) != len(header):
+            raise CorpusError(
+                f"{source.name}, line {line}: this row has {len(row)} fields, the first row "
+                f"{len(header)}; a field with a separator, quote or line break needs double quotes"
+            )
+        yield Piece(row[column], True)
+
+
+def _rows(source: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (the line where a row begins, its fields); empty lines are passed over."""
+    csv.field_size_limit(LONGEST_FIELD)
+    lines = (f"{line}\n" for _, line in source.read_lines())
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        first_line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise CorpusError(
+                f"{source.name}, line {first_line}: the row that begins here is broken ({error}); "
+                "look for a quote that is not closed or not doubled"
+            ) from None
+        if row:
+            yield first_line, row

@@ -1,0 +1,35 @@
+"""Packages that only some texts need: imported where they are used, and quoted in one line."""
+
+import importlib
+from typing import Any
+
+from nextword.base.errors import CorpusError
+
+LONGEST_QUOTE = 300
+
+
+def import_package(package: str, needed_for: str) -> Any:
+    """Import a package of the extra `hub`.
+
+    Args:
+        package: its name, dotted for a part of it.
+        needed_for: the file or address that cannot be read without it.
+
+    Raises:
+        CorpusError: it is not installed; the message names the pip command.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise missing_package(needed_for, f"the package {package.split('.')[0]}") from None
+
+
+def missing_package(needed_for: str, what: str) -> CorpusError:
+    """Say how to install what a file or address cannot be read without."""
+    return CorpusError(f"{needed_for}: reading this needs {what}; pip install 'nextword[hub]'")
+
+
+def one_line(error: Exception) -> str:
+    """Quote another package's error on one line of bounded length."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= LONGEST_QUOTE else words[:LONGEST_QUOTE] + "…"

@@ -1,0 +1,46 @@
+"""Several texts with a weight each: `books/=2 python=1`."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nextword.base.errors import CorpusError
+
+_WEIGHTED = re.compile(r"(?P<path>.+)=(?P<weight>\d+(?:\.\d*)?|\.\d+)")
+
+
+class Share(NamedTuple):
+    """A text and its weight among several."""
+
+    path: str
+    weight: float
+
+
+def read_shares(paths: Sequence[str]) -> list[Share]:
+    """Read weights; without one in any path there is no mixture, and the list is empty.
+
+    Args:
+        paths: as given on the command line; one without a weight among others has weight 1.
+
+    Raises:
+        CorpusError: a weight is zero, or a text is named twice.
+    """
+    found = [_read(path) for path in paths]
+    if all(weight is None for _, weight in found):
+        return []
+    shares = [Share(path, 1.0 if weight is None else weight) for path, weight in found]
+    for share in shares:
+        if share.weight <= 0:
+            raise CorpusError(f"{share.path}={share.weight:g}: a weight must be above 0")
+    if len({share.path for share in shares}) < len(shares):
+        raise CorpusError("a mixture names each text once; add up its weights")
+    return shares
+
+
+def _read(path: str) -> tuple[str, float | None]:
+    match = _WEIGHTED.fullmatch(path)
+    # A file may be called a=1, and an address may end in ?version=1.
+    if match is None or os.path.exists(path) or "?" in match["path"]:
+        return path, None
+    return match["path"], float(match["weight"])

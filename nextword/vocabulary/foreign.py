@@ -1,0 +1,141 @@
+"""Train on shards that another program wrote: datatrove's .ds and .ds.index, unchanged.
+
+They hold no hold-out and no vocabulary. The last documents, a tenth and at most a million tokens,
+are held out: datatrove shuffles documents within a file, so the last ones are as good as any. The
+vocabulary lies beside them as tokenizer.json, or `vocabulary.source` names it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextword.base.errors import CorpusError
+from nextword.base.files import cache_folder, write_json
+from nextword.corpus.options import HOLDOUT_SHARE, HOLDOUT_TOKENS, CorpusSettings
+from nextword.vocabulary.prepared import (
+    HOLDOUT_BYTES,
+    MANIFEST,
+    Prepared,
+    is_prepared,
+    open_prepared,
+)
+from nextword.vocabulary.shards import TokenStream, read_index, token_type
+from nextword.vocabulary.source import load_source
+from nextword.vocabulary.tokenizer import Vocabulary
+
+CHECKED_DOCUMENTS = 1000
+CHECKED_TOKENS = 1_000_000
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """List the token shards below a folder, in order."""
+    return sorted(folder.rglob("*.ds")) if folder.is_dir() else []
+
+
+def open_foreign(folder: Path, source: str | None, settings: CorpusSettings) -> Prepared:
+    """Describe shards made elsewhere in a small folder of the cache, and open them.
+
+    Args:
+        folder: holds .ds files with their .ds.index.
+        source: the vocabulary they were written with (default: the folder's own tokenizer.json).
+        settings: the share to hold out.
+
+    Raises:
+        CorpusError: they do not fit the vocabulary, or hold too little.
+    """
+    files = shards_in(folder)
+    place = Path(source) if source is not None else folder
+    if source is None and not (folder / "tokenizer.json").is_file():
+        raise CorpusError(
+            f"{folder}: no tokenizer.json beside these shards; name the vocabulary they were "
+            "written with: --vocabulary.source FILE"
+        )
+    vocabulary = load_source(place)
+    key = [[str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    described = json.dumps([key, settings.holdout, vocabulary.tokenizer.to_str()])
+    cache = cache_folder() / hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
+    if not is_prepared(cache):
+        _describe(folder, files, vocabulary, settings, cache)
+    return open_prepared(cache)
+
+
+def _describe(
+    folder: Path, files: list[Path], vocabulary: Vocabulary, settings: CorpusSettings, cache: Path
+) -> None:
+    _refuse_other_sizes(files, vocabulary)
+    whole = TokenStream(files, len(vocabulary), vocabulary.end_id)
+    _refuse_other_vocabulary(folder, whole, vocabulary)
+    cut = _cut(folder, whole, settings)
+    holdout = TokenStream(files, len(vocabulary), vocabulary.end_id, (cut, len(whole)))
+    cache.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(cache)
+    facts: dict[str, Any] = {
+        "corpus": folder.name,
+        "documents": whole.num_documents,
+        "bytes": None,
+        "duplicate_documents": None,
+        "replaced_characters": 0,
+        "vocabulary": vocabulary.kind,
+        "entries": len(vocabulary),
+        "train_tokens": cut,
+        "holdout_tokens": len(holdout),
+        "unknown_tokens": 0,
+        "scripts": {},
+        "files": [str(file.absolute()) for file in files],
+        "bounds": {"train": [0, cut], "holdout": [cut, len(whole)]},
+    }
+    if vocabulary.spells_exactly:
+        sizes = [
+            sum(len(vocabulary.piece_bytes(id_)) for id_ in holdout.document(number).tolist())
+            for number in range(holdout.num_documents)
+        ]
+        np.asarray(sizes, dtype="<u8").tofile(cache / HOLDOUT_BYTES)
+    else:
+        facts["bits_withheld"] = "these shards do not say how many bytes their text had"
+    write_json(cache / MANIFEST, facts)
+
+
+def _refuse_other_sizes(files: list[Path], vocabulary: Vocabulary) -> None:
+    size = token_type(len(vocabulary)).itemsize
+    for file in files:
+        ends = read_index(file)
+        if len(ends) and int(ends[-1]) * size > file.stat().st_size:
+            raise CorpusError(
+                f"{file}: its index ends after it; the file is cut short, or was not written with "
+                f"tokens of {size} bytes, as this vocabulary of {len(vocabulary):,} entries asks"
+            )
+
+
+def _refuse_other_vocabulary(folder: Path, whole: TokenStream, vocabulary: Vocabulary) -> None:
+    if not whole.num_documents:
+        raise CorpusError(f"{folder}: these shards hold no documents")
+    step = max(1, whole.num_documents // CHECKED_DOCUMENTS)
+    for end in whole.document_ends[::step].tolist():
+        if whole.read(end - 1, end)[0] != vocabulary.end_id:
+            raise CorpusError(
+                f"{folder}: a document does not end with entry {vocabulary.end_id}, this "
+                "vocabulary's end-of-text; write the shards with eos_token="
+                f"{vocabulary.reserved[0]!r}, or name their own vocabulary with "
+                "--vocabulary.source"
+            )
+    highest = int(whole.read(0, CHECKED_TOKENS).max())
+    if highest >= len(vocabulary):
+        raise CorpusError(
+            f"{folder}: holds id {highest}, and this vocabulary ends at {len(vocabulary) - 1}; "
+            "name the one the shards were written with: --vocabulary.source FILE"
+        )
+
+
+def _cut(folder: Path, whole: TokenStream, settings: CorpusSettings) -> int:
+    """Return where the hold-out begins: at a document's end, neither side empty."""
+    if settings.holdout is None:
+        wanted = min(HOLDOUT_SHARE * len(whole), HOLDOUT_TOKENS)
+    else:
+        wanted = settings.holdout * len(whole)
+    if whole.num_documents < 2:
+        raise CorpusError(f"{folder}: one document cannot be divided; give shards of several")
+    place = int(np.searchsorted(whole.document_ends, len(whole) - wanted))
+    return int(whole.document_ends[min(place, whole.num_documents - 2)])

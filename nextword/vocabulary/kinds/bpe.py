@@ -1,0 +1,31 @@
+"""Subwords: bytes, and again and again the pair that stands side by side most often made one piece.
+
+Source: Sennrich et al. 2016; over bytes, with the split pattern of GPT-2 (Radford et al. 2019).
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nextword.vocabulary.kinds import RESERVED
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LOSSLESS = SIZED = True
+
+
+def build(texts: Iterable[str], size: int) -> "Tokenizer":
+    """Learn merges from texts until there are `size` entries."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(RESERVED),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

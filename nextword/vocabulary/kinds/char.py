@@ -1,0 +1,27 @@
+"""Characters: every one of the sample, in the order of its code point; any other is unknown."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nextword.vocabulary.kinds import RESERVED, UNKNOWN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LOSSLESS = SIZED = False
+
+
+def build(texts: Iterable[str], size: int) -> "Tokenizer":
+    """Collect the characters."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    del size
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(text)
+    entries = {name: id_ for id_, name in enumerate((*RESERVED, UNKNOWN, *sorted(characters)))}
+    tokenizer = Tokenizer(models.WordLevel(entries, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([*RESERVED, UNKNOWN])
+    return tokenizer

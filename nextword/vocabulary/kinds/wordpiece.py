@@ -1,0 +1,55 @@
+"""Subwords as BERT has them: a word is its longest known beginning, then the longest known rest.
+
+Over bytes, so that any text comes back. A piece that goes on inside a word carries a mark in the
+vocabulary; BERT's own, ##, could be text. Source: Schuster & Nakajima 2012, Devlin et al. 2019.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from nextword.vocabulary.kinds import RESERVED, UNKNOWN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LOSSLESS = SIZED = True
+CONTINUES = "\u2040"
+"""Marks a piece that goes on inside a word: a character that no byte's letter is."""
+LONGEST = 100
+"""Letters of a word; longer ones are cut, for finding its pieces costs the square of its length."""
+
+
+def build(texts: Iterable[str], size: int) -> "Tokenizer":
+    """Learn pieces, then add the bytes that are missing as beginning or as continuation."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex  # isort: skip
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    before_words = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex(f".{{1,{LONGEST}}}"), "isolated"),
+        ]
+    )
+    learner = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
+    learner.pre_tokenizer = before_words
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(size - len(alphabet), 2 * len(alphabet)),
+        special_tokens=[*RESERVED, UNKNOWN],
+        initial_alphabet=alphabet,
+        continuing_subword_prefix=CONTINUES,
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    entries = learner.get_vocab()
+    for letter in (*alphabet, *(CONTINUES + letter for letter in alphabet)):
+        entries.setdefault(letter, len(entries))
+    tokenizer = Tokenizer(
+        models.WordPiece(entries, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES)
+    )
+    tokenizer.pre_tokenizer = before_words
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(Regex("^" + CONTINUES), ""), decoders.ByteLevel()]
+    )
+    tokenizer.add_special_tokens([*RESERVED, UNKNOWN])
+    return tokenizer
