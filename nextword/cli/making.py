@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Paths, app, leave, named, takes, write
+from nextword.cli.program import AsJson, Paths, app, leave, named, say, takes, write
 
 
 @app.command

@@ -20,7 +20,7 @@ from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
 from nextword.corpus.options import HOLDOUT_TOKENS, CorpusSettings
 from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
-from nextword.vocabulary.fast import BulkEncoder, DisagreementError
+from nextword.vocabulary.fast import BulkEncoder, DisagreementError, Ids
 from nextword.vocabulary.leakage_report import drop_repeats
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.prepared import MANIFEST, SIDES, Prepared, open_prepared, read_manifest
@@ -258,28 +258,43 @@ def _write_shard(
         )
         for side in SIDES
     }
-    unknown = vocabulary.unknown_id
     num_bytes = 0
-    for batch in batches:
-        all_ids = encoder.encode([part.piece.text for part in batch])
-        for part, ids in zip(batch, all_ids, strict=True):
-            writer, text = writers[part.side], part.piece.text
-            size = len(text.encode("utf-8", "replace"))
-            num_bytes += size
-            full = part.side == "holdout" and limit is not None
-            if full and done["holdout_tokens"] + writer.num_tokens + len(ids) >= limit:
-                writer.end_document(vocabulary.end_id)
-                continue  # dropped, not trained on: it may repeat what is held out
-            writer.add(ids, size, vocabulary.end_id if part.piece.is_last else None)
-            if unknown is not None:
-                done["unknown_tokens"] += int((ids == unknown).sum())
-            if part.side == "holdout" and not vocabulary.is_lossless:
-                done["changed"] += vocabulary.decode(ids.tolist()) != text
-        done["pieces"] += len(batch)
-        if num_bytes >= SHARD_BYTES:
-            break
+    try:
+        for batch in batches:
+            texts = [part.piece.text for part in batch]
+            for part, ids in zip(batch, encoder.encode(texts), strict=True):
+                num_bytes += _add(part, ids, writers[part.side], vocabulary, limit, done)
+            done["pieces"] += len(batch)
+            if num_bytes >= SHARD_BYTES:
+                break
+    finally:
+        for writer in writers.values():
+            writer.close()
     for side, writer in writers.items():
-        writer.close()
         done[f"{side}_tokens"] += writer.num_tokens
         done["open"][side] = writer.open_bytes
     done["shards"] += 1
+
+
+def _add(
+    part: Part,
+    ids: Ids,
+    writer: ShardWriter,
+    vocabulary: Vocabulary,
+    limit: int | None,
+    done: dict[str, Any],
+) -> int:
+    """Append one piece to its side, and count what it holds; return its bytes."""
+    text = part.piece.text
+    size = len(text.encode("utf-8", "replace"))
+    held_out = part.side == "holdout"
+    reached = done["holdout_tokens"] + writer.num_tokens + len(ids)
+    if held_out and limit is not None and reached >= limit:
+        writer.end_document(vocabulary.end_id)
+        return size  # dropped, not trained on: it may repeat what is held out
+    writer.add(ids, size, vocabulary.end_id if part.piece.is_last else None)
+    if vocabulary.unknown_id is not None:
+        done["unknown_tokens"] += int((ids == vocabulary.unknown_id).sum())
+    if held_out and not vocabulary.is_lossless:
+        done["changed"] += vocabulary.decode(ids.tolist()) != text
+    return size

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextword.base.files import write_json
 from nextword.vocabulary.leakage import Leaks, exact_repeats, find_leaks
@@ -17,6 +18,8 @@ from nextword.vocabulary.tokenizer import Vocabulary
 LEAKS = "leaks.json"
 _SAMPLE_TOKENS = 20_000
 _EXAMPLE_TOKENS = 60
+_ROUNDS = 3
+"""What is left beside a dropped passage is cut anew and may be found then; after three, nothing."""
 
 
 def check_leaks(prepared: Prepared, report: Callable[[str], None]) -> dict[str, Any]:
@@ -83,25 +86,35 @@ def drop_repeats(
         side: [folder / f"{side}-{number:05d}.ds" for number in range(shards)]
         for side in ("train", "holdout")
     }
-    train, holdout = (
-        TokenStream(files[side], len(vocabulary), vocabulary.end_id) for side in files
-    )
+
+    def stream(side: str) -> TokenStream:
+        return TokenStream(files[side], len(vocabulary), vocabulary.end_id)
+
+    before = len(stream("train"))
+    for _ in range(_ROUNDS):
+        ranges = _repeats(stream("train"), stream("holdout"), vocabulary, report)
+        if not len(ranges):
+            break
+        remove_ranges(
+            files["train"],
+            len(vocabulary),
+            ranges,
+            lambda ids: sum(len(vocabulary.piece_bytes(id_)) for id_ in ids.tolist()),
+        )
+    left = len(stream("train"))
+    report(f"left out {before - left:,} tokens of training that repeat other text")
+    return {"train_tokens": left, "dropped_tokens": before - left}
+
+
+def _repeats(
+    train: TokenStream, holdout: TokenStream, vocabulary: Vocabulary, report: Callable[[str], None]
+) -> NDArray[np.int64]:
+    """Return what to drop; the streams are let go, for Windows replaces no file that is mapped."""
     leaks = find_leaks(train, holdout, _bytes_per_token(vocabulary, holdout))
     if leaks is None:
         report("only exact repeats are dropped; for near ones: pip install rensa")
     nearly = np.empty((0, 2), dtype=np.int64) if leaks is None else leaks.train_ranges
-    ranges = merge_ranges(np.concatenate([nearly, exact_repeats(train)]))
-    before = len(train)
-    del train, holdout  # Windows replaces no file that is mapped
-    remove_ranges(
-        files["train"],
-        len(vocabulary),
-        ranges,
-        lambda ids: sum(len(vocabulary.piece_bytes(id_)) for id_ in ids.tolist()),
-    )
-    left = len(TokenStream(files["train"], len(vocabulary), vocabulary.end_id))
-    report(f"left out {before - left:,} tokens of training that repeat other text")
-    return {"train_tokens": left, "dropped_tokens": before - left}
+    return merge_ranges(np.concatenate([nearly, exact_repeats(train)]))
 
 
 def _bytes_per_token(vocabulary: Vocabulary, holdout: Any) -> float:

@@ -125,3 +125,94 @@ def test_the_manifest_says_what_was_found(place):
     assert facts["duplicate_documents"] == 1
     assert facts["bytes"] == sum(len(text.encode()) for text in [*DOCUMENTS, DOCUMENTS[0]])
     assert facts["train_tokens"] + facts["holdout_tokens"] == facts["bytes"] + 201
+
+
+def test_one_long_document_goes_on_from_shard_to_shard_and_is_resumed_within(place, monkeypatch):
+    """A text that is one document larger than many shards, killed in its middle."""
+    text = "".join(f"line {number} says ünïcode and more.\n" for number in range(60_000))
+    whole = run([text], kind="byte")
+    tokens = whole.train.read(0, len(whole.train))
+    monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "second"))
+    monkeypatch.setattr(encode, "SHARD_BYTES", 300_000)
+    monkeypatch.setattr(encode, "BATCH_PIECES", 1)
+    original, written = encode._write_shard, []
+
+    def stop_at_fourth(*args):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(1)
+        original(*args)
+
+    monkeypatch.setattr(encode, "_write_shard", stop_at_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        run([text], kind="byte")
+    read = []
+
+    def count(batches, *args):
+        read.append(1)
+        original(batches, *args)
+
+    monkeypatch.setattr(encode, "_write_shard", count)
+    resumed = run([text], kind="byte")
+    assert resumed.facts["shards"] == 3 + len(read) > 5
+    assert np.array_equal(resumed.train.read(0, len(resumed.train)), tokens)
+    assert resumed.train.document_ends.tolist() == [len(tokens)]
+    assert resumed.train.document_bytes.tolist() == [len(tokens) - 1]
+    assert resumed.holdout.document_bytes.tolist() == whole.holdout.document_bytes.tolist()
+
+
+def test_a_fast_encoder_that_goes_wrong_on_the_way_is_replaced_and_nothing_of_it_stays(
+    place, monkeypatch
+):
+    right = run(kind="bpe")
+    tokens = right.train.read(0, len(right.train)).copy()
+    monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "second"))
+    monkeypatch.setattr(encode, "BATCH_PIECES", 7)
+    monkeypatch.setattr(encode, "SHARD_BYTES", 1000)
+    from nextword.vocabulary import fast
+
+    made, calls = fast.fast_encoder, []
+
+    def wrong(vocabulary):
+        encoder = made(vocabulary)
+
+        def encode_wrongly(texts):
+            calls.append(1)
+            return [ids[:-1] if len(calls) > 4 else ids for ids in encoder(texts)]
+
+        return encode_wrongly
+
+    monkeypatch.setattr(fast, "fast_encoder", wrong)
+    monkeypatch.setattr(fast, "CHECK_EVERY", 3)
+    said = []
+    found = prepare(
+        corpus(), CorpusSettings(), VocabularySettings(kind="bpe", size=300), report=said.append
+    )
+    assert any("beginning again" in line for line in said)
+    assert np.array_equal(found.train.read(0, len(found.train)), tokens)
+
+
+def test_bits_are_withheld_where_decoding_is_not_the_identity(place):
+    assert run(kind="bpe").bits_withheld == ""
+    assert run(kind="wordpiece").bits_withheld == ""
+    found = run(["abc " * 900 + "xyz " * 100], kind="char")
+    assert "does not hold all" in found.bits_withheld
+    assert run(["abc " * 1000], kind="char").bits_withheld == ""
+
+
+def test_a_source_that_changes_the_text_withholds_bits(place, tmp_path):
+    from tokenizers import Tokenizer, models, normalizers
+
+    entries = {letter: id_ for id_, letter in enumerate("abcdefghijklmnopqrstuvwxyz .\n0123456789")}
+    tokenizer = Tokenizer(models.BPE(entries, []))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    settings = VocabularySettings(source=str(tmp_path / "tokenizer.json"))
+    found = prepare(corpus(), CorpusSettings(), settings)
+    assert "does not give the text back" in found.bits_withheld
+    assert found.facts["vocabulary"] == "BPE"
+
+
+def test_scripts_are_written_down(place):
+    found = run([f"Документ номер {number}, and latin.\n" * 3 for number in range(40)])
+    assert {"cyrillic", "latin"} <= set(found.facts["scripts"])

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nextword.base.errors import VocabularyError
-from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.alphabet import byte_of_letter
 from nextword.vocabulary.kinds import RESERVED, names
+from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import size_for, train_vocabulary
 

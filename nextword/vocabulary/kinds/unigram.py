@@ -1,6 +1,7 @@
 """Subwords chosen so that the text as a whole becomes likeliest, over bytes.
 
-Starts from many pieces and drops those that a text misses least. Source: Kudo 2018.
+Starts from many pieces and drops those that a text misses least. The library adds probabilities up
+in no fixed order, so learning twice may give a slightly different vocabulary. Source: Kudo 2018.
 """
 
 from collections.abc import Iterable

@@ -20,11 +20,12 @@ LONGEST = 100
 
 
 def build(texts: Iterable[str], size: int) -> "Tokenizer":
-    """Learn pieces, then add the bytes that are missing as beginning or as continuation."""
+    """Learn pieces on top of all bytes, as beginning and as continuation."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers import Regex  # isort: skip
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = [*alphabet, *(CONTINUES + letter for letter in alphabet)]
     before_words = pre_tokenizers.Sequence(
         [
             pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -34,18 +35,18 @@ def build(texts: Iterable[str], size: int) -> "Tokenizer":
     learner = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
     learner.pre_tokenizer = before_words
     trainer = trainers.WordPieceTrainer(
-        vocab_size=max(size - len(alphabet), 2 * len(alphabet)),
-        special_tokens=[*RESERVED, UNKNOWN],
-        initial_alphabet=alphabet,
+        vocab_size=size,
+        # All letters first, in order: else the trainer numbers them as a hash table pleases, and
+        # the same text gives another vocabulary each time.
+        special_tokens=[*RESERVED, UNKNOWN, *letters],
         continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
     learner.train_from_iterator(texts, trainer)
-    entries = learner.get_vocab()
-    for letter in (*alphabet, *(CONTINUES + letter for letter in alphabet)):
-        entries.setdefault(letter, len(entries))
     tokenizer = Tokenizer(
-        models.WordPiece(entries, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES)
+        models.WordPiece(
+            learner.get_vocab(), unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES
+        )
     )
     tokenizer.pre_tokenizer = before_words
     tokenizer.decoder = decoders.Sequence(
