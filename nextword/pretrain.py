@@ -320,6 +320,7 @@ def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
         run.settings.evaluation,
         max_tokens=max_tokens,
         withheld=run.prepared.bits_withheld,
+        count_bytes=run.prepared.vocabulary.count_bytes,
     )
 
 

@@ -6,7 +6,7 @@ and padding never enters a sum, so the result is the same whatever the batch siz
 Legend of shapes: B rows, T positions, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,8 @@ from nextword.prediction.options import EvaluationSettings
 from nextword.targets.batch import IGNORED
 
 LOGITS_AT_ONCE = 8 * 2**20
+LONG_DOCUMENT = 2048
+"""Tokens above which a document may be scored in part where a part is enough."""
 
 
 class Block(NamedTuple):
@@ -105,6 +107,7 @@ def evaluate(
     *,
     max_tokens: int | None = None,
     withheld: str = "",
+    count_bytes: Callable[[NDArray[np.int64]], int] | None = None,
 ) -> Evaluation:
     """Score documents.
 
@@ -114,25 +117,34 @@ def evaluate(
         settings: batch size and overlap.
         max_tokens: score whole documents from the first on until about so many; None scores all.
         withheld: why bits per byte shall not be given, if so.
+        count_bytes: counts the bytes that ids spell, for a document that `max_tokens` cuts.
 
     Raises:
         EvaluationError: there is no document.
     """
-    chosen = _choose(texts, max_tokens)
-    if not chosen:
+    count, cut = _choose(texts, max_tokens)
+    if not count:
         raise EvaluationError("there is no text to score; give a file with text in it")
-    result = Evaluation(documents=len(chosen), withheld=withheld)
+    result = Evaluation(documents=count, withheld=withheld)
     raw = texts.document_bytes
-    if withheld or raw is None:
+    if withheld or raw is None or (cut is not None and count_bytes is None):
         result.num_bytes = None
         result.withheld = withheld or "the shards do not say how many bytes of raw text they hold"
     else:
-        result.num_bytes = int(sum(int(raw[number]) for number in chosen))
+        whole = count if cut is None else count - 1
+        result.num_bytes = int(raw[:whole].sum())
+        if cut is not None and count_bytes is not None:
+            result.num_bytes += count_bytes(texts.document(whole)[:cut])
     context = model.shape.context
     blocks = (
         block
-        for number in chosen
-        for block in cut_document(texts.document(number), texts.end_id, context, settings)
+        for number in range(count)
+        for block in cut_document(
+            texts.document(number)[: cut if number == count - 1 else None],
+            texts.end_id,
+            context,
+            settings,
+        )
     )
     precisions = model.precision
     model.set_precision(torch.float32)
@@ -168,14 +180,18 @@ def cut_document(
             return
 
 
-def _choose(texts: Documents, max_tokens: int | None) -> range:
+def _choose(texts: Documents, max_tokens: int | None) -> tuple[int, int | None]:
+    """Return how many documents are scored, and how many tokens of the last if not all of it."""
     if max_tokens is None:
-        return range(texts.num_documents)
+        return texts.num_documents, None
     count, tokens = 0, 0
     while count < texts.num_documents and tokens < max_tokens:
-        tokens += len(texts.document(count))
+        size = len(texts.document(count))
         count += 1
-    return range(count)
+        if tokens + size > 2 * max_tokens + LONG_DOCUMENT:  # others are scored whole
+            return count, max_tokens - tokens
+        tokens += size
+    return count, None
 
 
 def _batches(blocks: Iterable[Block], batch_tokens: int) -> Iterator[list[Block]]:
@@ -234,14 +250,18 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
 
     The likeliest), both (N,), without holding all logits.
     """
-    losses, ranks = [], []
-    rows = max(1, LOGITS_AT_ONCE // len(weight))
-    for x, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
-        logits = x @ weight.T
-        right = logits.gather(1, wanted[:, None])
-        losses.append(torch.logsumexp(logits, dim=1) - right[:, 0])
-        ranks.append((logits > right).sum(dim=1))
-    return torch.cat(losses), torch.cat(ranks)
+    rows = min(max(1, LOGITS_AT_ONCE // len(weight)), max(len(hidden), 1))
+    # One buffer for all logits, and the results laid out before: small results that stay between
+    # large blocks that go leave the heap in pieces, ten times as large as what is in use.
+    space = hidden.new_empty(rows, len(weight))
+    losses, ranks = hidden.new_empty(len(hidden)), torch.empty_like(targets)
+    for start in range(0, len(hidden), rows):
+        part = slice(start, min(start + rows, len(hidden)))
+        logits = torch.mm(hidden[part], weight.T, out=space[: part.stop - start])
+        right = logits.gather(1, targets[part, None])
+        ranks[part] = (logits > right).sum(dim=1)
+        losses[part] = torch.logsumexp(logits, dim=1) - right[:, 0]
+    return losses, ranks
 
 
 def _group_by_context(sums: NDArray[np.float64], result: Evaluation) -> None:

@@ -89,7 +89,7 @@ def _describe(
     }
     if vocabulary.spells_exactly:
         sizes = [
-            sum(len(vocabulary.piece_bytes(id_)) for id_ in holdout.document(number).tolist())
+            vocabulary.count_bytes(holdout.document(number))
             for number in range(holdout.num_documents)
         ]
         np.asarray(sizes, dtype="<u8").tofile(cache / HOLDOUT_BYTES)

@@ -99,7 +99,7 @@ def drop_repeats(
             files["train"],
             len(vocabulary),
             ranges,
-            lambda ids: sum(len(vocabulary.piece_bytes(id_)) for id_ in ids.tolist()),
+            vocabulary.count_bytes,
         )
     left = len(stream("train"))
     report(f"left out {before - left:,} tokens of training that repeat other text")
@@ -118,8 +118,8 @@ def _repeats(
 
 
 def _bytes_per_token(vocabulary: Vocabulary, holdout: Any) -> float:
-    ids = holdout.read(0, _SAMPLE_TOKENS).tolist()
-    return sum(len(vocabulary.piece_bytes(id_)) for id_ in ids) / max(len(ids), 1)
+    ids = holdout.read(0, _SAMPLE_TOKENS)
+    return vocabulary.count_bytes(ids) / max(len(ids), 1)
 
 
 def _describe(prepared: Prepared, leaks: Leaks) -> dict[str, Any]:

@@ -9,11 +9,15 @@ train-00000.ds.bytes    uint64, one a document: bytes of its raw text (without i
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError
+
+READ_TOKENS = 1 << 14
+"""Tokens from which on a part of a shard is read instead of mapped."""
 
 
 def token_type(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -129,9 +133,21 @@ class TokenStream:
         while start < stop:
             first = self._starts[shard]
             upto = min(stop, self._starts[shard + 1])
-            parts.append(self._shards[shard][start - first : upto - first].astype(np.int64))
+            parts.append(self._part(shard, start - first, upto - first).astype(np.int64))
             start, shard = upto, shard + 1
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def _part(self, shard: int, start: int, stop: int) -> NDArray[Any]:
+        """Return a part of one shard; a large one is read, for mapped pages count as memory."""
+        if stop - start < READ_TOKENS:
+            return self._shards[shard][start:stop]
+        mapped = self._shards[shard]
+        return np.fromfile(
+            str(mapped.filename),
+            dtype=mapped.dtype,
+            count=stop - start,
+            offset=start * mapped.dtype.itemsize,
+        )
 
     def document(self, number: int) -> NDArray[np.int64]:
         """Return one document's tokens, its end-of-text included."""

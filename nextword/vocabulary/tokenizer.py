@@ -5,8 +5,12 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.alphabet import Speller
@@ -110,6 +114,14 @@ class Vocabulary:
         """Return the bytes an id spells; none for reserved entries."""
         entry = self.tokenizer.id_to_token(id_)
         return self._speller.spell(str(entry)) if self._is_ordinary(id_, entry) else b""
+
+    def count_bytes(self, ids: NDArray[np.integer[Any]]) -> int:
+        """Count the bytes that ids spell."""
+        return int(self._byte_lengths[ids].sum())
+
+    @cached_property
+    def _byte_lengths(self) -> NDArray[np.int64]:
+        return np.array([len(self.piece_bytes(id_)) for id_ in range(len(self))], dtype=np.int64)
 
     def _is_ordinary(self, id_: int, entry: str | None) -> bool:
         return entry is not None and entry not in self.reserved and id_ != self.unknown_id

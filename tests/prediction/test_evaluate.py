@@ -92,3 +92,20 @@ def test_bits_per_byte_are_withheld_with_the_reason():
 def test_nothing_to_score_is_said():
     with pytest.raises(EvaluationError, match="no text to score"):
         evaluate(scattered(), Texts([]), EvaluationSettings())
+
+
+def test_a_long_document_is_cut_where_a_part_is_enough_and_its_bytes_are_counted():
+    model, texts = scattered(), Texts([5, 3000, 7])
+    texts.document_bytes = np.array([15, 9000, 21])
+    part = evaluate(
+        model, texts, EvaluationSettings(), max_tokens=50, count_bytes=lambda ids: 3 * len(ids)
+    )
+    assert (part.tokens, part.documents, part.num_bytes) == (50, 2, 150)
+    first = Texts([5, 3000, 7])
+    first.documents = [first.documents[0], first.documents[1][:45]]
+    nats, count, _, _ = by_hand(model, first)
+    assert count == 50
+    assert part.nats == pytest.approx(nats, rel=1e-5)
+    unknown = evaluate(model, texts, EvaluationSettings(), max_tokens=50)
+    assert unknown.num_bytes is None
+    assert unknown.withheld
