@@ -1,4 +1,4 @@
-"""Prepare 2 GB of text in bounded memory, killed half-way and resumed; learn a vocabulary from 1 GB.
+"""Prepare 2 GB of text in bounded memory, killed half-way and resumed; learn from 1 GB.
 
     python benchmarks/scale.py [--gigabytes 2] [--folder PLACE]
 
@@ -73,7 +73,7 @@ def run(code, *arguments, **environment):
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, **environment},
+        env={**os.environ, **{name: str(value) for name, value in environment.items()}},
         capture_output=True,
         text=True,
         check=False,
@@ -135,8 +135,9 @@ def main():
     ]
     result["resumed_is_the_same"] = same and tokens[0] == tokens[1]
     result["train_50_steps"] = run(
-        PEAK, "train", place / "whole", "--training.steps", 50, "--quiet", "--training.evaluate-every",
-        50, NEXTWORD_RUNS=str(place / "runs"), NEXTWORD_CACHE=str(place / "cache"),
+        PEAK,
+        *("train", place / "whole", "--training.steps", 50, "--quiet"),
+        NEXTWORD_RUNS=place / "runs",
     )  # fmt: skip
     result["vocabulary_of_50048_from_1_gb"] = run(LEARN, text, 1_000_000_000, size)
     result["vocabulary_from_the_default_sample"] = run(LEARN, text, 32_000_000, size)

@@ -16,8 +16,10 @@ def commands():
 def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     asked = [line for line in commands() if not line.startswith("nextword train")]
     assert {shlex.split(line)[1] for line in asked} == {
-        "generate", "predict", "evaluate", "targets", "vocabulary", "runs",
+        "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
     }  # fmt: skip
+    text = "We are all humans born to make mistakes, and to learn from them.\n" * 200
+    (shared.folder / "book.txt").write_text(text)
     for line in asked:
         done = shared.nextword(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
