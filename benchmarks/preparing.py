@@ -1,10 +1,12 @@
 """How fast text becomes tokens, beside nanoGPT's script and beside `tokenizers` alone.
 
+    pip install requests  # which prepare.py asks for
     python benchmarks/preparing.py TINYSHAKESPEARE PATH/TO/nanoGPT [--repetitions 7]
 
-1. tinyshakespeare to characters, from the start of the program to the first batch as tensors:
-   `nextword prepare` and our first batch in one process, nanoGPT's prepare.py and its first batch
-   in another, interleaved. Our cache is empty each time.
+1. tinyshakespeare to characters, from nothing to the first batch as tensors, as a user gets there:
+   ours prepares and reads in one process, as `nextword train` does; of nanoGPT one runs prepare.py,
+   unchanged, and then a program that draws a batch as its train.py does. Interleaved; our cache is
+   empty each time.
 2. Bulk encoding of the built-in Python prose: fastokens, and `tokenizers`, with the same
    vocabulary, interleaved; the ids are compared.
 """
@@ -12,7 +14,6 @@
 import argparse
 import json
 import os
-import runpy
 import shutil
 import statistics
 import subprocess
@@ -37,14 +38,12 @@ def ours(text):
     return torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
 
 
-def theirs(script):
-    """Run nanoGPT's prepare.py, then draw a batch as its train.py does."""
-    sys.modules["requests"] = type(sys)("requests")  # only asked for when the text is missing
-    runpy.run_path(script, run_name="__main__")
+def theirs(folder):
+    """Draw a batch from what prepare.py wrote, as nanoGPT's train.py does."""
     import numpy as np
     import torch
 
-    data = np.memmap(Path(script).parent / "train.bin", dtype=np.uint16, mode="r")
+    data = np.memmap(Path(folder) / "train.bin", dtype=np.uint16, mode="r")
     places = torch.randint(len(data) - 64, (12,))
     x = torch.stack([torch.from_numpy(data[i : i + 64].astype(np.int64)) for i in places])
     y = torch.stack([torch.from_numpy(data[i + 1 : i + 65].astype(np.int64)) for i in places])
@@ -58,14 +57,19 @@ def time_children(text, nanogpt, repetitions):
         with tempfile.TemporaryDirectory() as place:
             shutil.copy(nanogpt / "data" / "shakespeare_char" / "prepare.py", place)
             shutil.copy(text, Path(place) / "input.txt")
-            for which, argument in (("nextword", text), ("nanogpt", f"{place}/prepare.py")):
+            commands = {
+                "nextword": [[__file__, "--child", "nextword", text]],
+                "nanogpt": [[f"{place}/prepare.py"], [__file__, "--child", "nanogpt", place]],
+            }
+            for which, programs in commands.items():
                 began = time.perf_counter()
-                subprocess.run(
-                    [sys.executable, __file__, "--child", which, argument],
-                    env={**os.environ, "NEXTWORD_CACHE": f"{place}/cache"},
-                    check=True,
-                    capture_output=True,
-                )
+                for program in programs:
+                    subprocess.run(
+                        [sys.executable, *program],
+                        env={**os.environ, "NEXTWORD_CACHE": f"{place}/cache"},
+                        check=True,
+                        capture_output=True,
+                    )
                 seconds[which].append(time.perf_counter() - began)
     ratios = [b / a for a, b in zip(seconds["nextword"], seconds["nanogpt"], strict=True)]
     return {

@@ -34,8 +34,8 @@ LAYOUT = 2
 """Raised whenever prepared folders of before can no longer be used."""
 SHARD_BYTES = 256_000_000
 BATCH_PIECES = 64
-SCRIPT_CHARACTERS = 200_000
-"""Of the training text's beginning, in which scripts are looked for."""
+SCRIPT_CHARACTERS = 10_000
+"""Of the training text's first pieces, in which scripts are looked for."""
 PROGRESS = "progress.json"
 
 Report = Callable[[str], None]
@@ -205,9 +205,10 @@ class _Job:
         parts = islice(self.split.divide(self.corpus.pieces()), self.done["pieces"], None)
         while (batch := list(islice(parts, BATCH_PIECES))) or not self.done["shards"]:
             if batch and not self.done["pieces"]:
-                text = "".join(part.piece.text for part in batch if part.side == "train")
+                texts = [part.piece.text for part in batch if part.side == "train"]
+                each = SCRIPT_CHARACTERS // max(len(texts), 1)
                 self.done["scripts"] = bytes_per_token_by_script(
-                    encoder.vocabulary, text[:SCRIPT_CHARACTERS]
+                    encoder.vocabulary, "".join(text[:each] for text in texts)
                 )
             _write_shard(_then(batch, parts), encoder, self.folder, self.limit, self.done)
             write_json(self.progress, self.done)

@@ -15,7 +15,7 @@ from nextword.vocabulary.tokenizer import Vocabulary, plain
 
 Ids = NDArray[np.uint32]
 Encoder = Callable[[Sequence[str]], list[Ids]]
-CHECKED_CHARACTERS = 1 << 19
+CHECKED_CHARACTERS = 1 << 15
 CHECK_EVERY = 64
 """Batches between two comparisons of one piece with `tokenizers`."""
 

@@ -7,7 +7,7 @@ import pytest
 # From `nextword train --corpus.stories 200 --vocabulary.kind byte --training.steps 20
 # --training.optimizer adamw --machine.precision float32 --machine.device cpu`. AdamW, because Muon
 # computes in bfloat16, whose rounding differs between processors.
-GOLDEN = {1: 5.5335, 5: 3.2135, 10: 3.0721, 15: 3.0557, 20: 3.0852}
+GOLDEN = {1: 5.5335, 5: 3.2197, 10: 3.0661, 15: 3.0681, 20: 3.0561}
 
 
 def test_twenty_steps_give_the_losses_they_gave(place):
