@@ -26,7 +26,7 @@ from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
-from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts
+from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
 from nextword.run import (
     SETTINGS,
     Interrupted,
@@ -91,7 +91,7 @@ def train(
     ranks = join_ranks(machine.device)
     if not ranks.is_first:
         ranks.wait()  # until the first has prepared the text, to find it then
-    prepared = gather(paths, settings.corpus, settings.vocabulary, screen.say)
+    prepared = gather(paths, settings.corpus, with_source(settings.vocabulary), screen.say)
     if ranks.is_first:
         check_leaks(prepared, screen.say)
         ranks.wait()

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Paths, Run, app, named, takes, write
+from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
 
 
 @app.command
@@ -32,7 +32,7 @@ def generate(
     from nextword.explanation.render import describe_choice
     from nextword.prediction.generate import generate as written
 
-    opened = api.load(run).opened
+    prompt, opened = text_of(prompt), api.load(run).opened
     texts = []
     for sample in range(settings.samples):
         text = ""
@@ -72,7 +72,7 @@ def predict(
     from nextword import api
     from nextword.explanation.render import describe_prediction
 
-    prediction = api.load(run).predict(prompt, max(top, 1))
+    prediction = api.load(run).predict(text_of(prompt), max(top, 1))
     write(json.dumps(prediction.as_dict()) if json_ else describe_prediction(prediction))
 
 
@@ -81,9 +81,18 @@ def predict(
 def evaluate(
     run: Run,
     *paths: Paths,
-    field: Annotated[str, Parameter(help="the field or column that holds the text")] = "text",
+    field: Annotated[
+        str,
+        Parameter(
+            name=["--field", "--corpus.field"], help="the field or column that holds the text"
+        ),
+    ] = "text",
     format_: Annotated[
-        str, Parameter(name="--format", help="how to read files (default: by the name's ending)")
+        str,
+        Parameter(
+            name=["--format", "--corpus.format"],
+            help="how to read files (default: by the name's ending)",
+        ),
     ] = "auto",
     json_: AsJson = False,
     **options: Any,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from nextword.cli.program import AsJson, Paths, Run, app, named, takes, write
+from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
 
 
 @app.command
@@ -19,7 +19,7 @@ def targets(
     json_: AsJson = False,
 ) -> None:
     """Show the lessons a text gives itself: every context → the target that comes next."""
-    pieces = _pieces_of(text, run)
+    pieces = _pieces_of(text_of(text), run)
     rows = [("".join(pieces[:place]), pieces[place]) for place in range(1, len(pieces))]
     if json_:
         write(
@@ -68,10 +68,8 @@ def vocabulary(
         piece, raw = known.piece(id_), known.piece_bytes(id_)
         if json_:
             write(json.dumps({"id": id_, "piece": piece, "bytes": list(raw)}))
-        elif "\ufffd" in piece:
-            write(f"{id_} stands for the bytes {raw.hex(' ')}, part of a character")
         else:
-            write(f'{id_} stands for "{piece}"')
+            write(f"{id_} stands for {_shown(piece, raw)}")
         return
     if text is None:
         values = {"kind": known.kind, "entries": len(known), "end_of_text": known.end_id}
@@ -81,10 +79,12 @@ def vocabulary(
             else f"{known.kind}, {len(known):,} entries; end of text is {known.end_id}"
         )
         return
+    text = text_of(text)
     if not text:
         raise VocabularyError("the text is empty; give one to take apart")
     ids = known.encode(text)
     rows = [{"id": id_, "piece": known.piece(id_)} for id_ in ids]
+    shown = [(id_, _shown(known.piece(id_), known.piece_bytes(id_))) for id_ in ids]
     ratio = len(text.encode()) / len(ids)
     scripts = bytes_per_token_by_script(known, text)
     unknown = sum(id_ == known.unknown_id for id_ in ids)
@@ -92,7 +92,7 @@ def vocabulary(
         values = {"pieces": rows, "bytes_per_token": ratio, "by_script": scripts}
         write(json.dumps({**values, "unknown": unknown}))
         return
-    write("\n".join(f'{row["id"]:>7}  "{row["piece"]}"' for row in rows))
+    write("\n".join(f"{id_:>7}  {piece}" for id_, piece in shown))
     write(f"{len(ids)} tokens, {ratio:.2f} bytes a token")
     if len(scripts) > 1:
         write(", ".join(f"{script}: {value:.2f}" for script, value in scripts.items()))
@@ -148,6 +148,16 @@ def compare(
         write(json.dumps({"sentence": sentence, "depth": depth, "vocabularies": rows}))
     else:
         write(describe_comparison(rows, sentence, depth))
+
+
+def _shown(piece: str, raw: bytes) -> str:
+    """Quote a piece; part of a character is told by its bytes, a line break by a sign."""
+    if "\ufffd" in piece:
+        return f"bytes {raw.hex(' ')}, part of a character"
+    return '"' + "".join(_SIGNS.get(letter, letter) for letter in piece) + '"'
+
+
+_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x00": "␀", "\x1b": "␛"}
 
 
 def _listed(words: str) -> list[str]:

@@ -75,8 +75,14 @@ def prepare(
     paths, settings = named(paths), resolve(given=options)
     check_paths(paths)
     report = silent if json_ else say
-    made = gather(paths, settings.corpus, settings.vocabulary, report, output)
-    leaks = check_leaks(made, report)
+    from nextword.prediction.open import with_source
+
+    try:
+        chosen = with_source(settings.vocabulary)
+        made = gather(paths, settings.corpus, chosen, report, output)
+        leaks = check_leaks(made, report)
+    except KeyboardInterrupt:
+        leave("stopped; the same command goes on where it was", 130)
     if json_:
         write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
     else:

@@ -58,6 +58,11 @@ def named(paths: tuple[str, ...]) -> tuple[str, ...]:
     return tuple("-" if path == _STANDARD_INPUT else path for path in paths)
 
 
+def text_of(word: str) -> str:
+    """Return a text given on the command line; "-" stands for standard input."""
+    return sys.stdin.read().rstrip("\n") if word == _STANDARD_INPUT else word
+
+
 def leave(message: str, status: int) -> NoReturn:
     """Say one line on the error stream and end with a status."""
     print(f"nextword: {message}", file=sys.stderr)  # noqa: T201

@@ -1,13 +1,11 @@
 """Several texts with a weight each: `books/=2 python=1`."""
 
+import math
 import os
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from nextword.base.errors import CorpusError
-
-_WEIGHTED = re.compile(r"(?P<path>.+)=(?P<weight>\d+(?:\.\d*)?|\.\d+)")
 
 
 class Share(NamedTuple):
@@ -31,7 +29,7 @@ def read_shares(paths: Sequence[str]) -> list[Share]:
         return []
     shares = [Share(path, 1.0 if weight is None else weight) for path, weight in found]
     for share in shares:
-        if share.weight <= 0:
+        if not 0 < share.weight < math.inf:
             raise CorpusError(f"{share.path}={share.weight:g}: a weight must be above 0")
     if len({share.path for share in shares}) < len(shares):
         raise CorpusError("a mixture names each text once; add up its weights")
@@ -39,8 +37,11 @@ def read_shares(paths: Sequence[str]) -> list[Share]:
 
 
 def _read(path: str) -> tuple[str, float | None]:
-    match = _WEIGHTED.fullmatch(path)
+    name, equals, word = path.rpartition("=")
     # A file may be called a=1, and an address may end in ?version=1.
-    if match is None or os.path.exists(path) or "?" in match["path"]:
+    if not equals or not name or os.path.exists(path) or "?" in name:
         return path, None
-    return match["path"], float(match["weight"])
+    try:
+        return name, float(word)
+    except ValueError:
+        return path, None

@@ -66,8 +66,8 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
     ]
     if facts["duplicate_documents"] is not None:
         lines.append(
-            f"            {facts['duplicate_documents']:,} documents repeat another; none stands "
-            "on both sides"
+            f"            {facts['duplicate_documents']:,} documents repeat another exactly; none "
+            "stands on both sides"
         )
     if facts["replaced_characters"]:
         lines.append(

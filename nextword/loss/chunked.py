@@ -1,165 +1,257 @@
-"""Cross-entropy over the vocabulary without ever holding all N×V logits.
+"""The work behind `linear_cross_entropy`: chunk by chunk, loss and gradients from one reading.
 
-For each chunk of tokens: logits = x·Wᵀ, loss, and at once the gradients dX and dW, so that no
-product is computed
-twice: 6·N·D·V operations for loss and gradients, the least there is. The softmax is never
-    normalized: with e = exp(z − max z) and s = Σe, the gradient of −log p is (e − s·[target])/s, so
-    the one division by s is applied to the D-wide rows instead of the V-wide ones.
+For each chunk of rows: logits = x·Wᵀ, the loss, and at once the gradients dX and dW, so that no
+product is computed twice: 6·N·D·V operations for loss and gradients, the least there is. The
+softmax is never normalized: with e = exp(z − max z) and s = Σe the gradient of −log p is
+(e − s·[target])/s, so the one division by s is applied to the D-wide rows instead of the V-wide
+ones.
 
-Legend of shapes: N tokens, D width, V vocabulary, R rows of a chunk, r rows of a tile that stays in
-the cache. Loss and dW are added up in float32 whatever the precision of the products.
+Legend of shapes: N tokens, D width, V vocabulary, R rows of a chunk. Losses, dX before it leaves
+and dW are added up in float32 (float64 for float64) whatever the precision of the products.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from nextword.loss.rows import Finished, RowOptions, Rows, Scratch, finish_rows
 
 CHUNK_ELEMENTS = 4 * 2**20
 MIN_CHUNK_ROWS = 512
-TILE_ELEMENTS = 256 * 1024
+GPU_CHUNK_ROWS = 2048
+WEIGHT_TILES = 8
+"""Parts of dW, computed one after the other where they are narrower than their sum."""
 
 
-def chunked_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    *,
-    precision: torch.dtype | None = None,
-    ignore_index: int = -100,
-    chunk_rows: int | None = None,
-) -> Tensor:
-    """Add up −log P(right token) over the tokens asked for; divide by their number for the mean.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of one pass."""
 
-    Args:
-        hidden: (…, D) last hidden states.
-        weight: (V, D), one row an entry of the vocabulary.
-        targets: (…), the id that really came, or `ignore_index` where nothing is asked.
-        precision: of the matrix products (default: the weight's own).
-        ignore_index: marks padding; such rows cost nothing and have zero gradients.
-        chunk_rows: R (default: enough for 4 Mi logits, at least 512).
+    hidden: Tensor
+    """(N, D)"""
+    weight: Tensor
+    """(V, D)"""
+    bias: Tensor | None
+    """(V,)"""
+    targets: Tensor
+    """(N,)"""
+    token_weights: Tensor | None
+    """(N,)"""
+    ignore_index: int
+    reduction: str
+    options: RowOptions
+    precision: torch.dtype
+    need_hidden: bool
+    need_weight: bool
+    need_bias: bool
+    statistics: bool
+    influence: bool
+    chunk_rows: int
 
-    Returns:
-        the sum in nats, a float32 (or float64) scalar, differentiable once.
+
+class Results(NamedTuple):
+    """What one pass gives; what was not asked for is empty."""
+
+    loss: Tensor
+    """A scalar, or (N,) where nothing is reduced."""
+    grad_hidden: Tensor
+    grad_weight: Tensor
+    grad_bias: Tensor
+    nll: Tensor
+    log_sum_exp: Tensor
+    entropy: Tensor
+    top_probability: Tensor
+    won: Tensor
+    influence: Tensor
+
+
+def compute(request: Request) -> Results:
+    """Compute the loss, and the gradients and statistics that were asked for.
 
     Raises:
         IndexError: a target lies outside the vocabulary.
     """
-    rows, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).long()
-    asked = wanted != ignore_index
-    if not bool(asked.all()):
-        rows, wanted = rows[asked], wanted[asked]
-    if len(wanted) and (int(wanted.min()) < 0 or int(wanted.max()) >= len(weight)):
-        bad = wanted[(wanted < 0) | (wanted >= len(weight))][0]
-        raise IndexError(f"target {int(bad)} lies outside the vocabulary of {len(weight)} entries")
-    chunk = chunk_rows or max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // len(weight))
-    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        rows, weight, wanted, precision or weight.dtype, chunk
-    )
-    return total
+    return _Pass(request).run()
 
 
-@dataclass
-class _Workspace:
-    """Buffers reused from chunk to chunk."""
+class _Pass:
+    """One pass over all tokens that ask for something."""
 
-    logits: Tensor
-    """(R, V) in the precision of the products."""
-    tile: Tensor
-    """(r, V) in float32."""
-
-
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The sum of −log P(target), with gradients computed in the forward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        precision: torch.dtype,
-        chunk_rows: int,
-    ) -> Tensor:
-        """Return the summed loss and keep both gradients for backward."""
-        exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        narrow = weight.to(precision)
-        total = torch.zeros((), dtype=exact, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = (
-            torch.zeros(weight.shape, dtype=exact, device=weight.device)
-            if ctx.needs_input_grad[1]
-            else None
-        )
-        chunk_rows = max(min(chunk_rows, len(hidden)), 1)
-        tile_rows = min(chunk_rows, max(8, TILE_ELEMENTS // len(weight)))
-        space = _Workspace(
-            torch.empty(chunk_rows, len(weight), dtype=precision, device=weight.device),
-            torch.empty(tile_rows, len(weight), dtype=exact, device=weight.device),
-        )
-        for start in range(0, len(hidden), chunk_rows):
-            part = slice(start, start + chunk_rows)
-            x, wanted = hidden[part].to(precision), targets[part]
-            logits = torch.mm(x, narrow.T, out=space.logits[: len(x)])
-            losses, sums = _unnormalized_gradient(
-                logits, wanted, space.tile, keep=any(ctx.needs_input_grad)
-            )
-            total += losses.sum()
-            if grad_hidden is not None:
-                grad_hidden[part] = torch.mm(logits, narrow).to(exact).div_(sums[:, None])
-            if grad_weight is not None:
-                scaled = (hidden[part].to(exact) / sums[:, None]).to(precision)
-                if precision == exact:
-                    grad_weight.addmm_(logits.T, scaled)
-                else:
-                    grad_weight += torch.mm(logits.T, scaled).to(exact)
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the kept gradients by the incoming one."""
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_total,
-            None if grad_weight is None else (grad_weight * grad_total).to(ctx.weight_dtype),
-            None,
-            None,
-            None,
+    def __init__(self, request: Request) -> None:
+        hidden, weight = request.hidden, request.weight
+        self.request, self.device = request, hidden.device
+        self.exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        targets = request.targets.long()
+        self.asked = targets != request.ignore_index
+        self.kept: Tensor | None = None
+        if self.device.type == "cpu" and not bool(self.asked.all()):
+            # Rows that ask for nothing are left out. On a GPU their number would have to be waited
+            # for; there they are computed and count nothing.
+            self.kept = self.asked.nonzero()[:, 0]
+            targets = targets[self.kept]
+        self.targets = _checked(targets, self.asked, len(weight), self.kept is not None)
+        self.weights = self._row_weights()
+        self.narrow = weight.to(request.precision)
+        size = len(self.targets)
+        self.rows = max(min(request.chunk_rows or default_rows(weight, self.device), size), 1)
+        self.grad_hidden = torch.empty_like(hidden if request.need_hidden else hidden[:0])
+        if self.kept is not None:
+            self.grad_hidden.zero_()
+        self.grad_weight = self._zeros(weight if request.need_weight else weight[:0])
+        self.grad_bias = self._zeros(weight[:, 0] if request.need_bias else weight[:0, 0])
+        self.losses = torch.empty(size, dtype=self.exact, device=self.device)
+        self.found = Rows.empty(size if request.statistics else 0, self.exact, self.device)
+        self.influence = torch.zeros(
+            size if request.statistics else 0, dtype=self.exact, device=self.device
         )
 
+    def _zeros(self, like: Tensor) -> Tensor:
+        return torch.zeros(like.shape, dtype=self.exact, device=self.device)
 
-def _unnormalized_gradient(
-    logits: Tensor, targets: Tensor, tile: Tensor, *, keep: bool
-) -> tuple[Tensor, Tensor]:
-    """Overwrite logits z (R, V) by e − s·[target].
-
-    Return the losses log s − (z_target − max z) and the sums s, (R,).
-
-    With `keep` false the logits are left alone: nobody will ask for gradients.
-    """
-    losses = torch.empty(len(logits), dtype=tile.dtype, device=tile.device)
-    sums = torch.empty_like(losses)
-    for start in range(0, len(logits), len(tile)):
-        part = slice(start, min(start + len(tile), len(logits)))
-        wanted = targets[part, None]
-        scratch = tile[: part.stop - start]
-        if logits.dtype == tile.dtype:
-            scratch = logits[part]
+    def _row_weights(self) -> Tensor:
+        """Return each row's weight in the loss, the division by their sum included."""
+        weights = self.request.token_weights
+        if weights is None:
+            chosen = self.asked.to(self.exact)
         else:
-            scratch.copy_(logits[part])
-        scratch.sub_(scratch.amax(dim=1, keepdim=True))
-        chosen = scratch.gather(1, wanted)
-        torch.exp(scratch, out=scratch)
-        total = scratch.sum(dim=1, keepdim=True)
-        sums[part] = total[:, 0]
-        losses[part] = (total.log() - chosen)[:, 0]
-        if keep:
-            scratch.scatter_add_(1, wanted, -total)
-            if logits.dtype != tile.dtype:
-                logits[part] = scratch
-    return losses, sums
+            chosen = torch.where(self.asked, weights.to(self.exact), 0.0)
+        if self.request.reduction == "mean":
+            total = chosen.sum()
+            chosen = chosen / torch.where(total == 0, torch.ones_like(total), total)
+        return chosen if self.kept is None else chosen[self.kept]
+
+    def run(self) -> Results:
+        request = self.request
+        space = Scratch(self.rows, len(request.weight), request.precision, self.exact, self.device)
+        hidden = request.hidden if self.kept is None else request.hidden[self.kept]
+        for start in range(0, len(self.targets), self.rows):
+            part = slice(start, min(start + self.rows, len(self.targets)))
+            self._chunk(hidden[part], part, space)
+        weighted = self.losses * self.weights
+        loss = self._spread(weighted) if request.reduction == "none" else weighted.sum()
+        found = self.found
+        statistics: tuple[Tensor, ...] = (
+            found.nll,
+            found.log_sum_exp,
+            found.entropy,
+            found.top_probability,
+            found.won,
+            self.influence,
+        )
+        if request.statistics:
+            statistics = tuple(self._spread(value) for value in statistics)
+        return Results(loss, self.grad_hidden, self.grad_weight, self.grad_bias, *statistics)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """Put the values of the rows that were computed back among all rows."""
+        if self.kept is None:
+            return torch.where(self.asked, values, torch.zeros_like(values))
+        spread = torch.zeros(len(self.asked), dtype=values.dtype, device=values.device)
+        spread[self.kept] = values
+        return spread
+
+    def _chunk(self, rows: Tensor, part: slice, space: Scratch) -> None:
+        request = self.request
+        narrow = rows.to(request.precision)
+        gradients = request.need_hidden or request.need_weight or request.need_bias
+        product: Tensor | None = None
+        if request.statistics:
+            done, logits = self._look(narrow, part, space, write=gradients or request.influence)
+            self.found.put(part, done.rows)
+            if request.influence:
+                product = torch.mm(logits, self.narrow).to(self.exact)
+                pull = torch.linalg.vector_norm(product, dim=1) / done.sums
+                self.influence[part] = pull
+        if not request.statistics or not request.options.is_plain:
+            done, logits = self._work(narrow, part, space, write=gradients)
+            product = None
+        self.losses[part] = done.losses
+        if not gradients:
+            return
+        factors = self.weights[part] * done.factors
+        if request.need_hidden:
+            if product is None:
+                product = torch.mm(logits, self.narrow).to(self.exact)
+            self._put_hidden(part, product.mul_(factors[:, None]))
+        if request.need_weight:
+            self._add_weight(logits, (rows.to(self.exact) * factors[:, None]))
+        if request.need_bias:
+            column = factors[:, None].to(request.precision)
+            self.grad_bias += torch.mm(logits.T, column)[:, 0].to(self.exact)
+
+    def _look(
+        self, narrow: Tensor, part: slice, space: Scratch, *, write: bool
+    ) -> tuple[Finished, Tensor]:
+        """Gather what statistics tell, from the plain loss whatever was asked."""
+        logits = torch.mm(narrow, self.narrow.T, out=space.logits[: len(narrow)])
+        plain = RowOptions(softcap=self.request.options.softcap)
+        done = finish_rows(
+            logits,
+            self.targets[part],
+            self.request.bias,
+            plain,
+            space,
+            gradients=write,
+            statistics=True,
+        )
+        return done, logits
+
+    def _work(
+        self, narrow: Tensor, part: slice, space: Scratch, *, write: bool
+    ) -> tuple[Finished, Tensor]:
+        """Compute the losses that were asked for, and write their gradient over the logits."""
+        logits = torch.mm(narrow, self.narrow.T, out=space.logits[: len(narrow)])
+        done = finish_rows(
+            logits,
+            self.targets[part],
+            self.request.bias,
+            self.request.options,
+            space,
+            gradients=write,
+            statistics=False,
+        )
+        return done, logits
+
+    def _put_hidden(self, part: slice, values: Tensor) -> None:
+        if self.kept is None:
+            self.grad_hidden[part] = values
+        else:
+            self.grad_hidden[self.kept[part]] = values.to(self.grad_hidden.dtype)
+
+    def _add_weight(self, logits: Tensor, scaled: Tensor) -> None:
+        """Add Gᵀ·x to dW, a tile of it at a time where it must be widened first."""
+        narrow = scaled.to(logits.dtype)
+        if logits.dtype == self.exact:
+            self.grad_weight.addmm_(logits.T, narrow)
+            return
+        size = -(-len(self.grad_weight) // WEIGHT_TILES)
+        for start in range(0, len(self.grad_weight), size):
+            part = slice(start, start + size)
+            # Adding tensors of two types is slow; widening first is not, and the tile is at hand.
+            self.grad_weight[part] += torch.mm(logits[:, part].T, narrow).to(self.exact)
+
+
+def default_rows(weight: Tensor, device: torch.device) -> int:
+    """Return how many rows are worked on at once where nothing is said."""
+    if device.type != "cpu":
+        return GPU_CHUNK_ROWS
+    return max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // len(weight))
+
+
+def _checked(targets: Tensor, asked: Tensor, entries: int, are_kept: bool) -> Tensor:
+    """Refuse targets outside the vocabulary; those that are ignored read entry 0 and count nothing.
+
+    On a GPU the check does not wait: the error comes with the next operation that does, and names
+    no id.
+    """
+    if not are_kept and targets.device.type != "cpu":
+        targets = torch.where(asked, targets, 0)
+        inside = ((targets >= 0) & (targets < entries)).all()
+        torch._assert_async(inside, f"a target lies outside the vocabulary of {entries} entries")
+        return targets.clamp(0, entries - 1)
+    if len(targets) and (int(targets.min()) < 0 or int(targets.max()) >= entries):
+        bad = targets[(targets < 0) | (targets >= entries)][0]
+        raise IndexError(f"target {int(bad)} lies outside the vocabulary of {entries} entries")
+    return targets

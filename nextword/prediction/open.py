@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nextword.machine.options import MachineSettings
 from nextword.model.folder import CONFIG, read_model
 from nextword.model.transformer import Transformer
 from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
+from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
 RUNS = "runs"
@@ -125,6 +126,18 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
     run = find_run(name)
     checkpoint = find_checkpoint(run, which)
     return checkpoint.folder, run, checkpoint.step
+
+
+def with_source(settings: VocabularySettings) -> VocabularySettings:
+    """Resolve a vocabulary's source that is the name of a run to its checkpoint's folder."""
+    source = settings.source
+    if source is None or (Path(source) / "tokenizer.json").is_file() or Path(source).is_file():
+        return settings
+    try:
+        folder = find_model_folder(source)[0]
+    except RunError:
+        return settings  # whoever reads it says what is missing
+    return replace(settings, source=str(folder))
 
 
 def open_model(target: str, machine: MachineSettings | None = None) -> Opened:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
-from nextword.loss.chunked import chunked_cross_entropy
+from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
 from nextword.targets.batch import Batch
@@ -35,8 +35,12 @@ class LanguageModelLoss(nn.Module):
         """Return the summed loss in nats of targets (B, T) after inputs (B, T)."""
         seen = None if self.end_id is None else visible_positions(inputs, self.end_id)
         hidden = self.model.hidden(inputs, seen=seen)
-        return chunked_cross_entropy(
-            hidden, self.model.output_weight, targets, precision=self.precision
+        return linear_cross_entropy(
+            hidden,
+            self.model.output_weight,
+            targets,
+            reduction="sum",
+            precision=self.precision,
         )
 
 

@@ -11,7 +11,7 @@ vocabulary settings), so it is found again and never mistaken.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
 from nextword.vocabulary.fast import BulkEncoder, DisagreementError, Ids
 from nextword.vocabulary.leakage_report import drop_repeats
 from nextword.vocabulary.options import VocabularySettings
-from nextword.vocabulary.prepared import MANIFEST, SIDES, Prepared, open_prepared, read_manifest
+from nextword.vocabulary.prepared import (
+    MANIFEST,
+    PROGRESS,
+    SIDES,
+    Prepared,
+    open_prepared,
+    read_manifest,
+)
 from nextword.vocabulary.scripts import bytes_per_token_by_script
 from nextword.vocabulary.shards import ShardWriter
 from nextword.vocabulary.source import load_source
@@ -36,7 +43,6 @@ SHARD_BYTES = 256_000_000
 BATCH_PIECES = 64
 SCRIPT_CHARACTERS = 10_000
 """Of the training text's first pieces, in which scripts are looked for."""
-PROGRESS = "progress.json"
 
 Report = Callable[[str], None]
 
@@ -84,7 +90,9 @@ def prepare(
             write_json(job.progress, {**job.done, "dropping": True})
             facts |= drop_repeats(folder, vocabulary, done["shards"], report)
         write_json(folder / MANIFEST, facts)
-    return open_prepared(folder, was_cached=cached)
+    opened = open_prepared(folder, was_cached=cached)
+    # The cache knows a text by its content; it may have been called otherwise then.
+    return replace(opened, facts={**opened.facts, "corpus": corpus.name})
 
 
 def digest_of(
@@ -119,9 +127,12 @@ def _claim(folder: Path, key: str) -> bool:
         if read_manifest(folder).get("key") == key:
             return True
         raise CorpusError(
-            f"{folder}: holds text prepared from something else or otherwise; choose another folder"
+            f"{folder}: holds another text, or the same prepared with other options; choose "
+            "another folder"
         )
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if folder.is_file():
+        raise CorpusError(f"{folder}: is a file; name a folder to make")
+    if folder.is_dir() and any(folder.iterdir()):
         progress = folder / PROGRESS
         began = json.loads(progress.read_text(encoding="utf-8")) if progress.is_file() else {}
         if began.get("key") != key:
@@ -129,8 +140,22 @@ def _claim(folder: Path, key: str) -> bool:
                 f"{folder}: is not empty and not an unfinished preparation of this text; choose "
                 "another folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return False
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        CorpusError: that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CorpusError(
+            f"{folder}: cannot be made ({error.strerror or error}); choose another folder"
+        ) from None
 
 
 class _Job:

@@ -18,11 +18,12 @@ from nextword.corpus.options import HOLDOUT_SHARE, HOLDOUT_TOKENS, CorpusSetting
 from nextword.vocabulary.prepared import (
     HOLDOUT_BYTES,
     MANIFEST,
+    PROGRESS,
     Prepared,
     is_prepared,
     open_prepared,
 )
-from nextword.vocabulary.shards import TokenStream, read_index, token_type
+from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -47,6 +48,11 @@ def open_foreign(folder: Path, source: str | None, settings: CorpusSettings) -> 
         CorpusError: they do not fit the vocabulary, or hold too little.
     """
     files = shards_in(folder)
+    if (folder / PROGRESS).is_file():
+        raise CorpusError(
+            f"{folder}: an unfinished preparation (it has no {MANIFEST}); give the command that "
+            "prepared it again"
+        )
     place = Path(source) if source is not None else folder
     if source is None and not (folder / "tokenizer.json").is_file():
         raise CorpusError(
@@ -65,7 +71,6 @@ def open_foreign(folder: Path, source: str | None, settings: CorpusSettings) -> 
 def _describe(
     folder: Path, files: list[Path], vocabulary: Vocabulary, settings: CorpusSettings, cache: Path
 ) -> None:
-    _refuse_other_sizes(files, vocabulary)
     whole = TokenStream(files, len(vocabulary), vocabulary.end_id)
     _refuse_other_vocabulary(folder, whole, vocabulary)
     cut = _cut(folder, whole, settings)
@@ -96,17 +101,6 @@ def _describe(
     else:
         facts["bits_withheld"] = "these shards do not say how many bytes their text had"
     write_json(cache / MANIFEST, facts)
-
-
-def _refuse_other_sizes(files: list[Path], vocabulary: Vocabulary) -> None:
-    size = token_type(len(vocabulary)).itemsize
-    for file in files:
-        ends = read_index(file)
-        if len(ends) and int(ends[-1]) * size > file.stat().st_size:
-            raise CorpusError(
-                f"{file}: its index ends after it; the file is cut short, or was not written with "
-                f"tokens of {size} bytes, as this vocabulary of {len(vocabulary):,} entries asks"
-            )
 
 
 def _refuse_other_vocabulary(folder: Path, whole: TokenStream, vocabulary: Vocabulary) -> None:

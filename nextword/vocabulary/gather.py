@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
+from nextword.corpus.addresses import is_address
 from nextword.corpus.documents import find_files
 from nextword.corpus.open import is_builtin, open_corpus
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.shares import Share, read_shares
 from nextword.corpus.split import Corpus, Scan, Split, plan_split, scan
-from nextword.vocabulary.encode import Report, prepare, silent
+from nextword.vocabulary.encode import Report, make_folder, prepare, silent
 from nextword.vocabulary.foreign import open_foreign, shards_in
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.prepared import MANIFEST, Prepared, is_prepared, open_prepared
@@ -46,6 +47,8 @@ def gather(
     Raises:
         CorpusError: something cannot be read, or does not fit together.
     """
+    if folder is not None and is_address(str(folder)):
+        raise CorpusError(f"{folder}: shards are written to a folder of this machine; name one")
     shares = read_shares(paths)
     if shares:
         return _Mix(shares, corpus_settings, settings, report).prepare(folder)
@@ -75,7 +78,15 @@ def check_paths(paths: Sequence[str]) -> None:
 def holds_shards(path: str) -> bool:
     """Whether a path is a folder of prepared text or of shards made elsewhere."""
     folder = Path(path)
-    return folder.is_dir() and (is_prepared(folder) or bool(shards_in(folder)))
+    if not folder.is_dir() or is_prepared(folder) or any(folder.glob("*.ds")):
+        return folder.is_dir()
+    if not shards_in(folder):
+        return False
+    try:
+        find_files([path])  # text with shards somewhere below it is text
+    except CorpusError:
+        return True
+    return False
 
 
 def open_ready(
@@ -143,7 +154,7 @@ class _Mix:
             return opened
         if folder.exists() and not (folder / "tokenizer.json").is_file() and any(folder.iterdir()):
             raise CorpusError(f"{folder}: is not empty; choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         vocabulary = self._vocabulary(folder)
         vocabulary.save(folder)
         parts = []

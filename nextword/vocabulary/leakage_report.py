@@ -33,9 +33,8 @@ def check_leaks(prepared: Prepared, report: Callable[[str], None]) -> dict[str, 
         `checked`, `share` of the hold-out's tokens, `units`, `estimated` and `examples`.
     """
     file = prepared.folder / LEAKS
-    if file.is_file():
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    else:
+    found = _read(file)
+    if found is None:
         leaks = find_leaks(
             prepared.train,
             prepared.holdout,
@@ -45,6 +44,15 @@ def check_leaks(prepared: Prepared, report: Callable[[str], None]) -> dict[str, 
         write_json(file, found)
     report(describe_leaks(found))
     return found
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Read what was found before; nothing where there is nothing, or it is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "checked" in found else None
 
 
 def describe_leaks(found: dict[str, Any]) -> str:

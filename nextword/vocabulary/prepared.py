@@ -20,7 +20,7 @@ from nextword.corpus.split import Side
 from nextword.vocabulary.shards import JoinedStream, TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
 
-MANIFEST = "manifest.json"
+MANIFEST, PROGRESS = "manifest.json", "progress.json"
 HOLDOUT_BYTES = "holdout.bytes"
 """Raw bytes of each held-out document of shards made elsewhere."""
 SIDES: tuple[Side, ...] = ("train", "holdout")
@@ -77,7 +77,9 @@ def open_prepared(folder: Path, *, was_cached: bool = True) -> Prepared:
         Portion(entry["name"], entry["weight"], sides["train"]) for entry, sides in opened
     )
     train, holdout = (_join([sides[side] for _, sides in opened]) for side in SIDES)
-    return Prepared(folder, vocabulary, train, holdout, facts, was_cached, portions)
+    prepared = Prepared(folder, vocabulary, train, holdout, facts, was_cached, portions)
+    _check(folder, facts, prepared)
+    return prepared
 
 
 def _open_sides(folder: Path, vocabulary: Vocabulary) -> dict[Side, TokenStream]:
@@ -111,8 +113,45 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{folder / MANIFEST}: cannot be read ({error})") from None
+        raise CorpusError(
+            f"{folder / MANIFEST}: cannot be read ({error}); remove the folder and prepare the "
+            "text again"
+        ) from None
+    missing = [name for name in _NEEDED if not isinstance(facts, dict) or name not in facts]
+    if missing:
+        raise CorpusError(
+            f"{folder / MANIFEST}: damaged, {missing[0]!r} is missing; remove the folder and "
+            "prepare the text again"
+        )
     return facts
+
+
+_NEEDED = ("corpus", "entries", "train_tokens", "holdout_tokens")
+_SAMPLE_TOKENS = 1 << 16
+
+
+def _check(folder: Path, facts: dict[str, Any], prepared: Prepared) -> None:
+    """Refuse shards that are not what the manifest says."""
+    vocabulary = prepared.vocabulary
+    if len(vocabulary) != facts["entries"]:
+        raise CorpusError(
+            f"{folder}: its vocabulary has {len(vocabulary):,} entries and its shards were written "
+            f"with {facts['entries']:,}; remove the folder and prepare the text again"
+        )
+    for side, stream in (("train", prepared.train), ("holdout", prepared.holdout)):
+        told = facts[f"{side}_tokens"]
+        if len(stream) != told:
+            raise CorpusError(
+                f"{folder}: {len(stream):,} tokens of the {side} side where {MANIFEST} says "
+                f"{told:,}; remove the folder and prepare the text again"
+            )
+        for start in (0, max(told - _SAMPLE_TOKENS, 0)):
+            ids = stream.read(start, start + _SAMPLE_TOKENS)
+            if len(ids) and int(ids.max()) >= len(vocabulary):
+                raise CorpusError(
+                    f"{folder}: the {side} side holds id {int(ids.max())}, and the vocabulary ends "
+                    f"at {len(vocabulary) - 1}; remove the folder and prepare the text again"
+                )
 
 
 def _files(folder: Path, facts: dict[str, Any], side: Side) -> list[Path]:

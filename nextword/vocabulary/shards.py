@@ -100,13 +100,13 @@ class TokenStream:
                 f"{missing[0] if missing else 'shards'}: no such token shard; prepare the text "
                 "again"
             )
+        index = [_checked_index(file, kind) for file in files]
         self._shards = [
             np.memmap(file, dtype=kind, mode="r") for file in files if file.stat().st_size
         ]
         self._starts = [0, *np.cumsum([len(shard) for shard in self._shards]).tolist()]
         self._first, last = bounds or (0, int(self._starts[-1]))
         self._length = last - self._first
-        index = [read_index(file) for file in files]
         offsets = np.cumsum([0, *(file.stat().st_size // kind.itemsize for file in files)])
         ends = np.concatenate([part + offset for part, offset in zip(index, offsets, strict=False)])
         chosen = (ends > self._first) & (ends <= last)
@@ -114,9 +114,11 @@ class TokenStream:
         sidecars = [Path(f"{file}.bytes") for file in files]
         self.document_bytes: NDArray[np.int64] | None = None
         if all(sidecar.is_file() for sidecar in sidecars):
-            self.document_bytes = np.concatenate(
-                [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
-            )[chosen]
+            sizes = [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
+            for sidecar, known, ends_here in zip(sidecars, sizes, index, strict=True):
+                if len(known) != len(ends_here):
+                    raise CorpusError(_damaged(sidecar, "does not fit the index beside it"))
+            self.document_bytes = np.concatenate(sizes)[chosen]
 
     def __len__(self) -> int:
         """Count the tokens, end-of-text included."""
@@ -158,6 +160,26 @@ class TokenStream:
     def num_documents(self) -> int:
         """Count the documents."""
         return len(self.document_ends)
+
+
+def _checked_index(file: Path, kind: np.dtype[np.unsignedinteger]) -> NDArray[np.int64]:
+    """Read a shard's index and see that the shard is as long as it says."""
+    ends, size = read_index(file), file.stat().st_size
+    if size % kind.itemsize or (len(ends) and ends[-1] * kind.itemsize > size):
+        raise CorpusError(
+            _damaged(
+                file,
+                "ends before its index does; it is cut short, or was not written with tokens of "
+                f"{kind.itemsize} bytes, as this vocabulary asks",
+            )
+        )
+    if len(ends) and (ends[0] <= 0 or (np.diff(ends) <= 0).any()):
+        raise CorpusError(_damaged(Path(f"{file}.index"), "is no rising list of document ends"))
+    return ends
+
+
+def _damaged(file: Path, what: str) -> str:
+    return f"{file}: {what}; remove the folder and prepare the text again"
 
 
 def read_index(file: Path) -> NDArray[np.int64]:

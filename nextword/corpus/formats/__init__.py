@@ -47,7 +47,8 @@ def scheme_of(path: str) -> ModuleType | None:
 def no_column(name: str, field: str, columns: Iterable[str]) -> CorpusError:
     """Say that a table lacks the column that was asked for, and which ones it has."""
     known = list(columns)
-    listed = ", ".join(known[:COLUMNS_LISTED]) + (", …" if len(known) > COLUMNS_LISTED else "")
+    shown = [column if len(column) <= 40 else column[:39] + "…" for column in known]
+    listed = ", ".join(shown[:COLUMNS_LISTED]) + (", …" if len(known) > COLUMNS_LISTED else "")
     return CorpusError(
         f'{name}: no column "{field}", only {listed}; name the right one with --corpus.field.'
         f"{nearest(field, known)}"

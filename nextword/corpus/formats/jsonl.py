@@ -23,13 +23,22 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise CorpusError(f"{source.name}, line {number}: not JSON ({error})") from None
-        text = row.get(settings.field) if isinstance(row, dict) else None
-        if not isinstance(text, str):
+        except json.JSONDecodeError as error:
+            raise CorpusError(
+                f"{source.name}, line {number}: not JSON ({error.msg} at character {error.colno})"
+            ) from None
+        if not isinstance(row, dict) or settings.field not in row:
             known = nearest(settings.field, row) if isinstance(row, dict) else ""
             raise CorpusError(
                 f'{source.name}, line {number}: no text in the field "{settings.field}"; '
                 f"name the right one with --corpus.field.{known}"
+            )
+        text = row[settings.field]
+        if text is None:
+            continue  # as a table's empty cell
+        if not isinstance(text, str):
+            raise CorpusError(
+                f'{source.name}, line {number}: the field "{settings.field}" holds '
+                f"{json.dumps(text)[:40]}, which is no text; name another with --corpus.field"
             )
         yield Piece(text, True)

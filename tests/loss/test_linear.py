@@ -1,0 +1,408 @@
+"""The loss from hidden states, against float64 with all logits, on every option and hard case."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nextword import linear_cross_entropy
+from nextword.loss.chunked import default_rows
+
+OPTIONS = list(itertools.product((False, True), (0.0, 0.1), (0.0, 1e-2), (None, 3.0)))
+
+
+def case(n=37, d=16, v=101, dtype=torch.float64, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64) * scale
+    w = torch.randn(v, d, generator=generator, dtype=torch.float64) * scale
+    targets = torch.randint(0, v, (n,), generator=generator)
+    return x.to(dtype).requires_grad_(), w.to(dtype).requires_grad_(), targets
+
+
+def by_definition(
+    x, w, targets, *, bias=None, token_weights=None, ignore_index=-100, label_smoothing=0.0,
+    z_loss=0.0, softcap=None,
+):  # fmt: skip
+    """Each token's loss, the logits and −log P(target), in float64 on the same inputs."""
+    z = x @ w.T
+    if bias is not None:
+        z = z + bias
+    if softcap:
+        z = softcap * torch.tanh(z / softcap)
+    asked = targets != ignore_index
+    nll = z.logsumexp(-1) - z.gather(1, torch.where(asked, targets, 0)[:, None].long())[:, 0]
+    loss = (1 - label_smoothing) * nll + label_smoothing * (z.logsumexp(-1) - z.mean(-1))
+    loss = loss + z_loss * z.logsumexp(-1).square()
+    weights = torch.ones_like(loss) if token_weights is None else token_weights
+    weights = torch.where(asked, weights, torch.zeros_like(weights))
+    return loss * weights, weights, z, nll * asked
+
+
+def exact(x, w, targets, reduction="sum", **options):
+    """Loss and gradients in float64."""
+    x, w = (value.detach().double().requires_grad_() for value in (x, w))
+    losses, weights, _, _ = by_definition(x, w, targets, **options)
+    loss = losses.sum() / (weights.sum() if reduction == "mean" else 1)
+    loss.backward()
+    return loss, x.grad, w.grad
+
+
+def relative(found, true):
+    return float((found.double() - true).norm() / true.norm())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("with_statistics", [False, True])
+@pytest.mark.parametrize(("with_bias", "label_smoothing", "z_loss", "softcap"), OPTIONS)
+def test_every_option_gives_the_loss_gradients_and_statistics_of_the_definition(
+    reduction, with_statistics, with_bias, label_smoothing, z_loss, softcap
+):
+    x, w, targets = case(n=23, d=5, v=13)
+    targets[::4] = -100
+    generator = torch.Generator().manual_seed(1)
+    token_weights = torch.rand(23, generator=generator, dtype=torch.float64)
+    bias = torch.randn(13, generator=generator, dtype=torch.float64).requires_grad_()
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap}
+    options |= {"bias": bias} if with_bias else {}
+    found = linear_cross_entropy(
+        x, w, targets, reduction=reduction, token_weights=token_weights, chunk_rows=4,
+        statistics=with_statistics, **options,
+    )  # fmt: skip
+    loss = found.loss if with_statistics else found
+    losses, weights, z, nll = by_definition(x, w, targets, token_weights=token_weights, **options)
+    true = {"mean": losses.sum() / weights.sum(), "sum": losses.sum(), "none": losses}[reduction]
+    torch.testing.assert_close(loss, true, rtol=1e-12, atol=1e-12)
+    incoming = torch.randn(true.shape, generator=generator, dtype=torch.float64)
+    inputs = [x, w, bias] if with_bias else [x, w]
+    ours = torch.autograd.grad((loss * incoming).sum(), inputs)
+    theirs = torch.autograd.grad((true * incoming).sum(), inputs, retain_graph=True)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
+    if with_statistics:
+        check_statistics(found.statistics, x, targets != -100, z, nll)
+
+
+def check_statistics(statistics, x, asked, z, nll):
+    p = z.softmax(-1)
+    (pull,) = torch.autograd.grad(nll.sum(), x, retain_graph=True)
+    expected = {
+        "nll": nll,
+        "log_sum_exp": z.logsumexp(-1) * asked,
+        "entropy": -(p * p.log()).sum(-1) * asked,
+        "top_probability": p.amax(-1) * asked,
+        "influence": pull.norm(dim=1),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            getattr(statistics, name), value.detach(), rtol=1e-10, atol=1e-12, msg=name
+        )
+        assert not getattr(statistics, name).requires_grad
+    favorite = z.gather(1, z.argmax(1, keepdim=True))[:, 0]
+    assert torch.equal(statistics.won, asked & (nll == z.logsumexp(-1) - favorite) & asked)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, 36, 37, 512, None])
+def test_float32_is_exact_whatever_the_chunks(chunk_rows):
+    x, w, targets = case(dtype=torch.float32)
+    loss = linear_cross_entropy(x, w, targets, reduction="sum", chunk_rows=chunk_rows)
+    loss.backward()
+    true, dx, dw = exact(x, w, targets)
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6)
+    assert relative(x.grad, dx) < 2e-6
+    assert relative(w.grad, dw) < 2e-6
+
+
+@pytest.mark.parametrize("chunks", [1, 32, 1024])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_errors_do_not_grow_with_the_number_of_chunks(chunks, dtype):
+    """As PyTorch's own chunked loss does in bfloat16, which adds the losses up in bfloat16."""
+    x, w, targets = case(n=1024, d=64, v=512, dtype=dtype, scale=0.3)
+    loss = linear_cross_entropy(x, w, targets, chunk_rows=1024 // chunks)
+    loss.backward()
+    true, dx, dw = exact(x, w, targets, "mean")
+    narrow = dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    assert abs(loss.item() - true.item()) < (1e-3 if narrow else 1e-6 * true.item())
+    assert relative(x.grad, dx) < (4e-3 if narrow else 2e-6)
+    assert relative(w.grad, dw) < (4e-3 if narrow else 2e-6)
+
+
+def test_float32_inputs_can_be_multiplied_in_bfloat16():
+    x, w, targets = case(n=256, d=64, v=512, dtype=torch.float32, scale=0.3)
+    x.data, w.data = x.data.bfloat16().float(), w.data.bfloat16().float()
+    loss = linear_cross_entropy(x, w, targets, precision=torch.bfloat16)
+    loss.backward()
+    true, dx, dw = exact(x, w, targets, "mean")
+    assert abs(loss.item() - true.item()) < 1e-3
+    assert relative(x.grad, dx) < 4e-3
+    assert relative(w.grad, dw) < 4e-3
+
+
+def test_autocast_decides_the_products_precision():
+    x, w, targets = case(n=64, d=32, v=128, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = linear_cross_entropy(x, w, targets)
+    assert inside.item() == linear_cross_entropy(x, w, targets, precision=torch.bfloat16).item()
+    assert inside.item() != linear_cross_entropy(x, w, targets).item()
+    inside.backward()
+    assert x.grad.dtype == w.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("v", "n"), [(1, 5), (2, 1), (97, 6), (101, 513)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_odd_sizes(v, n, dtype):
+    x, w, targets = case(n=n, v=v, dtype=dtype)
+    loss = linear_cross_entropy(x, w, targets, chunk_rows=4)
+    loss.backward()
+    true, dx, dw = exact(x, w, targets, "mean")
+    torch.testing.assert_close(loss.double(), true, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(x.grad.double(), dx, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(w.grad.double(), dw, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_tokens_and_all_ignored_give_zero_with_zero_gradients(reduction):
+    for n in (0, 7):
+        x, w, targets = case(n=n)
+        found = linear_cross_entropy(
+            x, w, torch.full_like(targets, -100), reduction=reduction, statistics=True
+        )
+        found.loss.sum().backward()
+        assert found.loss.sum().item() == 0.0
+        assert not x.grad.any()
+        assert not w.grad.any()
+        assert found.statistics.nll.tolist() == [0.0] * n
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e4])
+def test_extreme_logits_stay_finite_and_right(scale):
+    x, w, targets = case(dtype=torch.float32)
+    x.data *= scale / (x @ w.T).abs().max()
+    loss = linear_cross_entropy(x, w, targets)
+    loss.backward()
+    true, dx, _ = exact(x, w, targets, "mean")
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6)
+    assert relative(x.grad, dx) < 1e-5
+
+
+def test_a_common_offset_changes_nothing():
+    x, w, targets = case()
+    plain = linear_cross_entropy(x, w, targets)
+    moved = linear_cross_entropy(x, w, targets, bias=torch.full((101,), 1e3, dtype=torch.float64))
+    torch.testing.assert_close(moved, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_nearly_certain_prediction_keeps_its_small_loss_and_gradient(dtype):
+    """p ≈ 1: what is left over is not lost in a sum of about 1, as it is in the plain loss."""
+    x = torch.eye(4, dtype=dtype).mul_(16).requires_grad_()
+    w = torch.eye(4, dtype=dtype).requires_grad_()
+    loss = linear_cross_entropy(x, w, torch.arange(4))
+    loss.backward()
+    true, dx, dw = exact(x, w, torch.arange(4), "mean")
+    assert true.item() < 1e-6
+    assert loss.item() == pytest.approx(true.item(), rel=1e-6)
+    assert relative(x.grad, dx) < (4e-3 if dtype == torch.bfloat16 else 2e-6)
+    assert relative(w.grad, dw) < (4e-3 if dtype == torch.bfloat16 else 2e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_shows(value):
+    x, w, targets = case()
+    with torch.no_grad():
+        x[0, 0] = value
+    assert not linear_cross_entropy(x, w, targets).isfinite()
+
+
+@pytest.mark.parametrize("bad", [101, -1, 5000])
+def test_a_target_outside_the_vocabulary_is_named(bad):
+    x, w, targets = case()
+    targets[5] = bad
+    with pytest.raises(IndexError, match=f"target {bad} lies outside the vocabulary of 101"):
+        linear_cross_entropy(x, w, targets)
+
+
+def test_an_ignored_id_may_lie_inside_the_vocabulary():
+    x, w, targets = case()
+    targets[::3] = 7
+    loss = linear_cross_entropy(x, w, targets, ignore_index=7)
+    loss.backward()
+    true, dx, dw = exact(x, w, targets, "mean", ignore_index=7)
+    torch.testing.assert_close(loss, true)
+    assert relative(x.grad, dx) < 1e-12
+    assert relative(w.grad, dw) < 1e-12
+    assert not x.grad[targets == 7].any()
+
+
+def test_int32_targets_strided_rows_and_three_dimensions():
+    x, w, targets = case(n=36)
+    plain = linear_cross_entropy(x, w, targets)
+    assert linear_cross_entropy(x, w, targets.int()).item() == plain.item()
+    wide = torch.empty(36, 32, dtype=torch.float64)
+    wide[:, ::2] = x.detach()
+    assert linear_cross_entropy(wide[:, ::2], w, targets).item() == plain.item()
+    cube, square = x.detach().view(3, 12, 16), targets.view(3, 12)
+    found = linear_cross_entropy(cube, w, square, reduction="none", statistics=True)
+    assert found.loss.shape == found.statistics.entropy.shape == (3, 12)
+    torch.testing.assert_close(found.loss.mean(), plain)
+
+
+def test_only_what_is_asked_for_is_computed(monkeypatch):
+    from nextword.loss import operator
+
+    asked = []
+    original = operator.compute
+
+    def note(request):
+        asked.append((request.need_hidden, request.need_weight))
+        return original(request)
+
+    monkeypatch.setattr(operator, "compute", note)
+    x, w, targets = case()
+    linear_cross_entropy(x, w.detach(), targets).backward()
+    linear_cross_entropy(x.detach(), w, targets).backward()
+    with torch.no_grad():
+        assert not linear_cross_entropy(x, w, targets).requires_grad
+    linear_cross_entropy(x.detach(), w.detach(), targets)
+    assert asked == [(True, False), (False, True), (False, False), (False, False)]
+    assert x.grad is not None
+    assert w.grad is not None
+
+
+def test_evaluation_can_leave_influence_out():
+    x, w, targets = case()
+    with torch.no_grad():
+        found = linear_cross_entropy(x, w, targets, statistics=True, influence=False)
+        whole = linear_cross_entropy(x, w, targets, statistics=True)
+    assert not found.statistics.influence.any()
+    assert torch.equal(found.statistics.entropy, whole.statistics.entropy)
+
+
+def test_gradcheck_and_no_second_derivative():
+    x, w, targets = case(n=5, d=3, v=7)
+    weights = torch.rand(5, dtype=torch.float64)
+    for reduction in ("mean", "sum", "none"):
+        assert torch.autograd.gradcheck(
+            lambda a, b, reduction=reduction: linear_cross_entropy(
+                a, b, targets, reduction=reduction, token_weights=weights, chunk_rows=2
+            ),
+            (x, w),
+        )
+    (grad,) = torch.autograd.grad(linear_cross_entropy(x, w, targets) ** 2, x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        grad.sum().backward()
+
+
+def test_the_loss_may_be_used_twice_and_gradients_add_up():
+    x, w, targets = case()
+    loss = linear_cross_entropy(x, w, targets)
+    (loss + 3 * loss).backward(retain_graph=True)
+    loss.backward()
+    _, dx, dw = exact(x, w, targets, "mean")
+    assert relative(x.grad, 5 * dx) < 1e-12
+    assert relative(w.grad, 5 * dw) < 1e-12
+
+
+def test_tied_embeddings_and_accumulation():
+    """The matrix is read as embedding too; k parts of loss/k are the whole."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(50, 8, generator=generator, dtype=torch.float64).requires_grad_()
+    ids = torch.randint(0, 50, (4, 12), generator=generator)
+
+    def grad(loss_of, parts):
+        table.grad = None
+        for part in ids.split(4 // parts):
+            hidden = F.embedding(part[:, :-1], table).tanh()
+            (loss_of(hidden.flatten(0, 1), table, part[:, 1:].flatten()) / parts).backward()
+        return table.grad.clone()
+
+    plain = grad(lambda x, w, t: F.cross_entropy(x @ w.T, t), 1)
+    for parts in (1, 2, 4):
+        torch.testing.assert_close(grad(linear_cross_entropy, parts), plain)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_compiler_takes_it_as_one_node(reduction):
+    x, w, targets = case(n=40)
+
+    def loss(x, w, targets):
+        found = linear_cross_entropy(
+            2 * x, w, targets, reduction=reduction, statistics=True, z_loss=1e-3
+        )
+        return found.loss.square().sum() + found.statistics.entropy.sum()
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    ours = torch.autograd.grad(compiled(x, w, targets), (x, w))
+    plain = torch.autograd.grad(loss(x, w, targets), (x, w))
+    for one, two in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_the_operation_keeps_the_rules_of_registered_ones():
+    from nextword.loss.operator import operation
+
+    x, w, targets = case(n=6, d=3, v=7, dtype=torch.float32)
+    arguments = (
+        x, w, None, targets, None, -100, "mean", 0.0, 0.0, 0.0, torch.float32,
+        True, True, False, True, True, 2,
+    )  # fmt: skip
+    torch.library.opcheck(
+        operation,
+        arguments,
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bias": torch.zeros(3)}, "bias"),
+        ({"token_weights": torch.zeros(3)}, "token_weights"),
+        ({"token_weights": torch.zeros(37).requires_grad_()}, "detach"),
+        ({"reduction": "avg"}, "reduction 'avg'"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"softcap": 0.0}, "softcap"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(change, words):
+    x, w, targets = case(dtype=torch.float32)
+    with pytest.raises(ValueError, match=words):
+        linear_cross_entropy(x, w, targets, **change)
+
+
+def test_shapes_that_do_not_fit_are_named():
+    x, w, targets = case()
+    with pytest.raises(ValueError, match="do not fit"):
+        linear_cross_entropy(x, w[:, :3], targets)
+    with pytest.raises(ValueError, match="asks for targets"):
+        linear_cross_entropy(x, w, targets[:5])
+    with pytest.raises(ValueError, match="whole numbers"):
+        linear_cross_entropy(x, w, targets.double())
+
+
+def test_memory_holds_a_chunk_of_logits_and_no_more():
+    """Peak memory of a child that computes 4,096 × 30,000 logits' worth of loss and gradients."""
+    code = (
+        "import torch, pathlib\n"
+        "from nextword import linear_cross_entropy\n"
+        "status = lambda: int([l for l in pathlib.Path('/proc/self/status').read_text()"
+        ".splitlines() if l.startswith('VmHWM')][0].split()[1]) / 1000\n"
+        "x = torch.randn(4096, 32).requires_grad_(); w = torch.randn(30_000, 32).requires_grad_()\n"
+        "t = torch.randint(0, 30_000, (4096,))\n"
+        "linear_cross_entropy(x[:8], w, t[:8]).backward()\n"
+        "before = status(); linear_cross_entropy(x, w, t).backward(); print(status() - before)"
+    )
+    if sys.platform != "linux":
+        code = "print(0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 4096 * 30_000 * 4 / 1e6 / 4
+
+
+def test_few_rows_at_once_for_large_vocabularies_more_for_small():
+    device = torch.device("cpu")
+    assert default_rows(torch.empty(100_000, 1), device) == 512
+    assert default_rows(torch.empty(256, 1), device) > 512
