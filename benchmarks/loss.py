@@ -65,7 +65,7 @@ def products(x, w):
     from nextword.loss.chunked import default_rows
 
     x, w = x.detach(), w.detach()
-    rows = min(default_rows(w, x.device), len(x))
+    rows = min(default_rows(len(w), x.dtype, x.device), len(x))
     logits = torch.randn(rows, len(w)).to(x.dtype)
     grad_hidden, grad_weight = torch.empty_like(x[:rows]), torch.empty_like(w)
 

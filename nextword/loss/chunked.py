@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nextword.loss.rows import Finished, RowOptions, Rows, Scratch, finish_rows
+from nextword.loss.rows import Finished, RowOptions, Rows, Scratch, borrowed, finish_rows
 
-CHUNK_ELEMENTS = 4 * 2**20
-MIN_CHUNK_ROWS = 512
+CHUNK_ELEMENTS = 16 * 2**20
+MIN_CHUNK_ROWS, MAX_CHUNK_ROWS = 512, 2048
 GPU_CHUNK_ROWS = 2048
 WEIGHT_TILES = 8
 """Parts of dW, computed one after the other where they are narrower than their sum."""
@@ -95,11 +95,15 @@ class _Pass:
         self.weights = self._row_weights()
         self.narrow = weight.to(request.precision)
         size = len(self.targets)
-        self.rows = max(min(request.chunk_rows or default_rows(weight, self.device), size), 1)
+        usual = default_rows(len(weight), request.precision, self.device)
+        self.rows = max(min(request.chunk_rows or usual, size), 1)
         self.grad_hidden = torch.empty_like(hidden if request.need_hidden else hidden[:0])
         if self.kept is not None:
             self.grad_hidden.zero_()
-        self.grad_weight = self._zeros(weight if request.need_weight else weight[:0])
+        # With float32 weights this is where dW is added up; narrower ones get it when it is whole.
+        self.grad_weight = torch.empty_like(weight if request.need_weight else weight[:0])
+        if not len(targets):
+            self.grad_weight.zero_()
         self.grad_bias = self._zeros(weight[:, 0] if request.need_bias else weight[:0, 0])
         self.losses = torch.empty(size, dtype=self.exact, device=self.device)
         self.found = Rows.empty(size if request.statistics else 0, self.exact, self.device)
@@ -124,11 +128,15 @@ class _Pass:
 
     def run(self) -> Results:
         request = self.request
-        space = Scratch(self.rows, len(request.weight), request.precision, self.exact, self.device)
         hidden = request.hidden if self.kept is None else request.hidden[self.kept]
-        for start in range(0, len(self.targets), self.rows):
-            part = slice(start, min(start + self.rows, len(self.targets)))
-            self._chunk(hidden[part], part, space)
+        size = (self.rows, len(request.weight), request.precision, self.exact, self.device)
+        with borrowed(*size) as space:
+            self.sum_weight = self._place_of_sum(space)
+            for start in range(0, len(self.targets), self.rows):
+                part = slice(start, min(start + self.rows, len(self.targets)))
+                self._chunk(hidden[part], part, space)
+            if self.sum_weight is not self.grad_weight:
+                self.grad_weight.copy_(self.sum_weight)
         weighted = self.losses * self.weights
         loss = self._spread(weighted) if request.reduction == "none" else weighted.sum()
         found = self.found
@@ -143,6 +151,12 @@ class _Pass:
         if request.statistics:
             statistics = tuple(self._spread(value) for value in statistics)
         return Results(loss, self.grad_hidden, self.grad_weight, self.grad_bias, *statistics)
+
+    def _place_of_sum(self, space: Scratch) -> Tensor:
+        """Return where dW is added up, in float32 at least."""
+        if self.grad_weight.dtype == self.exact or not len(self.targets):
+            return self.grad_weight
+        return space.more("sum", *self.grad_weight.shape, kind=self.exact)
 
     def _spread(self, values: Tensor) -> Tensor:
         """Put the values of the rows that were computed back among all rows."""
@@ -176,7 +190,7 @@ class _Pass:
                 product = torch.mm(logits, self.narrow).to(self.exact)
             self._put_hidden(part, product.mul_(factors[:, None]))
         if request.need_weight:
-            self._add_weight(logits, (rows.to(self.exact) * factors[:, None]))
+            self._add_weight(logits, rows.to(self.exact) * factors[:, None], part.start == 0, space)
         if request.need_bias:
             column = factors[:, None].to(request.precision)
             self.grad_bias += torch.mm(logits.T, column)[:, 0].to(self.exact)
@@ -220,24 +234,41 @@ class _Pass:
         else:
             self.grad_hidden[self.kept[part]] = values.to(self.grad_hidden.dtype)
 
-    def _add_weight(self, logits: Tensor, scaled: Tensor) -> None:
+    def _add_weight(self, logits: Tensor, scaled: Tensor, is_first: bool, space: Scratch) -> None:
         """Add Gᵀ·x to dW, a tile of it at a time where it must be widened first."""
-        narrow = scaled.to(logits.dtype)
+        narrow, total = scaled.to(logits.dtype), self.sum_weight
         if logits.dtype == self.exact:
-            self.grad_weight.addmm_(logits.T, narrow)
+            torch.addmm(total, logits.T, narrow, beta=0 if is_first else 1, out=total)
             return
-        size = -(-len(self.grad_weight) // WEIGHT_TILES)
-        for start in range(0, len(self.grad_weight), size):
-            part = slice(start, start + size)
-            # Adding tensors of two types is slow; widening first is not, and the tile is at hand.
-            self.grad_weight[part] += torch.mm(logits[:, part].T, narrow).to(self.exact)
+        size, width = -(-len(total) // WEIGHT_TILES), total.shape[1]
+        product = space.more("product", size, width, kind=logits.dtype)
+        wide = space.more("wide", size, width, kind=self.exact)
+        for start in range(0, len(total), size):
+            part = slice(start, min(start + size, len(total)))
+            count = part.stop - start
+            torch.mm(logits[:, part].T, narrow, out=product[:count])
+            if is_first:
+                total[part] = product[:count]
+            else:
+                # Adding tensors of two types is slow; widening first is not, while it is at hand.
+                total[part] += wide[:count].copy_(product[:count])
 
 
-def default_rows(weight: Tensor, device: torch.device) -> int:
-    """Return how many rows are worked on at once where nothing is said."""
+def default_rows(entries: int, precision: torch.dtype, device: torch.device) -> int:
+    """Return how many rows are worked on at once where nothing is said.
+
+    Fewer than the least, and the products lose more than memory gains; more than the most gains
+    nothing. Narrow products are so fast that adding up dW counts, once a chunk: twice the rows.
+
+    Args:
+        entries: V.
+        precision: of the products.
+        device: where.
+    """
     if device.type != "cpu":
         return GPU_CHUNK_ROWS
-    return max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // len(weight))
+    least = MIN_CHUNK_ROWS * (2 if precision.itemsize < 4 else 1)
+    return max(least, min(MAX_CHUNK_ROWS, CHUNK_ELEMENTS // entries))
 
 
 def _checked(targets: Tensor, asked: Tensor, entries: int, are_kept: bool) -> Tensor:

@@ -4,6 +4,7 @@ While a graph is compiled the registered operation is used, which the compiler d
 at other times the same work hangs on a plain autograd function, whose call costs less.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,7 +62,9 @@ def run(
         return Results(*operation(*arguments))
     if not any(wanted):
         return _compute(*arguments)
-    return Results(*_Node.apply(*arguments))  # type: ignore[no-untyped-call]
+    loss, *others = _Node.apply(*arguments)  # type: ignore[no-untyped-call]
+    inside = hidden.new_empty(0)
+    return Results(loss, inside, inside, inside, *others)
 
 
 def _compute(
@@ -105,60 +108,50 @@ def _compute(
         )
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], results: Results) -> None:
-    """Keep what backward takes: the gradients, or what they are computed from."""
+def _remember(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    """Keep what the gradients can be computed from again."""
     hidden, weight, bias, targets, token_weights = inputs[:5]
     ctx.reduction, ctx.rest = inputs[6], inputs[5:11] + inputs[16:]
-    if ctx.reduction == "none":
-        ctx.save_for_backward(hidden, weight, bias, targets, token_weights)
-    else:
-        ctx.save_for_backward(results[1], results[2], results[3])
+    ctx.save_for_backward(hidden, weight, bias, targets, token_weights)
     ctx.kinds = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
 
 
-def _gradients(ctx: Any, grad_loss: Tensor) -> list[Tensor | None]:
-    """Return the gradients of hidden, weight and bias, scaled by what came back for the loss."""
-    needed = ctx.needs_input_grad[:3]
-    if ctx.reduction != "none":
-        kept = ctx.saved_tensors
-    else:
-        kept = _recompute(ctx, grad_loss, needed)
-        grad_loss = torch.ones((), dtype=kept[0].dtype, device=grad_loss.device)
+def _scaled(
+    ctx: Any, gradients: Sequence[Tensor], grad_loss: Tensor | None, *, in_place: bool
+) -> list[Tensor | None]:
+    """Return the gradients of hidden, weight and bias, times what came back for the loss."""
     found: list[Tensor | None] = [None] * 3
-    for place, (gradient, kind) in enumerate(zip(kept, ctx.kinds, strict=True)):
-        if needed[place]:
-            found[place] = (gradient * grad_loss).to(kind)
+    for place, (gradient, kind) in enumerate(zip(gradients, ctx.kinds, strict=True)):
+        if ctx.needs_input_grad[place]:
+            if grad_loss is not None:
+                gradient = gradient.mul_(grad_loss) if in_place else gradient * grad_loss
+            found[place] = gradient.to(kind)
     return found
 
 
-def _recompute(ctx: Any, grad_losses: Tensor, needed: list[bool]) -> tuple[Tensor, ...]:
-    """Compute the gradients of Σ grad·loss: another pass, with what came back as weights."""
+def _recompute(ctx: Any, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of Σ weight·loss: another pass over the logits."""
     hidden, weight, bias, targets, token_weights = ctx.saved_tensors
     ignore_index, _, label_smoothing, z_loss, softcap, precision, chunk_rows = ctx.rest
-    weights = grad_losses if token_weights is None else grad_losses * token_weights
-    arguments = (
+    arguments: tuple[Any, ...] = (
         hidden,
         weight,
         bias,
         targets,
-        weights,
+        weights if token_weights is None else weights * token_weights,
         ignore_index,
         "sum",
         label_smoothing,
         z_loss,
         softcap,
         precision,
-        bool(needed[0]),
-        bool(needed[1]),
-        bool(needed[2]),
+        *(bool(needed) for needed in ctx.needs_input_grad[:3]),
         False,
         False,
         chunk_rows,
     )
-    if torch.compiler.is_compiling() or isinstance(hidden, torch._subclasses.FakeTensor):
-        results = Results(*operation(*arguments))
-    else:
-        results = _compute(*arguments)
+    compiling = torch.compiler.is_compiling() or isinstance(hidden, torch._subclasses.FakeTensor)
+    results = Results(*operation(*arguments)) if compiling else _compute(*arguments)
     return results.grad_hidden, results.grad_weight, results.grad_bias
 
 
@@ -168,17 +161,38 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         results = _compute(*inputs)
-        _remember(ctx, inputs, results)
+        _remember(ctx, inputs)
+        ctx.gradients = None if inputs[6] == "none" else results[1:4]
         ctx.mark_non_differentiable(*results[1:])
         ctx.set_materialize_grads(False)
-        return tuple(results)
+        # The gradients stay inside: backward gives them away.
+        return (results[0], *results[4:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor | None, *others: Any) -> tuple[Tensor | None, ...]:
         if grad_loss is None:
             return (None,) * 17
-        return (*_gradients(ctx, grad_loss), *[None] * 14)
+        if ctx.reduction == "none":
+            return (*_scaled(ctx, _recompute(ctx, grad_loss), None, in_place=False), *[None] * 14)
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            # They were given away, and whoever has them may have changed them: once more.
+            gradients = _again(ctx)
+        # Asking whether there is anything to scale waits for a GPU, so it is asked on a CPU only.
+        is_one = grad_loss.device.type == "cpu" and float(grad_loss) == 1.0
+        scale = None if is_one else grad_loss
+        return (*_scaled(ctx, gradients, scale, in_place=True), *[None] * 14)
+
+
+def _again(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of a reduced loss a second time, for a second backward."""
+    hidden, weight, bias, targets, token_weights = ctx.saved_tensors
+    *rest, chunk_rows = ctx.rest
+    needs = (bool(needed) for needed in ctx.needs_input_grad[:3])
+    arguments: tuple[Any, ...] = (hidden, weight, bias, targets, token_weights, *rest, *needs)
+    results = _compute(*arguments, False, False, chunk_rows)
+    return results.grad_hidden, results.grad_weight, results.grad_bias
 
 
 @torch.library.custom_op("nextword::linear_cross_entropy", mutates_args=())
@@ -255,7 +269,7 @@ def _shapes(
     return (
         wide(tokens) if reduction == "none" else wide(),
         torch.empty_like(hidden if need_hidden else hidden[:0]),
-        wide(entries if need_weight else 0, weight.shape[1]),
+        torch.empty_like(weight if need_weight else weight[:0]),
         wide(entries if need_bias else 0),
         *(wide(known) for _ in range(4)),
         hidden.new_empty(known, dtype=torch.bool),
@@ -266,11 +280,15 @@ def _shapes(
 def _backward(ctx: Any, grad_loss: Tensor | None, *others: Any) -> tuple[Any, ...]:
     if grad_loss is None:
         return (None,) * 17
-    return (*_gradients(ctx, grad_loss), *[None] * 14)
+    if ctx.reduction == "none":
+        return (*_scaled(ctx, _recompute(ctx, grad_loss), None, in_place=False), *[None] * 14)
+    return (*_scaled(ctx, ctx.saved_tensors, grad_loss, in_place=False), *[None] * 14)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _remember(ctx, inputs, Results(*output))
+    _remember(ctx, inputs)
+    if ctx.reduction != "none":
+        ctx.save_for_backward(*output[1:4])
 
 
 operation.register_autograd(_backward, setup_context=_setup)

@@ -7,8 +7,10 @@ whatever the type in which the logits are kept.
 Legend of shapes: R rows of a chunk, r rows of a tile, V vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,14 +85,40 @@ class Scratch:
         self.logits = torch.empty(rows, width, dtype=kind, device=device)
         tile = rows if device.type != "cpu" else min(rows, max(4, TILE_ELEMENTS // width))
         self.shifted = torch.empty(tile, width, dtype=exact, device=device)
-        self._second: Tensor | None = None
+        self._more: dict[str, Tensor] = {}
 
     @property
     def powers(self) -> Tensor:
         """A second tile, for what needs z and e at once."""
-        if self._second is None:
-            self._second = torch.empty_like(self.shifted)
-        return self._second
+        return self.more("powers", *self.shifted.shape, kind=self.shifted.dtype)
+
+    def more(self, name: str, *size: int, kind: torch.dtype) -> Tensor:
+        """Return a buffer by name; made when it is first asked for."""
+        found = self._more.get(name)
+        if found is None or found.shape != size or found.dtype != kind:
+            found = torch.empty(size, dtype=kind, device=self.logits.device)
+            self._more[name] = found
+        return found
+
+
+@contextmanager
+def borrowed(
+    rows: int, width: int, kind: torch.dtype, exact: torch.dtype, device: torch.device
+) -> Iterator[Scratch]:
+    """Lend the buffers of the pass before, where they fit: a training step needs them each time.
+
+    One set is kept; a pass of another shape, or beside this one, makes its own.
+    """
+    key = (rows, width, kind, exact, device)
+    space = _kept.pop(key, None) or Scratch(*key)
+    try:
+        yield space
+    finally:
+        _kept.clear()
+        _kept[key] = space
+
+
+_kept: dict[tuple[Any, ...], Scratch] = {}
 
 
 def finish_rows(
@@ -115,48 +143,48 @@ def finish_rows(
         statistics: fill all of the rows' values; else only what the loss takes.
     """
     size, exact = len(logits), space.shifted.dtype
-    size, exact = len(logits), space.shifted.dtype
-    losses, factors, sums = (logits.new_empty(size, dtype=exact) for _ in range(3))
-    rows = Rows.empty(size if statistics else 0, exact, logits.device)
-    step = len(space.shifted)
-    for start in range(0, size, step):
-        part = slice(start, min(start + step, size))
+    greatest, chosen, others, mean, expected = (
+        logits.new_zeros(size, 1, dtype=exact) for _ in range(5)
+    )
+    for start in range(0, size, len(space.shifted)):
+        part = slice(start, min(start + len(space.shifted), size))
         wanted = targets[part, None]
         z, slope = _true_logits(logits[part], bias, options.softcap, space)
-        greatest = z.amax(dim=1, keepdim=True)
-        chosen = z.sub_(greatest).gather(1, wanted)
-        mean = z.mean(dim=1, keepdim=True) if options.label_smoothing else None
+        torch.amax(z, dim=1, keepdim=True, out=greatest[part])
+        torch.gather(z.sub_(greatest[part]), 1, wanted, out=chosen[part])
+        if options.label_smoothing:
+            torch.mean(z, dim=1, keepdim=True, out=mean[part])
         if statistics:
             powers = torch.exp(z, out=space.powers[: len(z)])
-            expected = z.mul_(powers).sum(dim=1, keepdim=True)
+            torch.sum(z.mul_(powers), dim=1, keepdim=True, out=expected[part])
         else:
-            powers, expected = z.exp_(), None
+            powers = z.exp_()
         # The target is left out of the sum: where it is nearly certain, what is left is the loss
         # and the gradient, and would be lost in a sum of about 1.
-        right = powers.gather(1, wanted)
-        others = powers.scatter_(1, wanted, 0.0).sum(dim=1, keepdim=True)
-        total = others + right
-        log_total = total.log()
-        nll = torch.where(chosen > -0.5, torch.log1p(others / right), log_total - chosen)
-        loss, lift = _losses(nll, log_total, greatest, mean, options)
-        losses[part], sums[part] = loss[:, 0], total[:, 0]
-        factors[part] = (lift / total)[:, 0]
-        if expected is not None:
-            rows.put(part, _values(nll, chosen, total, log_total, greatest, expected))
+        torch.sum(powers.scatter_(1, wanted, 0.0), dim=1, keepdim=True, out=others[part])
         if gradients:
-            smoothing = options.label_smoothing
-            at_target = others.neg()
-            if not options.is_plain:
-                size = total / lift
-                at_target = right - (1 - smoothing) * size
-            powers.scatter_(1, wanted, at_target)
-            if smoothing:
-                powers.sub_(smoothing / powers.shape[1] * size)
+            rest = others[part]
+            if options.is_plain:
+                powers.scatter_(1, wanted, rest.neg())
+            else:
+                _subtract(powers, wanted, chosen[part].exp(), rest, greatest[part], options)
             if slope is not None:
                 powers.mul_(slope)
             if powers.data_ptr() != logits[part].data_ptr():
                 logits[part] = powers
-    return Finished(losses, factors, sums, rows)
+    right = chosen.exp()
+    total = others + right
+    log_total = total.log()
+    nll = torch.where(chosen > -0.5, torch.log1p(others / right), log_total - chosen)
+    loss, lift = _losses(nll, log_total, greatest, mean, options)
+    rows = Rows(
+        nll=nll[:, 0],
+        log_sum_exp=(greatest + log_total)[:, 0],
+        entropy=(log_total - expected / total)[:, 0],
+        top_probability=(1 / total)[:, 0],
+        won=(chosen == 0)[:, 0],
+    )
+    return Finished(loss[:, 0], (lift / total)[:, 0], total[:, 0], rows)
 
 
 def _true_logits(
@@ -178,11 +206,11 @@ def _true_logits(
 
 
 def _losses(
-    nll: Tensor, log_total: Tensor, greatest: Tensor, mean: Tensor | None, options: RowOptions
+    nll: Tensor, log_total: Tensor, greatest: Tensor, mean: Tensor, options: RowOptions
 ) -> tuple[Tensor, Tensor]:
     """Return each row's loss, and a in the gradient a·p − …: 1 + 2·z_loss·log-sum-exp."""
     loss, smoothing = nll, options.label_smoothing
-    if mean is not None:
+    if smoothing:
         loss = (1 - smoothing) * nll + smoothing * (log_total - mean)
     if not options.z_loss:
         return loss, torch.ones_like(loss)
@@ -193,19 +221,19 @@ def _losses(
     )
 
 
-def _values(
-    nll: Tensor,
-    chosen: Tensor,
-    total: Tensor,
-    log_total: Tensor,
+def _subtract(
+    powers: Tensor,
+    wanted: Tensor,
+    right: Tensor,
+    others: Tensor,
     greatest: Tensor,
-    expected: Tensor,
-) -> Rows:
-    """Return what statistics tell: with q = e/s, the entropy is log s − Σ q·(z − max z)."""
-    return Rows(
-        nll=nll[:, 0],
-        log_sum_exp=(greatest + log_total)[:, 0],
-        entropy=(log_total - expected / total)[:, 0],
-        top_probability=(1 / total)[:, 0],
-        won=(chosen == 0)[:, 0],
-    )
+    options: RowOptions,
+) -> None:
+    """Turn e into e − (s/a)·target, where target is one-hot or spread by smoothing."""
+    total = others + right
+    size, smoothing = total, options.label_smoothing
+    if options.z_loss:
+        size = total / (1 + 2 * options.z_loss * (greatest + total.log()))
+    powers.scatter_(1, wanted, right - (1 - smoothing) * size)
+    if smoothing:
+        powers.sub_(smoothing / powers.shape[1] * size)
