@@ -54,9 +54,7 @@ def loss_of(method, chunk=None):
         return linear_cross_entropy
     options = torch.nn.LinearCrossEntropyOptions()
     if chunk:
-        options = torch.nn.LinearCrossEntropyOptions(
-            chunking_method="fixed", batch_chunk_size=chunk
-        )
+        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk)
     return lambda x, w, targets: F.linear_cross_entropy(x, w, targets, options=options)
 
 

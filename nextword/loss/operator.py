@@ -189,9 +189,14 @@ def _again(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of a reduced loss a second time, for a second backward."""
     hidden, weight, bias, targets, token_weights = ctx.saved_tensors
     *rest, chunk_rows = ctx.rest
-    needs = (bool(needed) for needed in ctx.needs_input_grad[:3])
-    arguments: tuple[Any, ...] = (hidden, weight, bias, targets, token_weights, *rest, *needs)
-    results = _compute(*arguments, False, False, chunk_rows)
+    needs = [bool(needed) for needed in ctx.needs_input_grad[:3]]
+    arguments: tuple[Any, ...] = (
+        *(hidden, weight, bias, targets, token_weights),
+        *rest,
+        *needs,
+        *(False, False, chunk_rows),
+    )
+    results = _compute(*arguments)
     return results.grad_hidden, results.grad_weight, results.grad_bias
 
 

@@ -10,6 +10,7 @@ Legend of shapes: R rows of a chunk, r rows of a tile, V vocabulary.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -146,6 +147,12 @@ def finish_rows(
     greatest, chosen, others, mean, expected = (
         logits.new_zeros(size, 1, dtype=exact) for _ in range(5)
     )
+    values = (greatest, chosen, others, mean, expected)
+    if logits.is_cuda and exact == torch.float32 and find_spec("triton"):
+        from nextword.loss.rows_triton import launch
+
+        launch(logits, targets, bias, options, values, write=gradients)
+        return _finish(values, options)
     for start in range(0, size, len(space.shifted)):
         part = slice(start, min(start + len(space.shifted), size))
         wanted = targets[part, None]
@@ -172,6 +179,12 @@ def finish_rows(
                 powers.mul_(slope)
             if powers.data_ptr() != logits[part].data_ptr():
                 logits[part] = powers
+    return _finish(values, options)
+
+
+def _finish(values: tuple[Tensor, ...], options: RowOptions) -> Finished:
+    """Put a chunk's losses and values together from what was found in its rows, each (R, 1)."""
+    greatest, chosen, others, mean, expected = values
     right = chosen.exp()
     total = others + right
     log_total = total.log()
