@@ -149,6 +149,38 @@ def test_pieces_are_told_by_script(books):
     assert "chinese: 1.0" in done.stdout
 
 
+def test_a_run_is_a_source_of_its_vocabulary_and_a_dash_is_standard_input(books):
+    import subprocess
+
+    done = books.nextword("train", "other.txt", "--name", "first", *QUICK)
+    assert done.returncode == 0, done.stderr
+    done = books.nextword("prepare", "books", "-o", "made", "--vocabulary.source", "first")
+    assert done.returncode == 0, done.stderr
+    checkpoint = next((books.folder / "runs" / "first" / "checkpoints").iterdir())
+    made = (books.folder / "made" / "tokenizer.json").read_bytes()
+    assert made == (checkpoint / "tokenizer.json").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "nextword", "predict", "first", "-", "--json"],
+        cwd=books.folder, env=books.environment(), input="ships sail\n", capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["prompt"] == "ships sail"
+
+
+def test_ctrl_c_while_preparing_says_that_the_same_command_goes_on(books, monkeypatch, capsys):
+    from nextword.cli import main
+    from nextword.vocabulary import gather
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gather, "gather", stop)
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", "other.txt", "-o", "made"])
+    assert left.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def code_blocks(page):
     text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", text, re.S)

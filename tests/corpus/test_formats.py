@@ -370,3 +370,19 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     code = f"import sys\n{code}\nsys.exit(str([x for x in {HEAVY} if x in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.stderr.strip() == b"[]"
+
+
+def test_a_json_field_that_holds_no_text_is_told_by_what_it_holds(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "one"}\n{"text": null}\n{"text": 5}\n')
+    with pytest.raises(CorpusError, match=r'line 3: the field "text" holds 5, which is no text'):
+        list(read_pieces([str(file)], CorpusSettings()))
+    file.write_text('{"text": "one"}\n{"text": null}\n')
+    assert [piece.text for piece in read_pieces([str(file)], CorpusSettings())] == ["one"]
+
+
+def test_a_long_header_is_not_told_whole(tmp_path):
+    (tmp_path / "a.csv").write_text("x" * 100_000 + "\n")
+    with pytest.raises(CorpusError) as error:
+        list(read_pieces([str(tmp_path / "a.csv")], CorpusSettings()))
+    assert len(str(error.value)) < 1000

@@ -38,13 +38,14 @@ def tokens_of(stream):
         (["a.txt=2", "b.txt"], [("a.txt", 2), ("b.txt", 1)]),
         (["books/=.5", "python=1.25"], [("books/", 0.5), ("python", 1.25)]),
         (["dataset:x?config=2"], []),
+        (["a=1e-3", "b=x"], [("a", 0.001), ("b=x", 1)]),
     ],
 )
 def test_weights_are_read(paths, shares):
     assert [tuple(share) for share in read_shares(paths)] == shares
 
 
-@pytest.mark.parametrize("paths", [["a=0", "b=1"], ["a=1", "a=2"]])
+@pytest.mark.parametrize("paths", [["a=0", "b=1"], ["a=1", "a=2"], ["a=-1"], ["a=nan"], ["a=inf"]])
 def test_weights_that_mean_nothing_are_refused(paths):
     with pytest.raises(CorpusError):
         read_shares(paths)
@@ -278,3 +279,83 @@ def test_dropping_that_was_interrupted_begins_again(place, monkeypatch):
 
 def test_without_the_library_it_says_that_nothing_was_looked_for():
     assert "pip install rensa" in describe_leaks({"checked": False})
+
+
+def damage(folder, how):
+    train = folder / "train-00000.ds"
+    if how == "cut":
+        train.write_bytes(train.read_bytes()[: train.stat().st_size // 2 // 2 * 2])
+    elif how == "odd":
+        train.write_bytes(train.read_bytes()[:-1])
+    elif how == "noise":
+        train.write_bytes(b"\xfe" * train.stat().st_size)
+    elif how == "index":
+        (folder / "train-00000.ds.index").write_bytes(b"\0" * 8)
+    elif how == "fewer":
+        index = folder / "train-00000.ds.index"
+        index.write_bytes(index.read_bytes()[:-8])
+    elif how == "manifest":
+        (folder / "manifest.json").write_text("{}")
+    else:
+        (folder / "manifest.json").write_text('{"corpus": ')
+
+
+@pytest.mark.parametrize("how", ["cut", "odd", "noise", "index", "fewer", "manifest", "json"])
+def test_a_damaged_prepared_folder_is_refused_with_what_to_do(place, how):
+    text = write_texts(place.folder, "one")
+    gather([text], CORPUS, VocabularySettings(size=300), folder=place.folder / "made")
+    damage(place.folder / "made", how)
+    with pytest.raises(CorpusError, match=r"prepare the text again|choose another folder"):
+        gather(["made"], CORPUS, VocabularySettings())
+    assert not (place.folder / "runs").exists()
+
+
+def test_a_prepared_folder_with_another_vocabulary_is_refused(place):
+    text = write_texts(place.folder, "one")
+    gather([text], CORPUS, VocabularySettings(size=300), folder=place.folder / "made")
+    gather([text], CORPUS, BYTES, folder=place.folder / "bytes")
+    source = place.folder / "bytes" / "tokenizer.json"
+    (place.folder / "made" / "tokenizer.json").write_bytes(source.read_bytes())
+    with pytest.raises(CorpusError, match="its shards were written with"):
+        gather(["made"], CORPUS, VocabularySettings())
+
+
+def test_damaged_findings_are_found_again(place):
+    made = gather([copies(place)], CORPUS, VocabularySettings(size=600))
+    first = check_leaks(made, print)
+    (made.folder / "leaks.json").write_text("xx")
+    assert check_leaks(made, print) == first
+
+
+def test_an_unfinished_preparation_is_not_taken_for_shards_from_elsewhere(place):
+    gather([write_texts(place.folder, "one")], CORPUS, BYTES, folder=place.folder / "made")
+    (place.folder / "made" / "manifest.json").unlink()
+    with pytest.raises(CorpusError, match="unfinished preparation"):
+        gather(["made"], CORPUS, VocabularySettings())
+
+
+def test_a_folder_of_text_with_shards_somewhere_in_it_is_text(place):
+    (place.folder / "texts").mkdir()
+    text = write_texts(place.folder / "texts", "one")
+    gather([text], CORPUS, BYTES, folder=place.folder / "texts" / "shards")
+    assert gather(["texts"], CORPUS, BYTES).facts["documents"] == 30
+
+
+@pytest.mark.parametrize("folder", ["afile/below", "afile", "memory://made"])
+def test_a_place_where_no_folder_can_be_made_is_named(place, folder):
+    from pathlib import Path
+
+    (place.folder / "afile").write_text("a file")
+    text = write_texts(place.folder, "one")
+    with pytest.raises(CorpusError, match=r"afile|memory:"):
+        gather([text], CORPUS, BYTES, folder=Path(folder))
+    assert not (place.folder / "memory:").exists()
+
+
+def test_a_text_has_the_name_it_was_asked_by(place):
+    text = write_texts(place.folder, "one")
+    gather([text], CORPUS, BYTES)
+    (place.folder / "two.jsonl").write_bytes((place.folder / "one.jsonl").read_bytes())
+    again = gather(["two.jsonl"], CORPUS, BYTES)
+    assert again.was_cached
+    assert again.facts["corpus"] == "two.jsonl"

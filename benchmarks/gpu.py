@@ -1,0 +1,146 @@
+"""The loss beside its peers on a GPU: time, TFLOP/s, peak memory and error; one command.
+
+    python benchmarks/gpu.py [--quick]
+
+At (8192, 2048, 128256) and (4096, 4096, 128256) in bfloat16, forward and backward: the plain loss,
+the plain loss under torch.compile, PyTorch's chunked loss, nextword's, and Liger's and QuACK's
+where they are installed. Interleaved; medians of the repetitions; errors against float64 on a part
+of the tokens. Results: results/gpu.json. Stops with one line where there is no GPU.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+SHAPES = [(8192, 2048, 128256), (4096, 4096, 128256)]
+QUICK = [(1024, 512, 32000)]
+
+
+def methods():
+    """Return name → function of hidden states, weights and targets, for what is installed."""
+    from nextword import linear_cross_entropy
+
+    def plain(x, w, targets):
+        return F.cross_entropy(F.linear(x, w).float(), targets)
+
+    found = {"plain": plain, "compiled": torch.compile(plain), "nextword": linear_cross_entropy}
+    if hasattr(F, "linear_cross_entropy"):
+        options = torch.nn.LinearCrossEntropyOptions()
+        found["torch"] = lambda x, w, t: F.linear_cross_entropy(x, w, t, options=options)
+    try:
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        found["liger"] = liger_fused_linear_cross_entropy
+    except ImportError:
+        pass
+    try:
+        from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+        found["quack"] = lambda x, w, t: chunked_linear_cross_entropy(x, w, t, reduction="mean")
+    except ImportError:
+        pass
+    return found
+
+
+def inputs(shape):
+    """Return hidden states, weights and targets on the GPU."""
+    tokens, width, entries = shape
+    source = torch.Generator("cuda").manual_seed(0)
+    kind = {"device": "cuda", "dtype": torch.bfloat16}
+    x = torch.randn(tokens, width, generator=source, **kind)
+    w = torch.randn(entries, width, generator=source, **kind) * width**-0.5
+    targets = torch.randint(0, entries, (tokens,), generator=source, device="cuda")
+    return x.requires_grad_(), w.requires_grad_(), targets
+
+
+def once(loss, x, w, targets):
+    """Run forward and backward; return seconds and peak memory beyond the inputs in MB."""
+    x.grad = w.grad = None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    began = time.perf_counter()
+    loss(x, w, targets).backward()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return seconds, (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def error(loss, shape):
+    """Return the errors against float64 on 256 tokens."""
+    x, w, targets = inputs(shape)
+    x, targets = x[:256].detach().requires_grad_(), targets[:256]
+    exact = [value.detach().double().requires_grad_() for value in (x, w)]
+    true = F.cross_entropy(F.linear(*exact), targets)
+    true.backward()
+    found = loss(x, w, targets)
+    found.backward()
+    rows = {"loss": abs(found.item() - true.item())}
+    for name, mine, theirs in zip(("grad_hidden", "grad_weight"), (x, w), exact, strict=True):
+        rows[name] = float((mine.grad.double() - theirs.grad).norm() / theirs.grad.norm())
+    return rows
+
+
+def measure(shape, repetitions):
+    """Measure all methods at one shape, interleaved."""
+    found = {name: {"seconds": [], "mb": []} for name in methods()}
+    losses, refused = methods(), {}
+    x, w, targets = inputs(shape)
+    for repetition in range(repetitions + 2):
+        for name, loss in losses.items():
+            if name in refused:
+                continue
+            try:
+                seconds, memory = once(loss, x, w, targets)
+            except Exception as problem:  # a peer that cannot do this shape is told, not fatal
+                refused[name] = str(problem).splitlines()[0][:200]
+                continue
+            if repetition >= 2:
+                found[name]["seconds"].append(seconds)
+                found[name]["mb"].append(memory)
+    del x, w, targets
+    flops = 6 * shape[0] * shape[1] * shape[2]
+    table = {}
+    for name, row in found.items():
+        if name in refused:
+            table[name] = {"refused": refused[name]}
+            continue
+        seconds = statistics.median(row["seconds"])
+        table[name] = {
+            "ms": round(1000 * seconds, 2),
+            "least_ms": round(1000 * min(row["seconds"]), 2),
+            "tflops": round(flops / seconds / 1e12, 1),
+            "peak_mb": round(statistics.median(row["mb"])),
+            **error(losses[name], shape),
+        }
+    return {"shape": shape, "methods": table}
+
+
+def main():
+    """Measure; write results/gpu.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA GPU here: nothing is measured")
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name(),
+        "rows": [],
+    }
+    for shape in QUICK if given.quick else SHAPES:
+        result["rows"].append(measure(shape, 5 if given.quick else 10))
+        print(json.dumps(result["rows"][-1], indent=2), flush=True)
+    if not given.quick:
+        folder = Path(__file__).parent / "results"
+        (folder / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
