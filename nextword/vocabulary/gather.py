@@ -6,6 +6,7 @@ these with weights.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, NamedTuple
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
-from nextword.corpus.addresses import is_address
 from nextword.corpus.documents import find_files
 from nextword.corpus.open import is_builtin, open_corpus
 from nextword.corpus.options import CorpusSettings
@@ -47,7 +47,8 @@ def gather(
     Raises:
         CorpusError: something cannot be read, or does not fit together.
     """
-    if folder is not None and is_address(str(folder)):
+    # A path folds the two strokes of an address into one; a drive's name is one letter.
+    if folder is not None and folder.parts and re.fullmatch(r"\w{2,}:", folder.parts[0]):
         raise CorpusError(f"{folder}: shards are written to a folder of this machine; name one")
     shares = read_shares(paths)
     if shares:
