@@ -12,7 +12,7 @@ from nextword.base.errors import EvaluationError
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.look import floor_of
-from nextword.explanation.render import Floor
+from nextword.explanation.render.training import Floor
 from nextword.explanation.screen import Screen
 from nextword.machine.options import MachineSettings
 from nextword.prediction.candidates import Prediction, predict

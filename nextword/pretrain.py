@@ -17,7 +17,7 @@ from torch import nn
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
 from nextword.explanation.look import floor_of, look_at_holdout, write_sample
-from nextword.explanation.render import describe_end, describe_evaluation, describe_start
+from nextword.explanation.render.training import describe_end, describe_evaluation, describe_start
 from nextword.explanation.screen import Screen, duration
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks

@@ -29,7 +29,7 @@ def generate(
 
     settings = resolve(given=options).generation
     from nextword import api
-    from nextword.explanation.render import describe_choice
+    from nextword.explanation.render.asking import describe_choice
     from nextword.prediction.generate import generate as written
 
     prompt, opened = text_of(prompt), api.load(run).opened
@@ -70,7 +70,7 @@ def predict(
 ) -> None:
     """List what may come next after a text: logit, probability, id and piece of each candidate."""
     from nextword import api
-    from nextword.explanation.render import describe_prediction
+    from nextword.explanation.render.asking import describe_prediction
 
     prediction = api.load(run).predict(text_of(prompt), max(top, 1))
     write(json.dumps(prediction.as_dict()) if json_ else describe_prediction(prediction))
@@ -110,7 +110,7 @@ def evaluate(
     from dataclasses import asdict
 
     from nextword import api
-    from nextword.explanation.render import describe_full_evaluation
+    from nextword.explanation.render.asking import describe_full_evaluation
 
     model = api.load(run)
     scores = model.evaluate(*paths, corpus=settings.corpus, **asdict(settings.evaluation))

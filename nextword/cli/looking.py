@@ -125,7 +125,7 @@ def compare(
     from dataclasses import asdict
 
     from nextword.corpus.open import open_corpus
-    from nextword.explanation.render import describe_comparison
+    from nextword.explanation.render.asking import describe_comparison
     from nextword.model.shape import ModelSettings, resolve_shape
     from nextword.settings import resolve
     from nextword.vocabulary.compare import compare as put_side_by_side
@@ -175,7 +175,7 @@ def _number(word: str) -> int:
 @app.command
 def runs(*, json_: AsJson = False) -> None:
     """List the runs with size, steps, loss and age."""
-    from nextword.explanation.render import describe_runs
+    from nextword.explanation.render.asking import describe_runs
     from nextword.explanation.screen import duration
     from nextword.prediction.open import FACTS, list_runs, run_facts, runs_folder
     from nextword.training.checkpoint import best_of, list_checkpoints

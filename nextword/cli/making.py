@@ -66,7 +66,7 @@ def prepare(
     **options: Any,
 ) -> None:
     """Turn text into token shards once, for many runs: train on the folder afterwards."""
-    from nextword.explanation.render import describe_text
+    from nextword.explanation.render.training import describe_text
     from nextword.settings import resolve
     from nextword.vocabulary.encode import silent
     from nextword.vocabulary.gather import check_paths, gather

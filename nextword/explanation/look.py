@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from nextword.corpus.builtin import known_floor
-from nextword.explanation.render import Floor, Look
+from nextword.explanation.render.training import Floor, Look
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.generate import generate

@@ -1,0 +1,1 @@
+"""What is known, drawn: pure functions from plain data to text, HTML and SVG."""
