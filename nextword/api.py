@@ -11,9 +11,11 @@ from nextword import pretrain
 from nextword.base.errors import EvaluationError
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
+from nextword.explanation.audit import Audit, audit
 from nextword.explanation.look import floor_of
 from nextword.explanation.render.training import Floor
 from nextword.explanation.screen import Screen
+from nextword.explanation.trace import Trace, trace
 from nextword.machine.options import MachineSettings
 from nextword.prediction.candidates import Prediction, predict
 from nextword.prediction.evaluate import Evaluation, evaluate
@@ -88,6 +90,40 @@ class Model:
     def predict(self, prompt: str, top: int = 10) -> Prediction:
         """List the likeliest next tokens after a prompt."""
         return predict(self.opened.model, self.opened.vocabulary, prompt, top)
+
+    @property
+    def name(self) -> str:
+        """What it is called: its run and step, or its folder."""
+        opened = self.opened
+        if opened.run is None:
+            return opened.folder.name
+        return opened.run.name if opened.step is None else f"{opened.run.name}@{opened.step}"
+
+    def explain(self, text: str, top: int = 1) -> Trace:
+        """Judge a text piece by piece; in a notebook the result draws itself."""
+        return trace(self.opened.model, self.opened.vocabulary, text, top=top, name=self.name)
+
+    def audit(
+        self, text: str, *, token: int | None = None, top: int = 5, rate: float | None = None
+    ) -> Audit:
+        """Take one prediction apart; in a notebook the result draws itself.
+
+        Args:
+            text: it must fit one context.
+            token: which piece of it, counted from 1; default: the one that surprised most.
+            top: how many of the likeliest entries to show.
+            rate: of the step of training; default: the loss falls by about a hundredth.
+        """
+        opened = self.opened
+        return audit(
+            opened.model,
+            opened.vocabulary,
+            text,
+            token=token,
+            top=top,
+            rate=rate,
+            name=self.name,
+        )
 
     def probability(self, prompt: str, continuation: str) -> float:
         """Return P(continuation | prompt), both after end-of-text.
