@@ -14,6 +14,7 @@ from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.look import floor_of
 from nextword.explanation.render.training import Floor
+from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.screen import Screen
 from nextword.explanation.trace import Trace, trace
 from nextword.machine.options import MachineSettings
@@ -22,6 +23,7 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
+from nextword.prediction.ruler import Ruler, measure_ruler
 from nextword.settings import read_recipe, resolve
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -169,6 +171,25 @@ class Model:
             self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
         )
         return evaluate(self.opened.model, texts, asked, withheld=texts.withheld)
+
+    def replay(self) -> Replay:
+        """Return how the run's pinned sentences were judged while it learned."""
+        if self.opened.run is None:
+            raise EvaluationError(
+                f"{self.opened.folder}: this model belongs to no run; how it learned is not known"
+            )
+        return read_replay(self.opened.run)
+
+    def ruler(self, *, primed: bool = True) -> Ruler:
+        """Put the loss on one scale with guessing, counting, compressors and what is possible.
+
+        Args:
+            primed: measure compressors also after they have read the training text; takes longer.
+        """
+        prepared, scores = self._prepared(), self.evaluate()
+        floor = self.floor(scores)
+        nats = None if floor is None else floor.nats_per_token * scores.tokens
+        return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""

@@ -8,7 +8,7 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,39 +16,36 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
-from nextword.explanation.look import floor_of, look_at_holdout, write_sample
-from nextword.explanation.render.training import describe_end, describe_evaluation, describe_start
+from nextword.explanation.render.training import describe_start
+from nextword.explanation.replay import choose_pins, write_pins
 from nextword.explanation.screen import Screen, duration
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks
+from nextword.milestones import milestones, stopper, sum_up
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
-from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
 from nextword.run import (
     SETTINGS,
-    Interrupted,
     Run,
     differences,
     facts_of,
     interruptible,
     new_folder,
-    save,
 )
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.targets.batch import read_batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.checkpoint import (
-    best_of,
     check_digests,
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
 )
 from nextword.training.journal import Journal
-from nextword.training.loop import Every, Moment, Plan, Training, describe, run_loop
+from nextword.training.loop import Every, Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
@@ -56,7 +53,6 @@ from nextword.vocabulary.gather import gather
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 
-EVALUATIONS = 4
 STORIES_DECAY_POWER = 4.0
 
 
@@ -113,6 +109,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=False)
         (folder / SETTINGS).write_text(as_toml(settings), encoding="utf-8")
         write_json(folder / FACTS, facts_of(run, paths))
+        write_pins(folder, choose_pins(prepared, settings.explanation, shape.context))
     ranks.wait()
     return _fit(run, first_step=0, checkpoint=None)
 
@@ -208,7 +205,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             )
         )
         _estimate(run, training, first_step)
-    calls = _calls(run, model, optimizers)
+    calls = milestones(run, model, optimizers)
     began = time.monotonic()
     run.screen.start(run.plan.steps, first_step)
     try:
@@ -216,7 +213,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             run_loop(
                 training,
                 first_step,
-                [*calls, Every(1, _stopper(run, interrupt, model, optimizers))],
+                [*calls, Every(1, stopper(run, interrupt, model, optimizers))],
             )
     except DivergedError as error:
         saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
@@ -232,7 +229,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
         run.screen.stop()
     run.seconds = time.monotonic() - began
     if run.ranks.is_first:
-        run.summary = _sum_up(run)
+        run.summary = sum_up(run)
         run.screen.say(run.summary)
     return run
 
@@ -258,112 +255,6 @@ def _assemble(
         run.machine,
         run.ranks,
     )
-
-
-def _calls(
-    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
-) -> list[Every]:
-    """Return what the loop calls.
-
-    The journal and the bar at each step, evaluation and checkpoints now and then.
-    """
-    journal, settings = Journal(run.folder), run.settings.training
-    began = time.monotonic()
-
-    def note(moment: Moment) -> None:
-        journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
-        run.screen.step(
-            moment.step,
-            run.plan.steps,
-            moment.loss,
-            moment.tokens_per_second,
-            run.plan.batch_tokens,
-        )
-
-    def judge(moment: Moment) -> None:
-        partial = scores = _score(run, model, settings.evaluate_tokens)
-        if moment.is_last:
-            run.final = scores = _score(run, model, None)
-        values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
-        sample = write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
-        journal.write(
-            {
-                "event": "evaluation",
-                "step": moment.step,
-                **values,
-                "whole": moment.is_last,
-                "sample": sample,
-            }
-        )
-        run.screen.say(
-            describe_evaluation(
-                moment.step, scores, sample, look_at_holdout(model, run.prepared, moment.step)
-            )
-        )
-        save(run, model, optimizers, moment.step, partial.nats_per_token)
-
-    def keep(moment: Moment) -> None:
-        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
-            save(run, model, optimizers, moment.step, None)
-
-    every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
-    calls = [Every(1, note), Every(every, judge)]
-    if settings.checkpoint_every:
-        calls.append(Every(settings.checkpoint_every, keep))
-    return calls if run.ranks.is_first else []
-
-
-def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
-    return evaluate(
-        model,
-        run.prepared.holdout,
-        run.settings.evaluation,
-        max_tokens=max_tokens,
-        withheld=run.prepared.bits_withheld,
-        count_bytes=run.prepared.vocabulary.count_bytes,
-    )
-
-
-def _sum_up(run: Run) -> str:
-    if run.final is None:
-        return ""
-    saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
-    best, last = best_of(saved), saved[-1]
-    overfit = None
-    if (
-        best.holdout_loss is not None
-        and last.holdout_loss is not None
-        and last.holdout_loss > 1.005 * best.holdout_loss
-    ):
-        overfit = (best.step, last.step)
-    floor = floor_of(run.prepared, run.final)
-    if floor is not None:
-        nats, share = floor.excess(run.final.nats_per_token)
-        Journal(run.folder).write(
-            {
-                "event": "floor",
-                "step": run.plan.steps,
-                "nats_per_token": floor.nats_per_token,
-                "above": nats,
-                "share": share,
-            }
-        )
-    return describe_end(
-        run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
-    )
-
-
-def _stopper(
-    run: Run, interrupt: list[int], model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
-) -> Callable[[Moment], None]:
-    def stop_if_asked(moment: Moment) -> None:
-        if not interrupt or moment.is_last:
-            return
-        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
-            save(run, model, optimizers, moment.step, None)
-        raise Interrupted(run.folder, moment.step)
-
-    return stop_if_asked
 
 
 def _estimate(run: Run, training: Training, first_step: int) -> None:

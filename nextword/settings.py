@@ -7,16 +7,18 @@ page adds none.
 """
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import check_options, nearest
 from nextword.corpus.options import CorpusSettings
+from nextword.explanation.options import ExplanationSettings
 from nextword.machine.options import MachineSettings
 from nextword.model.shape import ModelSettings
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
@@ -34,6 +36,7 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    explanation: ExplanationSettings = field(default_factory=ExplanationSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
 
     def __post_init__(self) -> None:
@@ -140,16 +143,20 @@ def as_toml(settings: Settings) -> str:
 
 
 def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(entry) for entry in value) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # JSON's strings are TOML's, but for the one control character that JSON lets stand.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 
 def _bare(hint: Any) -> type:
-    """Return the type behind `X | None`."""
+    """Return the type behind `X | None`, and tuple for `tuple[str, ...]`."""
+    if get_origin(hint) is tuple:
+        return tuple
     if isinstance(hint, UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     kind: type = hint
@@ -161,9 +168,19 @@ def _convert(option: Option, value: Any) -> Any:
         return value
     if option.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if option.type is tuple and isinstance(value, list | tuple):
+        if not all(isinstance(entry, str) for entry in value):
+            raise SettingsError(f"{option.path} = {value!r}: expected {_WORDS[tuple]}")
+        return tuple(value)
     if not isinstance(value, option.type) or (option.type is int and isinstance(value, bool)):
         raise SettingsError(f"{option.path} = {value!r}: expected {_WORDS[option.type]}")
     return value
 
 
-_WORDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    bool: "true or false",
+    tuple: "a list of texts",
+}

@@ -11,7 +11,17 @@ import nextword
 
 HOUSE = Path(nextword.__file__).parent
 LEFT = ["base", "machine", "corpus", "vocabulary", "targets", "model", "loss", "objectives"]
-RIGHT = ["training", "prediction", "explanation", "settings", "run", "pretrain", "api", "cli"]
+RIGHT = [
+    "training",
+    "prediction",
+    "explanation",
+    "settings",
+    "run",
+    "milestones",
+    "pretrain",
+    "api",
+    "cli",
+]
 ORDER = LEFT + RIGHT
 ONLY_BASE_AND_MACHINE = {"model", "loss"}
 NO_TORCH = [

@@ -1,5 +1,6 @@
 """Verbs that make something: train, prepare."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,10 +8,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nextword.cli.program import AsJson, Paths, app, leave, named, say, takes, write
+from nextword.settings import Settings
 
 
 @app.command
-@takes(("corpus", "vocabulary", "model", "training", "evaluation", "generation", "machine"))
+@takes(tuple(room.name for room in dataclasses.fields(Settings)))
 def train(
     *paths: Paths,
     name: Annotated[

@@ -119,13 +119,14 @@ def _annotation(option: Option, prefix: bool) -> Any:
     words = option.help
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
-    if option.default is not None:
+    if option.default not in (None, ()):
         default = (
             str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
         )
         words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()
+    kind: Any = tuple[str, ...] if option.type is tuple else option.type
     return Annotated[
-        option.type | None, Parameter(name=name, help=words, negative=negative, show_default=False)
+        kind | None, Parameter(name=name, help=words, negative=negative, show_default=False)
     ]

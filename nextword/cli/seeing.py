@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Run, app, text_of, write
+from nextword.cli.program import AsJson, Run, app, say, text_of, write
 
 Text = Annotated[str, Parameter(help='the text, or "-" for standard input')]
 
@@ -56,6 +56,41 @@ def audit(
 
     taken = api.load(run).audit(text_of(text), token=token, top=max(top, 1), rate=rate)
     write(json.dumps(taken.as_dict()) if json_ else describe_audit(taken))
+
+
+@app.command
+def replay(
+    run: Run,
+    *,
+    columns: Annotated[int, Parameter(help="moments to show side by side")] = 7,
+    json_: AsJson = False,
+) -> None:
+    """Show how the pinned sentences were judged while the run learned, token by token."""
+    from nextword.explanation.render.replay import describe_replay
+    from nextword.explanation.replay import read_replay
+    from nextword.prediction.open import find_run
+
+    known = read_replay(find_run(run.partition("@")[0]))
+    write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
+
+
+@app.command
+def ruler(
+    run: Run,
+    *,
+    primed: Annotated[
+        bool, Parameter(help="measure compressors after the training text too (slower)")
+    ] = True,
+    json_: AsJson = False,
+) -> None:
+    """Say how good the loss is: beside guessing, counting, compressors, and what is possible."""
+    from nextword import api
+    from nextword.explanation.render.ruler import describe_ruler
+
+    model = api.load(run)
+    say("scoring, counting and compressing the held-out text …")
+    measured = model.ruler(primed=primed)
+    write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
 
 
 def _has_color() -> bool:

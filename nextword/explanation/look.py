@@ -24,7 +24,7 @@ def write_sample(
 ) -> str:
     """Let the model write a little, at full precision, from a seed of its own."""
     short = replace(settings, max_tokens=SAMPLE_TOKENS, seed=step, samples=1)
-    with _at_full_precision(model):
+    with at_full_precision(model):
         return "".join(chosen.text for chosen in generate(model, vocabulary, "", short))
 
 
@@ -35,7 +35,7 @@ def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look |
     most = min(SAMPLE_TOKENS, model.shape.context)
     ids = holdout.document(step % holdout.num_documents)[:most].tolist()
     text = torch.tensor([[vocabulary.end_id, *ids]], device=model.device)
-    with _at_full_precision(model):
+    with at_full_precision(model):
         probabilities = model(text[:, :-1])[0].double().softmax(-1)
     right = probabilities.gather(1, text[0, 1:, None])[:, 0]
     # The first words of a text are anybody's guess; the hardest later one says more.
@@ -59,7 +59,8 @@ def floor_of(prepared: Prepared, scores: Evaluation) -> Floor | None:
 
 
 @contextmanager
-def _at_full_precision(model: Transformer) -> Iterator[None]:
+def at_full_precision(model: Transformer) -> Iterator[None]:
+    """Compute the model's matrix products in float32 for a while."""
     before = model.precision
     model.set_precision(torch.float32)
     try:

@@ -176,6 +176,7 @@ def describe_end(
         "Try next:",
         f"  nextword generate {run.name}{prompt}",
         f'  nextword predict {run.name} "{asked}"',
-        f"  nextword evaluate {run.name}",
+        f'  nextword explain {run.name} "{asked or "a sentence of yours"}"',
+        f"  nextword report {run.name}",
     ]
     return "\n".join(lines)

@@ -1,0 +1,231 @@
+"""How the same sentences were judged while the model learned: at step 0, on the way, at the end.
+
+    pins.json                  the sentences and their ids, chosen when the run begins
+    metrics.jsonl, "replay"    at each moment, for each of their pieces: −ln P in nats, the
+                               likeliest piece and its probability
+
+Legend of shapes: B rows, T positions, V vocabulary.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nextword.base.errors import RunError
+from nextword.base.files import write_json
+from nextword.explanation.look import at_full_precision
+from nextword.explanation.options import ExplanationSettings
+from nextword.model.transformer import Transformer
+from nextword.training.journal import Journal
+from nextword.vocabulary.prepared import Prepared
+from nextword.vocabulary.shards import TokenStream
+from nextword.vocabulary.tokenizer import Vocabulary
+
+PINS = "pins.json"
+WORKED_SENTENCE = "We are all humans born to make mistakes"
+FROM_HOLDOUT = 3
+PIN_TOKENS, FEWEST_PIN_TOKENS = 24, 8
+REPLAYS = 40
+"""Moments at which the pins are judged, where nothing else is said."""
+FEWEST_STEPS = 5
+"""Between two moments, in a short run."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A sentence that is judged again and again."""
+
+    source: str
+    """Where it comes from, in a few words."""
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One sentence as the model saw it at one moment, piece by piece."""
+
+    nats: tuple[float, ...]
+    likeliest: tuple[str, ...]
+    likeliest_probability: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        """Average mistake, in nats."""
+        return math.fsum(self.nats) / len(self.nats)
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """P(target) of each piece."""
+        return tuple(math.exp(-nats) for nats in self.nats)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All sentences at all moments."""
+
+    run: str
+    pins: tuple[Pin, ...]
+    steps: tuple[int, ...]
+    judged: tuple[tuple[Judged, ...], ...]
+    """By moment, then by sentence."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as --json prints them."""
+        return {
+            "run": self.run,
+            "pins": [vars(pin) for pin in self.pins],
+            "moments": [
+                {"step": step, "pins": [vars(one) | {"loss": one.loss} for one in moment]}
+                for step, moment in zip(self.steps, self.judged, strict=True)
+            ],
+        }
+
+    def _repr_html_(self) -> str:
+        """Draw itself in a notebook."""
+        from nextword.explanation.render.replay import replay_html
+
+        return replay_html(self)
+
+
+def choose_pins(prepared: Prepared, settings: ExplanationSettings, context: int) -> list[Pin]:
+    """Choose the sentences: those asked for, or the worked example and three from the hold-out.
+
+    Args:
+        prepared: whose vocabulary and hold-out are used.
+        settings: may name sentences.
+        context: no sentence is longer than the model reads at once.
+    """
+    vocabulary, longest = prepared.vocabulary, min(PIN_TOKENS, context)
+    named = settings.pin or (WORKED_SENTENCE,)
+    source = "asked for" if settings.pin else "the worked example"
+    pins = [_pin(source, vocabulary.encode(text)[:context], vocabulary) for text in named]
+    if not settings.pin:
+        pins += [
+            _pin("held out", _to_a_sentences_end(ids, vocabulary), vocabulary)
+            for ids in _from_holdout(prepared.holdout, longest)
+        ]
+    return [pin for pin in pins if pin.ids]
+
+
+def _pin(source: str, ids: Sequence[int], vocabulary: Vocabulary) -> Pin:
+    pieces = tuple(vocabulary.piece(id_) for id_ in ids)
+    return Pin(source, vocabulary.decode(list(ids)), tuple(ids), pieces)
+
+
+def _from_holdout(holdout: TokenStream, longest: int) -> list[list[int]]:
+    """Take the beginnings of texts far apart; of fewer texts than three, places far apart."""
+    count = holdout.num_documents
+    if count >= FROM_HOLDOUT:
+        numbers = [count * share // FROM_HOLDOUT for share in range(FROM_HOLDOUT)]
+        found = [holdout.document(number)[:longest].tolist() for number in numbers]
+    else:
+        starts = [len(holdout) * share // FROM_HOLDOUT for share in range(FROM_HOLDOUT)]
+        found = [holdout.read(start, start + longest).tolist() for start in starts]
+    return [[id_ for id_ in ids if id_ != holdout.end_id] for ids in found]
+
+
+def _to_a_sentences_end(ids: list[int], vocabulary: Vocabulary) -> list[int]:
+    """Cut where a sentence ends, if one does after a few words."""
+    for place in range(FEWEST_PIN_TOKENS, len(ids)):
+        if vocabulary.piece(ids[place]).rstrip().endswith((".", "!", "?")):
+            return ids[: place + 1]
+    return ids
+
+
+@torch.inference_mode()
+def judge_pins(
+    model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]
+) -> tuple[Judged, ...]:
+    """Judge every piece of every sentence, all in one batch, at full precision.
+
+    Args:
+        model: the network; its precision is put back afterwards.
+        vocabulary: of the same model.
+        pins: each follows end-of-text.
+    """
+    width = max(len(pin.ids) for pin in pins)
+    rows = torch.full((len(pins), width + 1), vocabulary.end_id, dtype=torch.long)
+    for row, pin in enumerate(pins):
+        rows[row, 1 : len(pin.ids) + 1] = torch.tensor(pin.ids)
+    rows = rows.to(model.device)
+    with at_full_precision(model):
+        logits = model(rows[:, :-1]).double()
+    norm = logits.logsumexp(-1)
+    nats = norm - logits.gather(2, rows[:, 1:, None])[..., 0]
+    best: Tensor = logits.argmax(-1)
+    sure = (logits.amax(-1) - norm).exp()
+    return tuple(
+        Judged(
+            tuple(nats[row, : len(pin.ids)].tolist()),
+            tuple(vocabulary.piece(id_) for id_ in best[row, : len(pin.ids)].tolist()),
+            tuple(sure[row, : len(pin.ids)].tolist()),
+        )
+        for row, pin in enumerate(pins)
+    )
+
+
+def replay_every(settings: ExplanationSettings, steps: int) -> int:
+    """Return the steps between two judgements in a run of so many steps."""
+    return settings.replay_every or max(FEWEST_STEPS, -(-steps // REPLAYS))
+
+
+def write_pins(run: Path, pins: Iterable[Pin]) -> None:
+    """Write the sentences of a run down."""
+    write_json(run / PINS, [vars(pin) for pin in pins])
+
+
+def read_pins(run: Path) -> list[Pin]:
+    """Read the sentences of a run; none where it has written none."""
+    file = run / PINS
+    if not file.is_file():
+        return []
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    return [
+        Pin(entry["source"], entry["text"], tuple(entry["ids"]), tuple(entry["pieces"]))
+        for entry in entries
+    ]
+
+
+def as_event(step: int, judged: Iterable[Judged], seconds: float) -> dict[str, Any]:
+    """Return one moment as the journal writes it."""
+    return {
+        "event": "replay",
+        "step": step,
+        "seconds": round(seconds, 5),
+        "pins": [vars(one) for one in judged],
+    }
+
+
+def read_replay(run: Path) -> Replay:
+    """Read how a run's sentences were judged.
+
+    Raises:
+        RunError: the run has written nothing of it.
+    """
+    pins = read_pins(run)
+    events = {event["step"]: event for event in Journal(run).read() if event["event"] == "replay"}
+    if not pins or not events:
+        raise RunError(
+            f"{run}: no sentences were judged while it learned; train it again to see them"
+        )
+    steps = sorted(events)
+    return Replay(
+        run.name,
+        tuple(pins),
+        tuple(steps),
+        tuple(tuple(_judged(entry) for entry in events[step]["pins"]) for step in steps),
+    )
+
+
+def _judged(entry: Mapping[str, Any]) -> Judged:
+    return Judged(
+        tuple(entry["nats"]), tuple(entry["likeliest"]), tuple(entry["likeliest_probability"])
+    )

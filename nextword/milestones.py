@@ -1,0 +1,154 @@
+"""What happens at a run's milestones: evaluations, the pinned sentences, checkpoints, the summary.
+
+`pretrain.py` hands these to the loop, which knows nothing of them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from nextword.explanation.look import floor_of, look_at_holdout, write_sample
+from nextword.explanation.render.ruler import sentence
+from nextword.explanation.render.training import describe_end, describe_evaluation
+from nextword.explanation.replay import as_event, judge_pins, read_pins, replay_every
+from nextword.model.transformer import Transformer
+from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.ruler import measure_ruler
+from nextword.run import Interrupted, Run, save
+from nextword.training.checkpoint import best_of, list_checkpoints
+from nextword.training.journal import Journal
+from nextword.training.loop import Every, Moment, describe
+
+EVALUATIONS = 4
+
+
+def milestones(
+    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+) -> list[Every]:
+    """Return what the loop calls.
+
+    The journal and the bar at each step; the pinned sentences, evaluation and checkpoints now and
+    then.
+    """
+    journal, settings = Journal(run.folder), run.settings.training
+    began = time.monotonic()
+
+    def note(moment: Moment) -> None:
+        journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
+        run.screen.step(
+            moment.step,
+            run.plan.steps,
+            moment.loss,
+            moment.tokens_per_second,
+            run.plan.batch_tokens,
+        )
+
+    pins, judged_at = read_pins(run.folder), set[int]()
+    replayed = replay_every(run.settings.explanation, run.plan.steps)
+
+    def replay(moment: Moment) -> None:
+        if not pins or moment.step in judged_at:
+            return
+        judged_at.add(moment.step)
+        start = time.perf_counter()
+        judged = judge_pins(model, run.prepared.vocabulary, pins)
+        journal.write(as_event(moment.step, judged, time.perf_counter() - start))
+
+    def judge(moment: Moment) -> None:
+        replay(moment)
+        partial = scores = _score(run, model, settings.evaluate_tokens)
+        if moment.is_last:
+            run.final = scores = _score(run, model, None)
+        values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
+        sample = write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
+        journal.write(
+            {
+                "event": "evaluation",
+                "step": moment.step,
+                **values,
+                "whole": moment.is_last,
+                "sample": sample,
+            }
+        )
+        run.screen.say(
+            describe_evaluation(
+                moment.step, scores, sample, look_at_holdout(model, run.prepared, moment.step)
+            )
+        )
+        save(run, model, optimizers, moment.step, partial.nats_per_token)
+
+    def keep(moment: Moment) -> None:
+        replay(moment)
+        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
+            save(run, model, optimizers, moment.step, None)
+
+    every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
+    calls = [Every(1, note), Every(replayed, replay, at_start=True), Every(every, judge)]
+    if settings.checkpoint_every:
+        calls.append(Every(settings.checkpoint_every, keep))
+    return calls if run.ranks.is_first else []
+
+
+def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+    return evaluate(
+        model,
+        run.prepared.holdout,
+        run.settings.evaluation,
+        max_tokens=max_tokens,
+        withheld=run.prepared.bits_withheld,
+        count_bytes=run.prepared.vocabulary.count_bytes,
+    )
+
+
+def sum_up(run: Run) -> str:
+    """Put the run in plain words, from its last evaluation; nothing where there was none."""
+    if run.final is None:
+        return ""
+    saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
+    best, last = best_of(saved), saved[-1]
+    overfit = None
+    if (
+        best.holdout_loss is not None
+        and last.holdout_loss is not None
+        and last.holdout_loss > 1.005 * best.holdout_loss
+    ):
+        overfit = (best.step, last.step)
+    journal, floor = Journal(run.folder), floor_of(run.prepared, run.final)
+    if floor is not None:
+        nats, share = floor.excess(run.final.nats_per_token)
+        journal.write(
+            {
+                "event": "floor",
+                "step": run.plan.steps,
+                "nats_per_token": floor.nats_per_token,
+                "above": nats,
+                "share": share,
+            }
+        )
+    said = describe_end(
+        run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
+    )
+    ruler = measure_ruler(
+        run.prepared,
+        run.final,
+        model=run.folder.name,
+        floor_nats=None if floor is None else floor.nats_per_token * run.final.tokens,
+    )
+    journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
+    return f"{said}\n\n{sentence(ruler)}"
+
+
+def stopper(
+    run: Run, interrupt: list[int], model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+) -> Callable[[Moment], None]:
+    """Return what, at a step's end, saves and stops if Ctrl-C was pressed."""
+
+    def stop_if_asked(moment: Moment) -> None:
+        if not interrupt or moment.is_last:
+            return
+        if not any(saved.step == moment.step for saved in list_checkpoints(run.folder)):
+            save(run, model, optimizers, moment.step, None)
+        raise Interrupted(run.folder, moment.step)
+
+    return stop_if_asked

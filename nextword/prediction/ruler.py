@@ -1,0 +1,166 @@
+"""Is this loss good? One scale with guessing, counting, packing, the model, and what is possible.
+
+Everything is measured on the same held-out text. What guesses, counts or learns gives each token a
+probability, and −log2 of it is bits; what packs gives bytes. Both are told in bits per byte.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextword.loss.bits import bits
+from nextword.prediction.baselines import Squeezed, squeeze
+from nextword.prediction.evaluate import Evaluation
+from nextword.prediction.ngram import KneserNey
+from nextword.vocabulary.prepared import Prepared
+from nextword.vocabulary.shards import TokenStream
+from nextword.vocabulary.tokenizer import Vocabulary
+
+COUNTED_TOKENS = 2_000_000
+"""Training tokens that the n-gram models count: memory stays below a gigabyte."""
+PRIMING_BYTES = 8 * 2**20
+"""Training text that compressors read first, where they are primed."""
+ORDERS = {1: "unigram", 2: "bigram", 5: "5-gram"}
+
+Kind = Literal["guess", "count", "pack", "primed", "model", "floor"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One line on the ruler."""
+
+    name: str
+    kind: Kind
+    bits: float
+    """Of the whole held-out text."""
+    says: str
+    """What it is, in a few plain words."""
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """All marks on one held-out text."""
+
+    model: str
+    tokens: int
+    num_bytes: int | None
+    """Of the held-out text; None where bits per byte would not be true."""
+    withheld: str
+    """Why they would not."""
+    counted: int
+    """Training tokens that the n-gram models counted."""
+    primed_with: int
+    """Bytes of training text that compressors had read; 0 where none was primed."""
+    marks: tuple[Mark, ...] = field(default=())
+
+    @property
+    def unit(self) -> str:
+        """Of `value`."""
+        return "bits a byte" if self.num_bytes else "bits a token"
+
+    def value(self, mark: Mark) -> float:
+        """Return a mark's place on the scale."""
+        return mark.bits / (self.num_bytes or self.tokens)
+
+    def one(self, kind: Kind, name: str | None = None) -> Mark | None:
+        """Return the first mark of a kind, or the one of this name."""
+        found = (mark for mark in self.marks if mark.kind == kind and name in (None, mark.name))
+        return next(found, None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as --json prints them."""
+        return {
+            **{key: value for key, value in vars(self).items() if key != "marks"},
+            "unit": self.unit,
+            "marks": [{**vars(mark), "value": self.value(mark)} for mark in self.marks],
+        }
+
+
+def measure_ruler(
+    prepared: Prepared,
+    scores: Evaluation,
+    *,
+    model: str,
+    floor_nats: float | None = None,
+    primed: bool = False,
+) -> Ruler:
+    """Put a model's score on one scale with all that can be computed on the same text.
+
+    Args:
+        prepared: the text.
+        scores: of the model, on the whole hold-out.
+        model: what it is called.
+        floor_nats: the lowest sum of −ln P possible, where it is known.
+        primed: measure compressors also after they have read the training text, which takes longer.
+    """
+    entries, holdout = len(prepared.vocabulary), prepared.holdout
+    marks = [
+        Mark(
+            "uniform",
+            "guess",
+            scores.tokens * math.log2(entries),
+            f"guessing blindly among {entries:,} pieces",
+        )
+    ]
+    counted = 0
+    for order, name in ORDERS.items():
+        counts = KneserNey(order, entries, prepared.vocabulary.end_id)
+        counts.learn(beginning(prepared.train, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+        nats = float(counts.nats(_documents(holdout, scores.documents)).sum())
+        marks.append(Mark(name, "count", bits(nats), _SAYS[order]))
+        counted = counts.tokens
+    primed_with = 0
+    if scores.num_bytes:
+        training = None
+        if primed:
+            first = beginning(prepared.train, PRIMING_BYTES)  # a token spells a byte or more
+            training = _bytes(prepared.vocabulary, first)[:PRIMING_BYTES]
+            primed_with = len(training)
+        text = _bytes(prepared.vocabulary, _documents(holdout, scores.documents))
+        marks += _packed(squeeze(text, training))
+    marks.append(Mark(model, "model", bits(scores.nats), "this model"))
+    if floor_nats is not None:
+        marks.append(Mark("floor", "floor", bits(floor_nats), "no model can do better: known odds"))
+    size = scores.num_bytes or None
+    return Ruler(model, scores.tokens, size, scores.withheld, counted, primed_with, tuple(marks))
+
+
+_SAYS = {
+    1: "counting how often each piece occurs",
+    2: "counting which piece follows which",
+    5: "counting what follows up to four pieces (Kneser–Ney)",
+}
+
+
+def _packed(sizes: Sequence[Squeezed]) -> Iterator[Mark]:
+    for one in sizes:
+        yield Mark(one.name, "pack", 8.0 * one.cold, "a compressor that knows nothing before")
+    for one in sizes:
+        if one.primed is not None:
+            says = "the same after reading the training text"
+            yield Mark(f"{one.name} primed", "primed", 8.0 * one.primed, says)
+
+
+def _documents(stream: TokenStream, count: int) -> Iterator[NDArray[np.int64]]:
+    return (stream.document(number) for number in range(count))
+
+
+def beginning(stream: TokenStream, most: int) -> Iterator[NDArray[np.int64]]:
+    """Yield documents until they make so many tokens; the last is cut, and never read whole."""
+    start = 0
+    for end in map(int, stream.document_ends):
+        yield stream.read(start, min(end, most))
+        if end >= most:
+            return
+        start = end
+
+
+def _bytes(vocabulary: Vocabulary, documents: Iterable[NDArray[np.int64]]) -> bytes:
+    """Return documents one after the other as the bytes they were."""
+    return b"".join(
+        vocabulary.piece_bytes(id_) for document in documents for id_ in document.tolist()
+    )
