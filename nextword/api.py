@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword import pretrain
-from nextword.base.errors import EvaluationError
+from nextword.base.errors import EvaluationError, RunError
+from nextword.base.files import write_text
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.look import floor_of
+from nextword.explanation.render.report import report_page
 from nextword.explanation.render.training import Floor
 from nextword.explanation.replay import Replay, read_replay
+from nextword.explanation.report import build_report
 from nextword.explanation.screen import Screen
 from nextword.explanation.trace import Trace, trace
 from nextword.machine.options import MachineSettings
@@ -190,6 +193,22 @@ class Model:
         floor = self.floor(scores)
         nats = None if floor is None else floor.nats_per_token * scores.tokens
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
+
+    def report(self, file: str | Path) -> None:
+        """Write the run's whole story as one HTML file that needs no network.
+
+        Args:
+            file: is replaced where it exists.
+
+        Raises:
+            RunError: the model belongs to no run.
+        """
+        if self.opened.run is None:
+            raise RunError(f"{self.opened.folder}: a model folder alone has no report; name a run")
+        page = report_page(
+            build_report(self.opened, self._prepared(), self.evaluate(), self.ruler())
+        )
+        write_text(Path(file), page)
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""

@@ -24,8 +24,13 @@ def publish(aside: Path, final: Path) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write JSON atomically."""
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text atomically."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     publish(aside, file)
 
 

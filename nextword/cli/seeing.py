@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -91,6 +92,25 @@ def ruler(
     say("scoring, counting and compressing the held-out text …")
     measured = model.ruler(primed=primed)
     write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
+
+
+@app.command
+def report(
+    run: Run,
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="file to write (default: RUN's name and .html)"),
+    ] = None,
+) -> None:
+    """Write a run's whole story as one HTML file that needs no network."""
+    from nextword import api
+
+    model = api.load(run)
+    file = output or Path(f"{model.name.partition('@')[0]}.html")
+    say("scoring, counting and compressing the held-out text …")
+    model.report(file)
+    write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
 
 
 def _has_color() -> bool:

@@ -82,7 +82,7 @@ def test_sentences_can_be_named_and_a_resumed_run_keeps_them(place):
     run = place.folder / "runs" / "pinned"
     whole = read_replay(run)
     assert [pin.text for pin in whole.pins] == ["A story.\nIt ends.", 'Say "no".']
-    assert whole.steps == (0, 2, 4, 6)
+    assert whole.steps == (0, 2, 3, 4, 6)
     again = nextword.train(resume="pinned@3")
     assert again.replay() == whole
 

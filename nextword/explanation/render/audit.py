@@ -159,19 +159,19 @@ def _squared(audit: Audit) -> list[str]:
         [
             f"here, p = {chance(p)}",
             f"{audit.nats:.4f}",
-            f"{audit.squared_error:.4f}",
             f"{audit.target.gradient:+.4f}",
+            f"{audit.squared_error:.4f}",
             f"{audit.squared_error_gradient:+.4f}",
         ],
         [
             f"sure of one other, p = {tiny}",
             f"{-math.log(tiny):.4f}",
-            f"{2 * (1 - tiny) ** 2:.4f}",
             f"{tiny - 1:+.4f}",
+            f"{2 * (1 - tiny) ** 2:.4f}",
             f"{-4 * tiny * (1 - tiny) ** 2:+.4f}",
         ],
     ]
-    heads = ["", "cross-entropy", "squared error", "its pull", "its pull"]
+    heads = ["", "cross-entropy", "its pull", "squared error", "its pull"]
     return [
         "Squared error adds up (p − y)² over all pieces, where y is 1 for the right one and 0 for "
         "the others.",
@@ -181,11 +181,7 @@ def _squared(audit: Audit) -> list[str]:
         "(For a number, such as a price, there is no such list of pieces, and squared error is "
         "the one to use.)",
         "",
-        *table(
-            [heads[0], heads[1], heads[2], "pull of the first", "pull of the second"],
-            rows,
-            frozenset({0}),
-        ),
+        *table(heads, rows, frozenset({0})),
     ]
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-from nextword.explanation.render.words import chance, signed
+from nextword.explanation.render.words import chance, quoted, signed
 from nextword.explanation.trace import Position
 
 HOTTEST_NATS = 7.0
@@ -37,19 +37,29 @@ def heat_style(nats: float) -> str:
     return f"background:rgba(230,110,20,{0.8 * heat(nats):.3f})"
 
 
-def heat_html(positions: Iterable[Position]) -> str:
-    """Color a text as HTML; each piece says its numbers on hover, on focus and to a reader."""
+def heat_html(positions: Iterable[Position], said: str = "") -> str:
+    """Color a text as HTML; each piece says its numbers on hover, on focus and to a reader.
+
+    Args:
+        positions: of the text.
+        said: id of the element in which a page's script repeats the numbers of the piece in focus;
+            the script lets arrows go from piece to piece.
+    """
     spans = []
-    for position in positions:
-        likeliest = position.candidates[0]
-        words = (
-            f"{signed(position.piece)}: P {chance(position.probability)}, mistake "
-            f"{position.nats:.2f} nats = {position.bits:.2f} bits, rank {position.rank:,}; "
-            f"likeliest was {signed(likeliest.piece)} with {chance(likeliest.probability)}"
-        )
+    for number, position in enumerate(positions):
         text = escape(signed(position.piece)).replace("⏎", "⏎<br>")
+        told = f'tabindex="{-1 if number else 0}" title="{escape(_numbers(position))}"'
         spans.append(
-            f'<span class="piece" tabindex="0" style="{heat_style(position.nats)}" '
-            f'title="{escape(words)}">{text}</span>'
+            f'<span class="piece" style="{heat_style(position.nats)}" {told}>{text}</span>'
         )
-    return f'<p class="heat">{"".join(spans)}</p>'
+    place = f' data-said="{said}"' if said else ""
+    return f'<p class="heat"{place}>{"".join(spans)}</p>'
+
+
+def _numbers(position: Position) -> str:
+    likeliest = position.candidates[0]
+    return (
+        f"{quoted(position.piece)}: P {chance(position.probability)}, mistake "
+        f"{position.nats:.2f} nats = {position.bits:.2f} bits, rank {position.rank:,}; likeliest "
+        f"was {quoted(likeliest.piece)} with {chance(likeliest.probability)}"
+    )

@@ -1,0 +1,182 @@
+"""All that a run can show of itself, gathered as plain data for one page."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextword.base.errors import RunError
+from nextword.explanation.audit import Audit, audit
+from nextword.explanation.replay import WORKED_SENTENCE, Replay, read_replay
+from nextword.explanation.trace import Position, Trace, trace
+from nextword.prediction.evaluate import Evaluation
+from nextword.prediction.open import Opened, run_facts
+from nextword.prediction.ruler import Ruler
+from nextword.training.journal import Journal
+from nextword.vocabulary.prepared import Prepared
+from nextword.vocabulary.tokenizer import Vocabulary
+
+SHOWN_TEXTS, SHOWN_TOKENS = 6, 120
+JUDGED_TOKENS = 6_000
+"""Held-out tokens among which the hardest are sought."""
+HARDEST, FEWEST_MEETINGS = 12, 5
+LONGEST_PIECES = 24
+CURVE_POINTS = 300
+
+
+@dataclass(frozen=True)
+class HardPiece:
+    """A piece that was met several times, and how large the mistakes were on average."""
+
+    piece: str
+    met: int
+    nats: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the model wrote at one moment of training."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run, ready to be drawn."""
+
+    run: str
+    facts: Mapping[str, Any]
+    """As the run wrote them down: text, shape, plan, versions, hardware."""
+    settings: str
+    """The run's recipe, as TOML."""
+    curve: tuple[tuple[int, float], ...]
+    """Steps and training loss in nats a token, averaged over neighbors."""
+    evaluations: tuple[tuple[int, float], ...]
+    """Steps and hold-out loss in nats a token."""
+    samples: tuple[Written, ...]
+    seconds: float
+    scores: Evaluation
+    ruler: Ruler
+    replay: Replay
+    texts: tuple[Trace, ...]
+    """The first words of some held-out texts, judged."""
+    audit: Audit
+    hardest: tuple[Position, ...]
+    hard_pieces: tuple[HardPiece, ...]
+    judged_tokens: int
+    """Among so many were the hardest sought."""
+    vocabulary: Mapping[str, Any]
+
+
+def build_report(opened: Opened, prepared: Prepared, scores: Evaluation, ruler: Ruler) -> Report:
+    """Gather a run's report.
+
+    Args:
+        opened: the run's model.
+        prepared: its text.
+        scores: of the model on the whole hold-out.
+        ruler: measured on the same.
+
+    Raises:
+        RunError: the model belongs to no run, or the run's sentences were not judged.
+    """
+    if opened.run is None:
+        raise RunError(f"{opened.folder}: a model folder alone has no report; name a run")
+    run = opened.run
+    events = list(Journal(run).read())
+    steps = [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
+    judged = [event for event in events if event["event"] == "evaluation"]
+    texts = _judged_texts(opened, prepared)
+    positions = [position for text in texts for position in text.positions]
+    return Report(
+        run=run.name,
+        facts=run_facts(run),
+        settings=(run / "settings.toml").read_text(encoding="utf-8"),
+        curve=smoothed([(step, loss) for step, loss in steps if loss is not None]),
+        evaluations=tuple((event["step"], event["nats_per_token"]) for event in judged),
+        samples=tuple(Written(event["step"], event["sample"]) for event in judged),
+        seconds=max((event.get("seconds", 0.0) for event in events), default=0.0),
+        scores=scores,
+        ruler=ruler,
+        replay=read_replay(run),
+        texts=tuple(texts[:SHOWN_TEXTS]),
+        audit=_audit(opened),
+        hardest=tuple(sorted(positions, key=lambda position: -position.nats)[:HARDEST]),
+        hard_pieces=_hard_pieces(positions),
+        judged_tokens=len(positions),
+        vocabulary=vocabulary_facts(prepared.vocabulary, prepared.facts),
+    )
+
+
+def _audit(opened: Opened) -> Audit:
+    """Take the worked example apart, at "make" where the vocabulary holds the word whole."""
+    ids = opened.vocabulary.encode(WORKED_SENTENCE)
+    pieces = [opened.vocabulary.piece(id_).strip() for id_ in ids]
+    token = 1 + pieces.index("make") if "make" in pieces else None
+    fits = len(ids) <= opened.model.shape.context
+    text = WORKED_SENTENCE if fits else WORKED_SENTENCE[: opened.model.shape.context // 4]
+    name = Path(opened.run or opened.folder).name
+    return audit(opened.model, opened.vocabulary, text, token=token if fits else None, name=name)
+
+
+def _judged_texts(opened: Opened, prepared: Prepared) -> list[Trace]:
+    """Judge the beginnings of held-out texts far apart, until enough tokens were judged."""
+    holdout, vocabulary = prepared.holdout, prepared.vocabulary
+    count = holdout.num_documents
+    wanted = min(max(JUDGED_TOKENS // SHOWN_TOKENS, SHOWN_TEXTS), count)
+    found = []
+    for number in range(wanted):
+        ids = holdout.document(number * count // wanted)[:SHOWN_TOKENS]
+        text = vocabulary.decode([id_ for id_ in ids.tolist() if id_ != holdout.end_id])
+        if text.strip():
+            found.append(trace(opened.model, opened.vocabulary, text, name=opened.folder.name))
+    return found
+
+
+def _hard_pieces(positions: Sequence[Position]) -> tuple[HardPiece, ...]:
+    met: dict[str, list[float]] = defaultdict(list)
+    for position in positions:
+        met[position.piece].append(position.nats)
+    often = [
+        HardPiece(piece, len(nats), sum(nats) / len(nats))
+        for piece, nats in met.items()
+        if len(nats) >= FEWEST_MEETINGS
+    ]
+    return tuple(sorted(often, key=lambda piece: -piece.nats)[:HARDEST])
+
+
+def vocabulary_facts(vocabulary: Vocabulary, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is worth knowing of a vocabulary: size, kind, bytes a token, longest pieces."""
+    pieces = [vocabulary.piece(id_) for id_ in range(len(vocabulary)) if _has(vocabulary, id_)]
+    tokens = facts["train_tokens"] + facts["holdout_tokens"]
+    return {
+        "entries": len(vocabulary),
+        "kind": vocabulary.kind,
+        "bytes_per_token": facts["bytes"] / tokens if facts.get("bytes") else None,
+        "scripts": dict(facts.get("scripts", {})),
+        "words": sum(piece.startswith(" ") and piece[1:].isalpha() for piece in pieces),
+        "parts": sum(piece.isalpha() for piece in pieces),
+        "longest": sorted(set(pieces), key=lambda piece: (-len(piece), piece))[:LONGEST_PIECES],
+    }
+
+
+def _has(vocabulary: Vocabulary, id_: int) -> bool:
+    return bool(vocabulary.piece_bytes(id_))
+
+
+def smoothed(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Average neighbors so that at most some hundred points are left.
+
+    Early steps keep their own: there the loss falls fastest.
+    """
+    if len(points) <= CURVE_POINTS:
+        return tuple(points)
+    kept = list(points[: CURVE_POINTS // 4])
+    rest = points[CURVE_POINTS // 4 :]
+    size = -(-len(rest) // (CURVE_POINTS - len(kept)))
+    for start in range(0, len(rest), size):
+        part = rest[start : start + size]
+        kept.append((part[len(part) // 2][0], sum(loss for _, loss in part) / len(part)))
+    return tuple(kept)
