@@ -15,10 +15,12 @@ from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.look import floor_of
 from nextword.explanation.render.report import report_page
+from nextword.explanation.render.tour import Stop, stops
 from nextword.explanation.render.training import Floor
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.report import build_report
 from nextword.explanation.screen import Screen
+from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
 from nextword.machine.options import MachineSettings
 from nextword.prediction.candidates import Prediction, predict
@@ -30,6 +32,9 @@ from nextword.prediction.ruler import Ruler, measure_ruler
 from nextword.settings import read_recipe, resolve
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
+
+TOUR_TOKENS = 40_000
+"""Held-out tokens that the tour scores."""
 
 
 def train(
@@ -193,6 +198,25 @@ class Model:
         floor = self.floor(scores)
         nats = None if floor is None else floor.nats_per_token * scores.tokens
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
+
+    def tour(self) -> list[Stop]:
+        """Return ten stops through the ideas, with this model's numbers."""
+        run = self.opened.run
+        train_tokens = None if run is None else run_facts(run)["corpus"]["train_tokens"]
+        score = None if run is None else self._score_a_part
+        name = str(self.opened.folder) if run is None else run.name
+        return stops(gather_tour(self.opened, name, train_tokens, score))
+
+    def _score_a_part(self) -> Evaluation:
+        prepared = self._prepared()
+        return evaluate(
+            self.opened.model,
+            prepared.holdout,
+            EvaluationSettings(),
+            max_tokens=TOUR_TOKENS,
+            withheld=prepared.bits_withheld,
+            count_bytes=self.vocabulary.count_bytes,
+        )
 
     def report(self, file: str | Path) -> None:
         """Write the run's whole story as one HTML file that needs no network.

@@ -10,6 +10,8 @@ from cyclopts import Parameter
 
 from nextword.cli.program import AsJson, Run, app, say, text_of, write
 
+TOUR = "tour"
+"""Name of the run that the tour trains where none is given."""
 Text = Annotated[str, Parameter(help='the text, or "-" for standard input')]
 
 
@@ -111,6 +113,51 @@ def report(
     say("scoring, counting and compressing the held-out text …")
     model.report(file)
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
+
+
+@app.command
+def tour(
+    run: Annotated[
+        str | None, Parameter(help="whose numbers to show (default: a small one, trained first)")
+    ] = None,
+    *,
+    stop: Annotated[
+        int | None, Parameter(help="show this stop only, 1 to 10 (default: all, one by one)")
+    ] = None,
+) -> None:
+    """Walk through the ideas in ten short stops, each with the numbers of a real run."""
+    from nextword import api
+    from nextword.base.errors import SettingsError
+    from nextword.explanation.render.tour import describe_stop
+
+    walk = api.load(run or _small_run()).tour()
+    if stop is not None and not 1 <= stop <= len(walk):
+        raise SettingsError(f"--stop {stop}: the tour has the stops 1 to {len(walk)}")
+    for number, place in enumerate(walk, start=1):
+        if stop not in (None, number):
+            continue
+        write(describe_stop(place, number, len(walk)) + "\n")
+        waits = stop is None and number < len(walk)
+        if waits and sys.stdin.isatty() and sys.stdout.isatty():
+            input("Enter for the next stop, Ctrl-C to leave ")
+            write("")
+
+
+def _small_run() -> str:
+    """Return the tour's own run; train it where there is none yet."""
+    from nextword import pretrain
+    from nextword.explanation.screen import Screen
+    from nextword.prediction.open import FACTS, runs_folder
+    from nextword.settings import Settings
+    from nextword.training.checkpoint import list_checkpoints
+
+    folder = runs_folder() / TOUR
+    if not (folder / FACTS).is_file():
+        say(f"the tour wants a model: training a small one on built-in stories, as {folder}\n")
+        pretrain.train((), Settings(), name=TOUR, screen=Screen())
+    elif not list_checkpoints(folder):
+        pretrain.resume(TOUR, screen=Screen())
+    return TOUR
 
 
 def _has_color() -> bool:
