@@ -8,9 +8,9 @@ Legend of shapes: N positions, D width, V vocabulary.
 """
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from nextword.prediction.options import EvaluationSettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LOGITS_AT_ONCE = 1 << 23
+ZERO_NATS = 1075 * math.log(2)
+"""−ln of the number below which float64 has only 0.0 left: 745.1."""
 SHOWN_CONTEXT = 48
 """Tokens of context kept with a position, to be shown."""
 
@@ -120,22 +122,17 @@ class Trace:
     @property
     def product(self) -> float:
         """The product of the probabilities, as a computer's number holds it: soon 0.0."""
-        return self._multiplied()[0]
+        return math.prod(position.probability for position in self.positions)
 
     @property
     def underflows_at(self) -> int | None:
-        """The position at which the product has become 0.0; None where it has not."""
-        return self._multiplied()[1]
+        """The position at which the product becomes 0.0; None where it does not.
 
-    def _multiplied(self) -> tuple[float, int | None]:
-        product = 1.0
-        for position in self.positions:
-            product *= position.probability
-            # Below it numbers lose digits, and processors told so (as training tells them, for
-            # speed) make them 0 at once: so it is the same everywhere.
-            if product < sys.float_info.min:
-                return 0.0, position.number
-        return product, None
+        Found by the sum, for processors that round the very smallest numbers to 0 (as training
+        tells them to, for speed) would come there a little earlier than others.
+        """
+        sums = accumulate(position.nats for position in self.positions)
+        return next((place for place, nats in enumerate(sums, 1) if nats > ZERO_NATS), None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as --json prints them."""

@@ -27,7 +27,7 @@ def log_curve_text(probability: float, *, rows: int = 9, columns: int = 51) -> l
     column = round(probability * (columns - 1))
     row = min(round(-math.log(max(probability, 1e-300)) / most * (rows - 1)), rows - 1)
     grid[rows - 1 - row][column] = "●"
-    lines = []
+    lines = ["−ln p, nats"]
     for number, cells in enumerate(grid):
         value = most * (rows - 1 - number) / (rows - 1)
         lines.append(f"{value:5.1f} │{''.join(cells)}".rstrip())

@@ -63,9 +63,10 @@ def stops(facts: TourFacts) -> list[Stop]:
 def _targets(facts: TourFacts) -> Stop:
     pieces = [position.piece for position in facts.trace.positions]
     rows = [
-        [quoted("".join(pieces[:place])), "→", quoted(pieces[place])]
-        for place in range(1, len(pieces))
+        [quoted("".join(pieces[:place])) if place else "(nothing)", "→", quoted(pieces[place])]
+        for place in range(len(pieces))
     ]
+    known = facts.train_tokens
     return Stop(
         "targets",
         "The text gives the answers itself",
@@ -75,12 +76,13 @@ def _targets(facts: TourFacts) -> Stop:
         "uncover it. What comes next is called the target, and learning from it is called "
         "self-supervised. One sentence holds all these lessons:",
         table(["what was read", "", "target"], rows, frozenset({0, 1, 2})),
-        "A text of n pieces gives n such lessons, the first asked with nothing read."
+        "What is in quotes is a piece, or several: a word or a part of one, with the space before "
+        "it if there is one. A text of n pieces gives n lessons. "
+        f"{facts.run} is the model whose numbers you see on this tour"
         + (
-            f" {facts.run} had {facts.train_tokens:,} of them to learn from, and not one was "
-            "labeled by a person."
-            if facts.train_tokens
-            else ""
+            f"; it had {known:,} of them to learn from, and not one was labeled by a person."
+            if known
+            else "."
         ),
         'nextword targets "A sentence of your own"',
     )
@@ -89,10 +91,10 @@ def _targets(facts: TourFacts) -> Stop:
 def _contexts(facts: TourFacts) -> Stop:
     if facts.scores is None:
         rows = [
-            [str(position.seen), quoted(position.piece), chance(position.probability)]
+            [str(position.seen), quoted(position.piece), f"{position.nats:.3f}"]
             for position in facts.trace.positions
         ]
-        shown = table(["pieces read", "target", "P(target)"], rows, frozenset({1}))
+        shown = table(["pieces read", "target", "loss"], rows, frozenset({1}))
         where = "in this one sentence"
     else:
         rows, before = [], 0
@@ -100,18 +102,19 @@ def _contexts(facts: TourFacts) -> Stop:
             label = f"{upto - 1}" if upto - before == 1 else f"{before}–{upto - 1}"
             rows.append([label, f"{count:,}", f"{nats / count:.3f}"])
             before = upto
-        shown = table(["pieces read", "times asked", "average mistake"], rows, frozenset())
+        shown = table(["pieces read", "times asked", "average loss"], rows, frozenset())
         where = f"in {facts.scores.tokens:,} places of text that it never saw"
     return Stop(
         "contexts",
         "Every length of context is a lesson",
-        "What was read before the target is its context. The model must answer after one piece, "
-        "after two, after a hundred: all in one reading of the text, and it may never look "
-        f"ahead. Here is {facts.run}, {where}, by how much it had read. (How the mistake is "
-        "measured is the next stop; smaller is better.)",
+        "What was read before the target is its context. The model must answer with nothing read, "
+        "after one piece, after two, after a hundred, and it may never look ahead. Here is "
+        f"{facts.run}, {where}, by how much it had read. (The loss says how wrong it was, and less "
+        "is better; the next stops show how it is measured.)",
         shown,
-        "More context mostly helps, but not always evenly: some places of a text are simply harder "
-        "than others, such as the word that names a thing for the first time.",
+        "Reading more often helps, but not in every row: some places of a text are easy to guess "
+        "and others hard, such as the word that names a thing for the first time. Long contexts "
+        "are asked less often, for many texts end before.",
         f"nextword evaluate {facts.run}",
     )
 
@@ -135,19 +138,21 @@ def _losses(facts: TourFacts) -> Stop:
     ]
     return Stop(
         "loss",
-        "A loss measures one mistake",
-        "A loss is a number that is 0 for a perfect answer and grows with the mistake. Which one, "
-        "depends on the question. Asked for a number, such as tomorrow's temperature, one squares "
-        "the distance: squared error. Asked which of many things comes, there is no distance "
-        "between them; one looks at the probability the model gave to what really came, and takes "
-        "minus its logarithm: cross-entropy.",
-        table(
-            ["the question", "the answer", "the loss", "its name"], rows, frozenset({0, 1, 2, 3})
-        ),
+        "A loss says how wrong an answer was",
+        "A loss is a number that is 0 for a perfect answer and grows the more wrong the answer "
+        "was. Which one, depends on the question. Asked for a number, such as tomorrow's "
+        "temperature, one squares the distance: squared error. Asked which of many pieces comes, "
+        "there is no distance between them. So the model does not answer with one piece but gives "
+        "each a probability, a share of its belief between 0 and 1; P(x) is the share of x. The "
+        "loss is taken from the share it had given to what really came: cross-entropy. (−ln, "
+        "explained at stop 6, turns a share near 1 into a small loss and one near 0 into a large "
+        "one.)",
+        table(["the question", "the answer", "the loss", "its name"], rows, frozenset(range(4))),
         f"After {quoted(WORKED_PROMPT)} there are {facts.entries:,} possible answers, none of them "
-        "nearer to another. Squared error on probabilities would never exceed 2, however sure and "
-        "wrong the model was; cross-entropy has no upper end, and pulls hardest where the mistake "
-        "is greatest.",
+        "nearer to another. One could square here too: the distance of each share from 1 for what "
+        "came, from 0 for the others. But even the worst answer, all belief in one wrong piece, "
+        "would cost only 1² + 1² = 2. Cross-entropy has no upper end: the surer and more wrong, "
+        "the more there is to learn from it.",
         f'nextword audit {facts.run} "{SENTENCE}"',
     )
 
@@ -167,28 +172,31 @@ def _vocabulary(facts: TourFacts) -> Stop:
         )
     else:
         end = (
-            f"The word {quoted(unseen.word)} is no piece: it was never seen often enough. It can "
-            f"only be spelled in {len(unseen.pieces)} parts, and the probability that {facts.run} "
-            f"would ever do so after {quoted(WORKED_PROMPT)} is {chance(unseen.probability)} "
-            f"({_zeros(unseen.probability)}): as good as never. What the text did not teach, it "
-            "cannot say."
+            f"The word {quoted(unseen.word)} is no piece: the text held it too rarely, or never. "
+            f"It can only be put together from {len(unseen.pieces)} parts, and the probability that "
+            f"{facts.run} would do so after {quoted(WORKED_PROMPT)} is "
+            f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the text did "
+            "not teach, it will practically never say."
         )
     return Stop(
         "vocabulary",
         "All it can read or say is its vocabulary",
-        f"The model knows neither letters nor meanings, only a fixed list of {facts.entries:,} "
-        "pieces, its vocabulary: words, parts of words, signs. Each has a number, its id. A text "
-        "is cut into pieces and becomes a list of numbers:",
+        f"The model knows no meanings, only a fixed list of {facts.entries:,} pieces, its "
+        "vocabulary: words, parts of words, signs. Each has a number, its id. A text is cut into "
+        "pieces and becomes a list of numbers:",
         shown,
         end,
         f'nextword vocabulary {facts.run} "A sentence of your own"',
     )
 
 
-def _zeros(probability: float) -> str:
-    """Say in words how small a number is."""
-    places = -math.floor(math.log10(max(probability, 1e-300)))
-    return f"its first digit other than 0 is the {places}th after the point"
+def _point_moved(probability: float) -> str:
+    """Explain the way in which very small numbers are written."""
+    written = chance(probability)
+    if "e-" not in written or written.startswith("<"):
+        return ""
+    digits, power = written.split("e-")
+    return f" (that is {digits} with the point moved {int(power)} places to the left)"
 
 
 def _softmax(facts: TourFacts) -> Stop:
@@ -205,24 +213,22 @@ def _softmax(facts: TourFacts) -> Stop:
     ]
     rows.append(["all others", "", "", chance(facts.prediction.rest), ""])
     first, second = candidates[0], candidates[1]
+    least = taken.least.probability
     return Stop(
         "softmax",
         "From scores to probabilities: softmax",
         f"Having read {quoted(WORKED_PROMPT)}, the model gives each of its {facts.entries:,} "
         "pieces a score, the logit: any number, also a negative one. Softmax turns scores into "
-        "probabilities: raise e (2.718…) to each score, which makes it positive, and divide by the "
-        "sum of all, so that together they make 1.",
+        "probabilities. It raises a fixed number, e = 2.718…, to the power of each score (e^2 "
+        "means e × e, and powers between whole numbers fill the gaps smoothly), which is always "
+        "above 0; and it divides by the sum of all, so that together they make 1:",
         table(["piece", "logit", "e^logit", "P", ""], rows, frozenset({0, 4})),
-        f"The order stays: a higher score is a higher probability. Only differences count: "
+        "The order stays: a higher score is a higher probability. Only differences count: "
         f"{quoted(first.piece)} is e^({first.logit:.4f} − {second.logit:.4f}) = "
         f"{figure(math.exp(first.logit - second.logit))} times as likely as "
         f"{quoted(second.piece)}. And none is ever 0: after {quoted(taken.context)} even "
         f"{quoted(taken.least.piece)} keeps "
-        + (
-            f"{taken.least.probability:.1e}."
-            if taken.least.probability
-            else f"about 10^{taken.least_log10:.0f}."
-        ),
+        + (f"{least:.1e}." if least else f"about 10^{taken.least_log10:.0f}."),
         f'nextword predict {facts.run} "{WORKED_PROMPT}"',
     )
 
@@ -233,14 +239,16 @@ def _log(facts: TourFacts) -> Stop:
         "log",
         "Minus the logarithm: how surprised it was",
         f"The text goes on with {quoted(taken.target.piece)}. The model had given it the "
-        f"probability p = {chance(taken.target.probability)}; the mistake is −ln p = "
-        f"{taken.nats:.4f}. (ln is the logarithm that undoes e to the power of: ln of 1 is 0.) "
-        "The curve shows −ln p for every p, and the dot where this prediction stands:",
+        f"probability p = {chance(taken.target.probability)}; its loss is −ln p = "
+        f"{taken.nats:.4f}. ln, the logarithm, asks: to what power must e be raised to get this "
+        "number? For numbers below 1 that power is negative, hence the minus. The curve shows −ln "
+        "p for every p, and the dot where this prediction stands (to the left it goes on above the "
+        "drawing):",
         log_curve_text(taken.target.probability),
-        "Certain and right, p = 1, costs nothing. Half as likely always costs 0.69 more. Near 0 "
-        "the curve shoots up: to be sure and wrong is what a model must learn to avoid first of "
-        "all. The unit is called nat with ln, and bit with the logarithm to the base 2: "
-        f"{taken.nats:.4f} nats = {taken.bits:.4f} bits.",
+        "Certain and right, p = 1, has no loss, for e^0 = 1. Half the probability always adds "
+        "0.69. Near 0 the curve shoots up: to be sure and wrong is what a model learns to avoid "
+        "first of all. The unit is called nat. With 2 in place of e (written log2) the same "
+        f"surprise is counted in bits: {taken.nats:.4f} nats = {taken.bits:.4f} bits.",
         f'nextword explain {facts.run} "{SENTENCE}"',
     )
 
@@ -254,38 +262,39 @@ def _average(facts: TourFacts) -> Stop:
     first = [line for line in summary(judged) if not line.startswith("per ")]
     return Stop(
         "average",
-        "The loss is the average",
-        "One prediction may be lucky. So the mistakes of all pieces are added up and divided by "
-        "their number: that is the loss of a text, and the one number that training lowers.",
+        "The loss of a text is the average",
+        "One prediction may be lucky. So the losses of all pieces are added up and divided by "
+        "their number: that average is the loss of a text, and the one number that training "
+        "lowers.",
         [*table(["piece", "P", "−ln P"], rows, frozenset({0})), "", *first],
-        "Adding logarithms is multiplying probabilities, written so that no computer runs out of "
-        "digits. And the average can be undone: e to the power of it says among how many equally "
-        "likely pieces one would be as unsure.",
+        "Multiplied, probabilities soon become too small for a computer; their logarithms, added "
+        "up, say the same and do not. And the average can be undone: e to the power of it says "
+        "among how many equally likely pieces one would be as unsure. Near 1 means nearly sure.",
         f'nextword explain {facts.run} "A sentence of your own"',
     )
 
 
 def _bits(facts: TourFacts) -> Stop:
     judged = facts.trace
-    total = bits(judged.nats)
-    rows = [
-        ["the plain file", f"{judged.num_bytes} bytes × 8", f"{8 * judged.num_bytes}"],
-        [
-            "blind guessing",
-            f"{len(judged.positions)} × log2 {facts.entries:,}",
-            f"{len(judged.positions) * math.log2(facts.entries):.1f}",
-        ],
-        [facts.run, "sum of −log2 P", f"{total:.1f}"],
+    count = len(judged.positions)
+    ways = [
+        ("the plain file", f"{judged.num_bytes} bytes × 8", 8.0 * judged.num_bytes),
+        ("blind guessing", f"{count} × log2 {facts.entries:,}", count * math.log2(facts.entries)),
+        (facts.run, "sum of −log2 P", bits(judged.nats)),
     ]
+    rows = [[name, how, f"{size:.1f}", f"{size / count:.2f}"] for name, how, size in ways]
     return Stop(
         "bits",
         "The loss is a number of bits",
-        "Whoever knows what is likely can write it down briefly: a short sign for what is likely, "
-        "a long one for what is not. The best length is exactly −log2 P bits. So the loss is also "
-        "the average number of bits it takes to write a piece down. The worked example takes:",
-        table(["written by", "how", "bits"], rows, frozenset({0, 1})),
+        "A bit is one yes or no; a byte, one letter in a plain file, is 8 of them. Whoever knows "
+        "what is likely can write it down briefly: a short sign for what is likely, a long one for "
+        "what is not. The best length for a piece is −log2 P bits; fractions of bits add up over a "
+        "text. So the loss is also the average number of bits it takes to write a piece down. The "
+        "worked example takes:",
+        table(["written by", "how", "bits", "bits a piece"], rows, frozenset({0, 1})),
         "This is no figure of speech: nextword packs a real file with the model's probabilities, "
-        "into as many bytes as the loss says, and unpacks it again without one letter lost.",
+        "into nearly as many bits as the losses add up to, and unpacks it again without one letter "
+        "lost.",
         f"nextword compress {facts.run} FILE -o FILE.nw",
     )
 
@@ -296,32 +305,39 @@ def _step(facts: TourFacts) -> Stop:
         f"loss of the sentence before     {step.before:.6f}",
         f"change that the slope predicts  {step.predicted:+.6f}",
         f"change that came                {step.change:+.6f}",
-        f"P({quoted(taken.target.piece)})  {chance(step.probability_before)} → "
+        f"P({quoted(taken.target.piece)}) went from {chance(step.probability_before)} to "
         f"{chance(step.probability_after)}",
     ]
-    meaning = "Training is this, over and over, on ever other pieces of text."
-    if facts.replay is not None:
-        replay, place = facts.replay, taken.place - 1
-        chosen = chosen_moments(replay.steps, 6)
-        if place < len(replay.pins[0].ids) and replay.pins[0].text == taken.text:
-            told = ", ".join(
-                f"{chance(replay.judged[moment][0].probabilities[place])} at step "
-                f"{replay.steps[moment]:,}"
-                for moment in chosen
-            )
-            meaning += f" In this run P({quoted(taken.target.piece)}) was {told}."
     return Stop(
         "step",
         "A step of training",
-        f"The model is {step.weights:,} numbers, its weights. For each one can compute in which "
-        "direction, and how strongly, it changes the loss: the gradient. On the logits it is "
-        "simply probability minus answer: the right piece is pushed up by "
-        f"{chance(-taken.target.gradient)}, all others are pushed down. One step of gradient "
-        "descent moves every weight a little against its gradient. On a copy, with this one "
-        "sentence:",
+        f"The model is {step.weights:,} numbers, its weights; from them it computes the scores. "
+        "For every number one can compute how the loss would change if it rose a little: its "
+        "gradient, the slope. For a score the gradient is simply P minus 1 for the right piece and "
+        "P minus 0 for all others; training moves against it, so the right score is pushed up, "
+        f"here by {chance(-taken.target.gradient)}, and the others down. It does so by moving every "
+        "weight a little against its own gradient: one step of gradient descent. On a copy of the "
+        "model, with this one sentence:",
         shown,
-        meaning,
+        "(The step was made just so long that the slope promises a hundredth of the loss.) "
+        "Training is this, over and over, on other text at each step." + _risen(facts),
         f"nextword replay {facts.run}",
+    )
+
+
+def _risen(facts: TourFacts) -> str:
+    """Say how the piece under audit was judged while the model learned, where that is known."""
+    replay, taken = facts.replay, facts.audit
+    if replay is None or replay.pins[0].text != taken.text:
+        return ""
+    told = ", ".join(
+        f"{chance(replay.judged[moment][0].probabilities[taken.place - 1])} at step "
+        f"{replay.steps[moment]:,}"
+        for moment in chosen_moments(replay.steps, 6)
+    )
+    return (
+        f" In this run P({quoted(taken.target.piece)}) was {told}. It does not only rise: other "
+        "sentences ask for other answers."
     )
 
 
@@ -331,9 +347,9 @@ def _writing(facts: TourFacts) -> Stop:
             quoted(piece.text),
             str(piece.id),
             chance(piece.probability),
-            ""
+            "the likeliest"
             if piece.likeliest.id == piece.id
-            else f"(likeliest {quoted(piece.likeliest.piece)})",
+            else f"(likeliest: {quoted(piece.likeliest.piece)} {chance(piece.likeliest.probability)})",
         ]
         for piece in facts.written
     ]
@@ -341,10 +357,12 @@ def _writing(facts: TourFacts) -> Stop:
     return Stop(
         "writing",
         "Writing, one piece at a time",
-        "A model that predicts can write: draw a piece by the probabilities, look its id up in the "
-        "vocabulary, put it behind the text, and ask again with the longer text.",
+        "A model that predicts can write. It draws an id as in a lottery in which each piece holds "
+        "tickets by its probability, so the likeliest need not win; looks up the piece of that id "
+        "in the vocabulary; puts it behind the text; and asks again with the longer text, until it "
+        "draws the id that means: the text ends.",
         [*table(["piece", "id", "P", ""], rows, frozenset({0, 3})), "", quoted(text)],
         "It does not plan ahead and does not know what it will say: each piece follows from what "
-        "stands there already. That is the whole of it: predict the next word, again and again.",
+        "stands there already. That is the whole of it: predict the next piece, again and again.",
         f"nextword generate {facts.run} --show",
     )

@@ -6,11 +6,9 @@ from html import escape
 
 from nextword.explanation.render.heat import heat_ansi, heat_html
 from nextword.explanation.render.words import among, chance, figure, one_line, quoted, table, tail
-from nextword.explanation.trace import Position, Trace
+from nextword.explanation.trace import ZERO_NATS, Position, Trace
 from nextword.loss.bits import bits
 
-SMALLEST_NATS = -math.log(sys.float_info.min)
-"""−ln of the smallest number that float64 holds with all its digits, 2.2e-308: 708.4."""
 _SHOWN_TERMS = 12
 
 
@@ -104,7 +102,11 @@ def summary(trace: Trace) -> list[str]:
 
 
 def _product(trace: Trace) -> str:
-    return "0.0" if trace.product == 0.0 else figure(trace.product)
+    if trace.underflows_at is not None:
+        return "0.0"
+    if trace.product < sys.float_info.min:
+        return f"about 10^{-trace.nats / math.log(10):.0f}"
+    return figure(trace.product)
 
 
 def _why_logs(trace: Trace) -> list[str]:
@@ -116,14 +118,14 @@ def _why_logs(trace: Trace) -> list[str]:
             "            become 0.0: everything it knew is lost. The sum of the logs goes on, and "
             "that is why logs are used.",
         ]
-    repeats = math.ceil(SMALLEST_NATS / trace.nats) if trace.nats > 0.01 else None
+    repeats = math.ceil(ZERO_NATS / trace.nats) if trace.nats > 0.01 else None
     if repeats is None:
         return []
     return [
-        "            −ln of it is the sum above: two ways to say one thing. But a text "
-        f"{repeats:,} times as long",
-        "            would have a product too small for a computer's number: 0.0. Sums of logs do "
-        "not end so.",
+        "            −ln of it is the sum above: two ways to say one thing. But multiplied on, "
+        f"over a text {repeats:,} times",
+        "            as long, it would be too small for a computer's number and become 0.0. The sum "
+        "of logs would not.",
     ]
 
 
