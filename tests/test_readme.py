@@ -17,6 +17,7 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     asked = [line for line in commands() if not line.startswith("nextword train")]
     assert {shlex.split(line)[1] for line in asked} == {
         "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
+        "explain", "audit", "replay", "ruler", "compress", "decompress", "report",
     }  # fmt: skip
     text = "We are all humans born to make mistakes, and to learn from them.\n" * 200
     (shared.folder / "book.txt").write_text(text)

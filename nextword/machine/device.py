@@ -81,6 +81,7 @@ def choose_machine(settings: MachineSettings) -> Machine:
     # CPU.
     torch.set_flush_denormal(True)
     _keep_freed_memory()
+    _settle_functions()
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -115,6 +116,17 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+
+
+def _settle_functions() -> None:
+    """Call sin, cos and exp once from one thread, so that their results are the same every time.
+
+    With oneMKL 2024 (torch 2.13 on x86) the first such call of a process, if two threads make it at
+    once, may be off by 1e-9 in one thread's half (pytorch issue 188792), and then a resumed run or a
+    compressed file is no longer the same bit for bit. To be removed with that torch.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    one.sin(), one.cos(), one.exp()
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -119,7 +119,7 @@ def test_the_product_underflows_where_a_float_does():
 
 
 def test_a_short_text_says_how_long_it_would_have_to_be():
-    said = describe_trace(made([7.4513]))
+    said = describe_trace(made([7.4514]))
     assert re.search(r"over a text 100 times\s+as long", said)
 
 

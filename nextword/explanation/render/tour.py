@@ -8,7 +8,7 @@ from nextword.explanation.render.curve import log_curve_text
 from nextword.explanation.render.replay import chosen_moments
 from nextword.explanation.render.trace import summary
 from nextword.explanation.render.words import chance, figure, quoted, table
-from nextword.explanation.tour import WORKED_PROMPT, TourFacts
+from nextword.explanation.tour import WORKED_PROMPT, TourFacts, WrittenPiece
 from nextword.loss.bits import bits
 
 SENTENCE = "We are all humans born to make mistakes"
@@ -173,8 +173,8 @@ def _vocabulary(facts: TourFacts) -> Stop:
     else:
         end = (
             f"The word {quoted(unseen.word)} is no piece: the text held it too rarely, or never. "
-            f"It can only be put together from {len(unseen.pieces)} parts, and the probability that "
-            f"{facts.run} would do so after {quoted(WORKED_PROMPT)} is "
+            f"It can only be put together from {len(unseen.pieces)} parts, and the probability "
+            f"that {facts.run} would do so after {quoted(WORKED_PROMPT)} is "
             f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the text did "
             "not teach, it will practically never say."
         )
@@ -315,9 +315,9 @@ def _step(facts: TourFacts) -> Stop:
         "For every number one can compute how the loss would change if it rose a little: its "
         "gradient, the slope. For a score the gradient is simply P minus 1 for the right piece and "
         "P minus 0 for all others; training moves against it, so the right score is pushed up, "
-        f"here by {chance(-taken.target.gradient)}, and the others down. It does so by moving every "
-        "weight a little against its own gradient: one step of gradient descent. On a copy of the "
-        "model, with this one sentence:",
+        f"here by {chance(-taken.target.gradient)}, and the others down. It does so by moving "
+        "every weight a little against its own gradient: one step of gradient descent. On a copy "
+        "of the model, with this one sentence:",
         shown,
         "(The step was made just so long that the slope promises a hundredth of the loss.) "
         "Training is this, over and over, on other text at each step." + _risen(facts),
@@ -341,15 +341,20 @@ def _risen(facts: TourFacts) -> str:
     )
 
 
+def _beside(piece: WrittenPiece) -> str:
+    likeliest = piece.likeliest
+    if likeliest.id == piece.id:
+        return "the likeliest"
+    return f"(likeliest: {quoted(likeliest.piece)} {chance(likeliest.probability)})"
+
+
 def _writing(facts: TourFacts) -> Stop:
     rows = [
         [
             quoted(piece.text),
             str(piece.id),
             chance(piece.probability),
-            "the likeliest"
-            if piece.likeliest.id == piece.id
-            else f"(likeliest: {quoted(piece.likeliest.piece)} {chance(piece.likeliest.probability)})",
+            _beside(piece),
         ]
         for piece in facts.written
     ]

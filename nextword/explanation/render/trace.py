@@ -124,8 +124,8 @@ def _why_logs(trace: Trace) -> list[str]:
     return [
         "            −ln of it is the sum above: two ways to say one thing. But multiplied on, "
         f"over a text {repeats:,} times",
-        "            as long, it would be too small for a computer's number and become 0.0. The sum "
-        "of logs would not.",
+        "            as long, it would be too small for a computer's number and become 0.0. The "
+        "sum of logs would not.",
     ]
 
 

@@ -1,0 +1,42 @@
+"""The pages of docs/ideas are what the tour's functions write today, but for the run's numbers."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import nextword
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture
+def build():
+    spec = importlib.util.spec_from_file_location("build", DOCS / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words_of(page):
+    """A page without its drawings and what differs from run to run: numbers, names, pieces."""
+    prose = re.sub(r"```text\n.*?```", "", page, flags=re.S)
+    prose = re.sub(r'"[^"]*"|\b(stories-\d+|tour)\b', "~", prose)
+    prose = re.sub(r" In this run P.*?other answers\.", "", prose, flags=re.S)
+    return re.sub(r"[-+]?\d[\d,.]*(?:e-\d+)?", "#", prose).split()
+
+
+def test_the_pages_say_what_the_tour_says(build, shared_environment, default_run):
+    pages = build.pages(nextword.load("stories-1").tour())
+    assert sorted(pages) == sorted(file.name for file in (DOCS / "ideas").glob("*.md"))
+    for name, page in pages.items():
+        written = (DOCS / "ideas" / name).read_text(encoding="utf-8")
+        assert words_of(written) == words_of(page), name
+
+
+def test_links_lead_somewhere():
+    for file in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        for target in re.findall(r"\]\(([^)#\s]+)", file.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (file.parent / target).exists(), f"{file.name}: {target}"
