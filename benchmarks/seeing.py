@@ -2,8 +2,8 @@
 
     python benchmarks/seeing.py            (about five minutes on two quiet cores)
 
-Trains the default run in a folder of its own, then compresses its hold-out text and decompresses it,
-three times each, with PPMd and xz on the same bytes in between. Writes results/seeing.json.
+Trains the default run in a folder of its own, then compresses its hold-out text and decompresses
+it, three times each, with PPMd and xz on the same bytes in between. Writes results/seeing.json.
 """
 
 import json
@@ -20,12 +20,14 @@ RESULTS = Path(__file__).parent / "results" / "seeing.json"
 
 
 def timed(work):
+    """Return seconds and result."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
 
 
 def replay_share(run: Path) -> dict:
+    """Say what part of the training went into judging the pinned sentences."""
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(event["seconds"] for event in events if event["event"] == "replay")
     whole = max(event["seconds"] for event in events if event["event"] == "step")
@@ -39,6 +41,7 @@ def replay_share(run: Path) -> dict:
 
 
 def main() -> None:
+    """Train, compress, measure."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NEXTWORD_RUNS"] = f"{folder}/runs"
         os.environ["NEXTWORD_CACHE"] = f"{folder}/cache"
@@ -92,7 +95,7 @@ def main() -> None:
                 "ideal_bytes": round(receipt.ideal_bits / 8, 1),
                 "bytes": receipt.compressed_bytes,
                 "above_ideal": round(receipt.compressed_bytes * 8 / receipt.ideal_bits - 1, 5),
-                **{name: size for name, size in receipt.rivals.items()},
+                **receipt.rivals,
             },
             "ruler": {
                 "seconds": round(ruler_seconds, 1),

@@ -121,9 +121,9 @@ def _keep_freed_memory() -> None:
 def _settle_functions() -> None:
     """Call sin, cos and exp once from one thread, so that their results are the same every time.
 
-    With oneMKL 2024 (torch 2.13 on x86) the first such call of a process, if two threads make it at
-    once, may be off by 1e-9 in one thread's half (pytorch issue 188792), and then a resumed run or a
-    compressed file is no longer the same bit for bit. To be removed with that torch.
+    With oneMKL 2024 (torch 2.13 on x86) the first such call of a process, if two threads make it
+    at once, may be off by 1e-9 in one thread's half (pytorch issue 188792), and then a resumed run
+    or a compressed file is no longer the same bit for bit. To be removed with that torch.
     """
     one = torch.ones(1, dtype=torch.float64)
     one.sin(), one.cos(), one.exp()
