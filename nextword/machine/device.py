@@ -81,7 +81,7 @@ def choose_machine(settings: MachineSettings) -> Machine:
     # CPU.
     torch.set_flush_denormal(True)
     _keep_freed_memory()
-    _settle_functions()
+    settle_functions()
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -118,7 +118,7 @@ def _keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _settle_functions() -> None:
+def settle_functions() -> None:
     """Call sin, cos and exp once from one thread, so that their results are the same every time.
 
     With oneMKL 2024 (torch 2.13 on x86) the first such call of a process, if two threads make it

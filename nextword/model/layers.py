@@ -6,6 +6,7 @@ Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabul
 import torch
 from torch import Tensor, nn
 
+from nextword.machine.device import settle_functions
 from nextword.model.fused import feed_forward, project, rms_norm
 
 
@@ -85,6 +86,7 @@ def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Te
     The angles stand in both halves, as pairs (i, i + K/2) turn together; the first half's sine is
     negative.
     """
+    settle_functions()
     wavelengths = theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(context, dtype=torch.float64)[:, None] / wavelengths
     sine = angles.sin().float()

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError, ModelError, VocabularyError
-from nextword.machine.device import Machine
+from nextword.machine.device import Machine, settle_functions
 from nextword.model.attention import KeyValueCache
 from nextword.model.layers import rotary_tables
 from nextword.model.transformer import Transformer
@@ -379,13 +379,11 @@ def _weights(model: Transformer) -> Iterator[bytes]:
 def settled(model: Transformer) -> Iterator[None]:
     """Let the network answer to the last bit as it will in another process.
 
-    Matrix products are put to float32 for the while, and the tables of rotation computed again. In
-    torch with oneMKL 2024 the first sin, cos or exp of a process, if two threads make it at once,
-    may be off by 1e-9 in one thread's half (pytorch issue 188792; here in one process of six). A
-    call on a single number decides for all that come after. To be removed with that torch.
+    Matrix products are put to float32 for the while, and the tables of rotation computed again: a
+    model may have been built before `settle_functions` was called.
     """
-    one, shape, precision = torch.ones(1, dtype=torch.float64), model.shape, model.precision
-    one.sin(), one.cos(), one.exp()
+    settle_functions()
+    shape, precision = model.shape, model.precision
     tables = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
     for name, table in zip(_TABLES, tables, strict=True):
         model.model.get_buffer(name).copy_(table[:, None])
