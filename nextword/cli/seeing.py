@@ -69,11 +69,15 @@ def replay(
     json_: AsJson = False,
 ) -> None:
     """Show how the pinned sentences were judged while the run learned, token by token."""
+    from nextword.base.errors import RunError
     from nextword.explanation.render.replay import describe_replay
     from nextword.explanation.replay import read_replay
-    from nextword.prediction.open import find_run
+    from nextword.prediction.open import find_model_folder
 
-    known = read_replay(find_run(run.partition("@")[0]))
+    folder, owner, _ = find_model_folder(run)
+    if owner is None:
+        raise RunError(f"{folder}: this model belongs to no run; how it learned is not known")
+    known = read_replay(owner)
     write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
 
 
@@ -107,11 +111,17 @@ def report(
 ) -> None:
     """Write a run's whole story as one HTML file that needs no network."""
     from nextword import api
+    from nextword.base.errors import RunError
 
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise RunError(f"{output}: cannot be written; give the name of a file in a folder there is")
     model = api.load(run)
     file = output or Path(f"{model.name.partition('@')[0]}.html")
     say("scoring, counting and compressing the held-out text …")
-    model.report(file)
+    try:
+        model.report(file)
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
 
 

@@ -132,3 +132,13 @@ def test_the_verb_prints_text_and_json(shared, small_run):
     assert WORKED_SENTENCE in done.stdout
     values = json.loads(shared.nextword("replay", small_run, "--json").stdout)
     assert values["moments"][0]["step"] == 0
+
+
+def test_a_checkpoints_path_and_a_step_lead_to_their_run(shared, small_run):
+    whole = shared.nextword("replay", small_run).stdout
+    assert shared.nextword("replay", f"{small_run}@last").stdout == whole
+    folder = next((shared.folder / "runs" / small_run / "checkpoints").glob("step-*"))
+    assert shared.nextword("replay", str(folder)).stdout == whole
+    gone = shared.nextword("replay", f"{small_run}@77")
+    assert gone.returncode == 2
+    assert "no such checkpoint" in gone.stderr
