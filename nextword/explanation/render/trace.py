@@ -5,7 +5,16 @@ import sys
 from html import escape
 
 from nextword.explanation.render.heat import heat_ansi, heat_html
-from nextword.explanation.render.words import among, chance, figure, one_line, quoted, table, tail
+from nextword.explanation.render.words import (
+    among,
+    chance,
+    counted,
+    figure,
+    one_line,
+    quoted,
+    table,
+    tail,
+)
 from nextword.explanation.trace import ZERO_NATS, Position, Trace
 from nextword.loss.bits import bits
 
@@ -81,19 +90,19 @@ def summary(trace: Trace) -> list[str]:
         f"sum         {terms}{more} = {nats:.4f} nats = {bits(nats):.4f} bits",
         f"product     {factors}{more} = {_product(trace)}",
         *_why_logs(trace),
-        f"average     {nats:.4f} ÷ {count} piece{'s' * (count > 1)} = {trace.nats_per_token:.4f} nats a piece: this "
-        "is the loss,",
+        f"average     {nats:.4f} ÷ {counted(count, 'piece')} = {trace.nats_per_token:.4f} nats a "
+        "piece: this is the loss,",
         f"            {among(trace.perplexity)} (e^{trace.nats_per_token:.4f}; its name is "
         "perplexity)",
     ]
     if trace.word_perplexity is not None:
         lines.append(
-            f"per word    {nats:.4f} ÷ {trace.words} word{'s' * (trace.words > 1)} = {nats / trace.words:.4f} nats: "
-            f"{among(trace.word_perplexity, 'words')}"
+            f"per word    {nats:.4f} ÷ {counted(trace.words, 'word')} = "
+            f"{nats / trace.words:.4f} nats: {among(trace.word_perplexity, 'words')}"
         )
     if trace.bits_per_byte is not None:
         lines.append(
-            f"per byte    {bits(nats):.4f} bits ÷ {trace.num_bytes} byte{'s' * (trace.num_bytes > 1)} = "
+            f"per byte    {bits(nats):.4f} bits ÷ {counted(trace.num_bytes, 'byte')} = "
             f"{trace.bits_per_byte:.4f} bits a byte, where the plain file takes 8"
         )
     else:

@@ -46,6 +46,11 @@ def figure(value: float) -> str:
     return f"{value:.3e}"
 
 
+def counted(number: int, what: str) -> str:
+    """Say how many, with the plural where it is due."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def among(choices: float, what: str = "pieces") -> str:
     """Say a perplexity in words."""
     number = f"{choices:.2f}" if choices < 10 else f"{choices:,.1f}"
