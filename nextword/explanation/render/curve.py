@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 720.0, 300.0
+HIGH = 0.75
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 16.0, 14.0, 44.0
 
 
@@ -91,7 +92,7 @@ def chart_svg(
         title: read to those who do not see it.
         across: name of the horizontal axis.
         up: name of the vertical axis.
-        rules: level lines, each with its name.
+        rules: level lines, each with its name; one without a name is drawn alone.
         marks: points drawn as discs.
         high: the top of the vertical axis; default: the greatest value.
         low: its foot.
@@ -146,12 +147,17 @@ def _axes(frame: _Frame, across: str, up: str) -> list[str]:
 
 
 def _rule(frame: _Frame, name: str, value: float) -> str:
+    """Draw a level line; its name stands where a falling curve does not: high right, low left."""
     y, right = frame.y(value), WIDTH - _RIGHT
-    return (
-        f'<path class="rule" d="M{_LEFT} {y:.1f}H{right}"/>'
-        f'<text class="rule-name" x="{right - 4}" y="{y - 4:.1f}" text-anchor="end">'
+    high = value > frame.low + HIGH * (frame.high - frame.low)
+    place, anchor = (right - 4, "end") if high else (_LEFT + 6, "start")
+    words = (
+        f'<text class="rule-name" x="{place}" y="{y - 4:.1f}" text-anchor="{anchor}">'
         f"{escape(name)}</text>"
+        if name
+        else ""
     )
+    return f'<path class="rule" d="M{_LEFT} {y:.1f}H{right}"/>{words}'
 
 
 def _polyline(frame: _Frame, line: Line) -> str:

@@ -35,7 +35,7 @@
         ...pieces.map((piece, place) => {
           const row = document.createElement("tr");
           const cells = [
-            [piece, "piece-cell"],
+            [data.pins[number].shown[place], "piece-cell"],
             [likely(Math.exp(-one.nats[place])), "number"],
             [one.nats[place].toFixed(4), "number"],
             [one.likeliest[place], "piece-cell"],

@@ -14,7 +14,7 @@ from nextword.explanation.render.audit import audit_html
 from nextword.explanation.render.curve import Line, chart_svg
 from nextword.explanation.render.heat import HOTTEST_NATS, heat_html
 from nextword.explanation.render.ruler import ruler_html, sentence
-from nextword.explanation.render.words import among, chance, figure, quoted, tail
+from nextword.explanation.render.words import among, chance, counted, figure, quoted, tail
 from nextword.explanation.report import Report
 from nextword.loss.bits import bits
 
@@ -62,6 +62,10 @@ def _resource(name: str) -> str:
 def _replay_data(report: Report) -> str:
     """Return the replay as JSON that cannot end the element it stands in."""
     data = {**report.replay.as_dict(), "hottest": HOTTEST_NATS}
+    data["pins"] = [{**pin, "shown": list(map(quoted, pin["pieces"]))} for pin in data["pins"]]
+    for moment in data["moments"]:
+        for one in moment["pins"]:
+            one["likeliest"] = list(map(quoted, one["likeliest"]))
     return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
 
 
@@ -81,7 +85,7 @@ def _lead(report: Report) -> str:
     figures = "".join(f"<li><b>{tile[0]}</b>{tile[1]}</li>" for tile in tiles if tile)
     return (
         f'<p class="lead">A network of {facts["parameters"]:,} weights read '
-        f"{escape(corpus['corpus'])}, {corpus['documents']:,} texts{size}, and learned one thing: "
+        f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned one thing: "
         "to say which piece of text comes next. Nobody labeled anything: the text itself holds "
         f"every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. Then it was "
         f"judged on {scores.tokens:,} pieces of text it had never seen.</p>"
@@ -130,7 +134,7 @@ def _learning(report: Report) -> str:
 
 
 def named_together(rules: list[tuple[str, float]], gap: float) -> list[tuple[str, float]]:
-    """Give level lines that lie too close for two names one name at the lowest of them."""
+    """Give level lines that lie too close for two names one name, at the highest of them."""
     groups: list[list[tuple[str, float]]] = []
     for name, value in sorted(rules, key=lambda rule: rule[1]):
         if groups and value - groups[-1][-1][1] < gap:
@@ -140,7 +144,7 @@ def named_together(rules: list[tuple[str, float]], gap: float) -> list[tuple[str
     return [
         (", ".join(f"{name} {value:.2f}" for name, value in reversed(group)), group[-1][1])
         for group in groups
-    ]
+    ] + [("", value) for group in groups for _, value in group[:-1]]
 
 
 def _ruler(report: Report) -> str:
