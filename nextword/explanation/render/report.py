@@ -85,9 +85,9 @@ def _lead(report: Report) -> str:
     figures = "".join(f"<li><b>{tile[0]}</b>{tile[1]}</li>" for tile in tiles if tile)
     return (
         f'<p class="lead">A network of {facts["parameters"]:,} weights read '
-        f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned one "
-        "thing: to say which piece of text comes next. Nobody labeled anything: the text itself holds "
-        f"every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. Then it was "
+        f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned "
+        "one thing: to say which piece of text comes next. Nobody labeled anything: the text "
+        f"itself holds every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. Then it was "
         f"judged on {scores.tokens:,} pieces of text it had never seen.</p>"
         f'<ul class="figures">{figures}</ul>'
         f'<p class="verdict">{escape(sentence(report.ruler))}</p>'
