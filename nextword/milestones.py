@@ -132,7 +132,7 @@ def sum_up(run: Run) -> str:
     ruler = measure_ruler(
         run.prepared,
         run.final,
-        model=run.folder.name,
+        model="this model",
         floor_nats=None if floor is None else floor.nats_per_token * run.final.tokens,
     )
     journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})

@@ -84,6 +84,14 @@ def shared_environment(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     return shared
 
 
+@pytest.fixture(autouse=True)
+def _whole_numbers():
+    """Take back what training tells the processor (to flush the smallest numbers to zero)."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
+
+
 REVIEWED_SKIPS = {
     "root may read every file": "no file is closed to the superuser; a second test simulates it",
     "no accelerator": "needs a GPU; run where there is one",

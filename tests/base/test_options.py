@@ -10,7 +10,7 @@ def test_every_option_says_what_it_does():
     assert len(options) > 40
     for option in options:
         assert option.help
-        assert option.type in (int, float, str, bool)
+        assert option.type in (int, float, str, bool, tuple)
         assert option.default is None or isinstance(option.default, option.type)
 
 

@@ -87,8 +87,8 @@ def _lead(report: Report) -> str:
         f'<p class="lead">A network of {facts["parameters"]:,} weights read '
         f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned "
         "one thing: to say which piece of text comes next. Nobody labeled anything: the text "
-        f"itself holds every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. Then it was "
-        f"judged on {scores.tokens:,} pieces of text it had never seen.</p>"
+        f"itself holds every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. "
+        f"Then it was judged on {scores.tokens:,} pieces of text it had never seen.</p>"
         f'<ul class="figures">{figures}</ul>'
         f'<p class="verdict">{escape(sentence(report.ruler))}</p>'
     )
