@@ -23,7 +23,7 @@ def words_of(page):
     """A page without its drawings and what differs from run to run: numbers, names, pieces."""
     prose = re.sub(r"```text\n.*?```", "", page, flags=re.S)
     prose = re.sub(r'"[^"]*"|\b(stories-\d+|tour)\b', "~", prose)
-    prose = re.sub(r" In this run P.*?other answers\.", "", prose, flags=re.S)
+    prose = re.sub(r" In the training that made.*?other answers\.", "", prose, flags=re.S)
     return re.sub(r"[-+]?\d[\d,.]*(?:e-\d+)?", "#", prose).split()
 
 

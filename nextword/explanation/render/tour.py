@@ -77,7 +77,8 @@ def _targets(facts: TourFacts) -> Stop:
         "self-supervised. One sentence holds all these lessons:",
         table(["what was read", "", "target"], rows, frozenset({0, 1, 2})),
         "What is in quotes is a piece, or several: a word or a part of one, with the space before "
-        "it if there is one. A text of n pieces gives n lessons. "
+        "it if there is one. A text of n pieces gives n lessons, and one more: an "
+        "invisible last piece that says the text ends here is asked for, too. "
         f"{facts.run} is the model whose numbers you see on this tour"
         + (
             f"; it had {known:,} of them to learn from, and not one was labeled by a person."
@@ -112,9 +113,10 @@ def _contexts(facts: TourFacts) -> Stop:
         f"{facts.run}, {where}, by how much it had read. (The loss says how wrong it was, and less "
         "is better; the next stops show how it is measured.)",
         shown,
-        "Reading more often helps, but not in every row: some places of a text are easy to guess "
-        "and others hard, such as the word that names a thing for the first time. Long contexts "
-        "are asked less often, for many texts end before.",
+        "Having read more usually helps, but not in every row: some places of a text are easy to "
+        "guess and others hard, such as the word that names a thing for the first time. (Lower "
+        "rows cover more lengths; the longest are asked for less often each, for many texts end "
+        "before.)",
         f"nextword evaluate {facts.run}",
     )
 
@@ -172,11 +174,11 @@ def _vocabulary(facts: TourFacts) -> Stop:
         )
     else:
         end = (
-            f"The word {quoted(unseen.word)} is no piece: the text held it too rarely, or never. "
-            f"It can only be put together from {len(unseen.pieces)} parts, and the probability "
+            f"The word {quoted(unseen.word)} is no piece: the training text held it too rarely, or "
+            f"never. It can only be put together from {len(unseen.pieces)} parts, and the probability "
             f"that {facts.run} would do so after {quoted(WORKED_PROMPT)} is "
-            f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the text did "
-            "not teach, it will practically never say."
+            f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the training "
+            "text did not teach, it will practically never say."
         )
     return Stop(
         "vocabulary",
@@ -220,8 +222,9 @@ def _softmax(facts: TourFacts) -> Stop:
         f"Having read {quoted(WORKED_PROMPT)}, the model gives each of its {facts.entries:,} "
         "pieces a score, the logit: any number, also a negative one. Softmax turns scores into "
         "probabilities. It raises a fixed number, e = 2.718…, to the power of each score (e^2 "
-        "means e × e, and powers between whole numbers fill the gaps smoothly), which is always "
-        "above 0; and it divides by the sum of all, so that together they make 1:",
+        "means e × e, and powers between whole numbers fill the gaps smoothly); the results "
+        "are always above 0. Then it divides each by the sum of all, so that together they make 1 "
+        "(the last digits shown are rounded):",
         table(["piece", "logit", "e^logit", "P", ""], rows, frozenset({0, 4})),
         "The order stays: a higher score is a higher probability. Only differences count: "
         f"{quoted(first.piece)} is e^({first.logit:.4f} − {second.logit:.4f}) = "
@@ -269,8 +272,23 @@ def _average(facts: TourFacts) -> Stop:
         [*table(["piece", "P", "−ln P"], rows, frozenset({0})), "", *first],
         "Multiplied, probabilities soon become too small for a computer; their logarithms, added "
         "up, say the same and do not. And the average can be undone: e to the power of it says "
-        "among how many equally likely pieces one would be as unsure. Near 1 means nearly sure.",
+        "among how many equally likely pieces one would be as unsure. Near 1 means nearly sure."
+        + _often(facts),
         f'nextword explain {facts.run} "A sentence of your own"',
+    )
+
+
+SURE = 0.99
+
+
+def _often(facts: TourFacts) -> str:
+    """Say what a share near 1 tells of the training text, where there is one."""
+    sure = [p.probability for p in facts.trace.positions if p.probability > SURE]
+    if not sure:
+        return ""
+    return (
+        f" (A share such as {chance(max(sure))} says: in the training text, where such words "
+        "stood, nearly always this piece followed.)"
     )
 
 
@@ -293,8 +311,8 @@ def _bits(facts: TourFacts) -> Stop:
         "worked example takes:",
         table(["written by", "how", "bits", "bits a piece"], rows, frozenset({0, 1})),
         "This is no figure of speech: nextword packs a real file with the model's probabilities, "
-        "into nearly as many bits as the losses add up to, and unpacks it again without one letter "
-        "lost.",
+        "into nearly as many bits as the losses add up to. Whoever has the same model unpacks it "
+        "again without one letter lost.",
         f"nextword compress {facts.run} FILE -o FILE.nw",
     )
 
@@ -315,8 +333,8 @@ def _step(facts: TourFacts) -> Stop:
         "For every number one can compute how the loss would change if it rose a little: its "
         "gradient, the slope. For a score the gradient is simply P minus 1 for the right piece and "
         "P minus 0 for all others; training moves against it, so the right score is pushed up, "
-        f"here by {chance(-taken.target.gradient)}, and the others down. It does so by moving "
-        "every weight a little against its own gradient: one step of gradient descent. On a copy "
+        f"here with a strength of {chance(-taken.target.gradient)}, and the others "
+        "down. It does so by moving every weight a little against its own gradient: one step of gradient descent. On a copy "
         "of the model, with this one sentence:",
         shown,
         "(The step was made just so long that the slope promises a hundredth of the loss.) "
@@ -336,8 +354,9 @@ def _risen(facts: TourFacts) -> str:
         for moment in chosen_moments(replay.steps, 6)
     )
     return (
-        f" In this run P({quoted(taken.target.piece)}) was {told}. It does not only rise: other "
-        "sentences ask for other answers."
+        f" In the training that made {facts.run}, where each step read many texts at once, "
+        f"P({quoted(taken.target.piece)}) was {told}. It does not only rise: other sentences ask "
+        "for other answers."
     )
 
 
