@@ -175,8 +175,8 @@ def _vocabulary(facts: TourFacts) -> Stop:
     else:
         end = (
             f"The word {quoted(unseen.word)} is no piece: the training text held it too rarely, or "
-            f"never. It can only be put together from {len(unseen.pieces)} parts, and the probability "
-            f"that {facts.run} would do so after {quoted(WORKED_PROMPT)} is "
+            f"never. It can only be put together from {len(unseen.pieces)} parts, and the "
+            f"probability that {facts.run} would do so after {quoted(WORKED_PROMPT)} is "
             f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the training "
             "text did not teach, it will practically never say."
         )
@@ -333,9 +333,9 @@ def _step(facts: TourFacts) -> Stop:
         "For every number one can compute how the loss would change if it rose a little: its "
         "gradient, the slope. For a score the gradient is simply P minus 1 for the right piece and "
         "P minus 0 for all others; training moves against it, so the right score is pushed up, "
-        f"here with a strength of {chance(-taken.target.gradient)}, and the others "
-        "down. It does so by moving every weight a little against its own gradient: one step of gradient descent. On a copy "
-        "of the model, with this one sentence:",
+        f"here with a strength of {chance(-taken.target.gradient)}, and the others down. It does "
+        "so by moving every weight a little against its own gradient: one step of gradient "
+        "descent. On a copy of the model, with this one sentence:",
         shown,
         "(The step was made just so long that the slope promises a hundredth of the loss.) "
         "Training is this, over and over, on other text at each step." + _risen(facts),
