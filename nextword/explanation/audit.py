@@ -158,10 +158,10 @@ def audit(
     ids = vocabulary.encode(text)
     pieces = tuple((vocabulary.piece(id_), id_) for id_ in ids)
     _check(ids, token, model.shape.context)
-    exact = copy.deepcopy(model).double()
+    exact = copy.deepcopy(model).cpu().double()  # some GPUs have no float64
     exact.set_precision(torch.float64)
     exact.requires_grad_(requires_grad=True)
-    whole = torch.tensor([vocabulary.end_id, *ids], device=model.device)
+    whole = torch.tensor([vocabulary.end_id, *ids])
     with torch.no_grad():
         losses = _losses(exact, whole)
         place = token or _hardest(losses)

@@ -36,8 +36,8 @@ def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look |
     ids = holdout.document(step % holdout.num_documents)[:most].tolist()
     text = torch.tensor([[vocabulary.end_id, *ids]], device=model.device)
     with at_full_precision(model):
-        probabilities = model(text[:, :-1])[0].double().softmax(-1)
-    right = probabilities.gather(1, text[0, 1:, None])[:, 0]
+        probabilities = model(text[:, :-1])[0].cpu().double().softmax(-1)
+    right = probabilities.gather(1, text[0, 1:, None].cpu())[:, 0]
     # The first words of a text are anybody's guess; the hardest later one says more.
     place = LEAST_CONTEXT + int(right[LEAST_CONTEXT:].argmin()) if len(ids) > LEAST_CONTEXT else 0
     likeliest = int(probabilities[place].argmax())

@@ -155,9 +155,8 @@ def judge_pins(
     rows = torch.full((len(pins), width + 1), vocabulary.end_id, dtype=torch.long)
     for row, pin in enumerate(pins):
         rows[row, 1 : len(pin.ids) + 1] = torch.tensor(pin.ids)
-    rows = rows.to(model.device)
     with at_full_precision(model):
-        logits = model(rows[:, :-1]).double()
+        logits = model(rows[:, :-1].to(model.device)).cpu().double()
     norm = logits.logsumexp(-1)
     nats = norm - logits.gather(2, rows[:, 1:, None])[..., 0]
     best: Tensor = logits.argmax(-1)

@@ -128,7 +128,7 @@ def _written(opened: Opened) -> tuple[WrittenPiece, ...]:
     settings = GenerationSettings(seed=1, max_tokens=WRITTEN_PIECES)
     pieces = []
     for chosen in generate(opened.model, opened.vocabulary, "", settings):
-        probabilities = chosen.logits.double().softmax(0)
+        probabilities = chosen.logits.cpu().double().softmax(0)
         best = int(probabilities.argmax())
         likeliest = Guess(opened.vocabulary.piece(best), best, float(probabilities[best]))
         pieces.append(

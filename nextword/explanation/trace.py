@@ -225,8 +225,8 @@ def _judge(hidden: Tensor, weight: Tensor, targets: Tensor, top: int) -> Iterato
             part, weight.float(), wanted, reduction="none", statistics=True
         ).statistics
         # In float64 from here on, so that what is shown agrees to the last digit shown.
-        logits = (part @ weight.float().T).double()
-        right, norm = logits.gather(1, wanted[:, None]), logits.logsumexp(1, keepdim=True)
+        logits = (part @ weight.float().T).cpu().double()
+        right, norm = logits.gather(1, wanted[:, None].cpu()), logits.logsumexp(1, keepdim=True)
         ranks = 1 + (logits > right).sum(dim=1)
         best = torch.topk(logits, min(max(top, 1), logits.shape[1]))
         probabilities = (best.values - norm).exp()

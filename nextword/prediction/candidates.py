@@ -49,7 +49,7 @@ def predict(model: Transformer, vocabulary: Vocabulary, prompt: str, top: int = 
         top: how many candidates to list.
     """
     logits = Reader(model).read([vocabulary.end_id, *vocabulary.encode(prompt)])
-    probabilities = logits.double().softmax(0)
+    probabilities = logits.cpu().double().softmax(0)
     best = torch.topk(logits, min(top, len(vocabulary), len(logits)))
     candidates = [
         Candidate(vocabulary.piece(id_), id_, logit, float(probabilities[id_]))

@@ -236,12 +236,12 @@ def _score(
     wanted = torch.from_numpy(targets).to(model.device).flatten()
     asked = wanted != IGNORED
     losses, ranks = score_tokens(hidden[asked], model.output_weight.float(), wanted[asked])
-    result.nats += float(losses.double().sum())
+    result.nats += float(losses.cpu().double().sum())
     result.tokens += len(losses)
     result.first += int((ranks == 0).sum())
     result.among_five += int((ranks < 5).sum())
     places = np.nonzero(targets != IGNORED)[1]
-    np.add.at(sums[0], places, losses.double().cpu().numpy())
+    np.add.at(sums[0], places, losses.cpu().double().numpy())
     np.add.at(sums[1], places, 1.0)
 
 

@@ -22,6 +22,8 @@ from nextword.vocabulary.tokenizer import Vocabulary
 
 COUNTED_TOKENS = 2_000_000
 """Training tokens that the n-gram models count: memory stays below a gigabyte."""
+PACKED_BYTES = 32 * 2**20
+"""Held-out text above which compressors are left out: xz needs eleven times its size."""
 PRIMING_BYTES = 8 * 2**20
 """Training text that compressors read first, where they are primed."""
 ORDERS = {1: "unigram", 2: "bigram", 5: "5-gram"}
@@ -114,7 +116,7 @@ def measure_ruler(
         marks.append(Mark(name, "count", bits(nats), _SAYS[order]))
         counted = counts.tokens
     primed_with = 0
-    if scores.num_bytes:
+    if scores.num_bytes and scores.num_bytes <= PACKED_BYTES:
         training = None
         if primed:
             first = beginning(prepared.train, PRIMING_BYTES)  # a token spells a byte or more

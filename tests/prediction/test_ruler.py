@@ -82,6 +82,16 @@ def test_a_vocabulary_that_loses_text_leaves_bytes_out(place):
     assert "withheld" in describe_ruler(ruler)
 
 
+def test_a_text_too_long_for_compressors_is_measured_without(
+    shared_environment, small_run, monkeypatch
+):
+    monkeypatch.setattr("nextword.prediction.ruler.PACKED_BYTES", 100)
+    ruler = nextword.load(small_run).ruler()
+    assert ruler.one("pack") is None
+    assert "Compressors are left out" in describe_ruler(ruler)
+    assert sentence(ruler).startswith("Is that good?")
+
+
 def made(model, best=2.0, floor=None):
     marks = [Mark("uniform", "guess", 800.0, ""), Mark("5-gram", "count", 100 * best, "")]
     marks += [Mark("xz", "pack", 250.0, ""), Mark("m", "model", 100 * model, "")]

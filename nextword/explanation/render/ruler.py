@@ -37,6 +37,8 @@ def describe_ruler(ruler: Ruler) -> str:
             f"Primed: bytes for training text ({ruler.primed_with:,} bytes) and held-out text "
             "together, less bytes for the first alone."
         )
+    if ruler.num_bytes and ruler.one("pack") is None:
+        lines.append("Compressors are left out: they would take too much memory for this text.")
     if ruler.withheld:
         lines.append(f"Compressors are left out, and bits per byte withheld: {ruler.withheld}.")
     return "\n".join([*lines, "", sentence(ruler)])
