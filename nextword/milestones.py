@@ -67,6 +67,7 @@ def milestones(
                 "event": "evaluation",
                 "step": moment.step,
                 **values,
+                "partial_nats_per_token": partial.nats_per_token,
                 "whole": moment.is_last,
                 "sample": sample,
             }
@@ -102,7 +103,7 @@ def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
 
 
 def sum_up(run: Run) -> str:
-    """Put the run in plain words, from its last evaluation; nothing where there was none."""
+    """Say how the run ended; return the sentence that judges its loss, or nothing."""
     if run.final is None:
         return ""
     saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
@@ -126,8 +127,11 @@ def sum_up(run: Run) -> str:
                 "share": share,
             }
         )
-    said = describe_end(
-        run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
+    # Said before anything else is measured: a finished run must not lose its last words.
+    run.screen.say(
+        describe_end(
+            run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
+        )
     )
     ruler = measure_ruler(
         run.prepared,
@@ -136,7 +140,7 @@ def sum_up(run: Run) -> str:
         floor_nats=None if floor is None else floor.nats_per_token * run.final.tokens,
     )
     journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
-    return f"{said}\n\n{sentence(ruler)}"
+    return f"\n{sentence(ruler)}"
 
 
 def stopper(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Run, app, say, text_of, write
+from nextword.cli.program import AsJson, Run, app, leave, say, text_of, write
 
 TOUR = "tour"
 """Name of the run that the tour trains where none is given."""
@@ -149,24 +149,39 @@ def tour(
         write(describe_stop(place, number, len(walk)) + "\n")
         waits = stop is None and number < len(walk)
         if waits and sys.stdin.isatty() and sys.stdout.isatty():
-            input("Enter for the next stop, Ctrl-C to leave ")
+            try:
+                input("Enter for the next stop, Ctrl-C to leave ")
+            except EOFError:
+                return
             write("")
 
 
 def _small_run() -> str:
     """Return the tour's own run; train it where there is none yet."""
+    from functools import partial
+
     from nextword import pretrain
+    from nextword.base.errors import RunError
     from nextword.explanation.screen import Screen
-    from nextword.prediction.open import FACTS, runs_folder
+    from nextword.prediction.open import FACTS, run_facts, runs_folder
+    from nextword.run import Interrupted
     from nextword.settings import Settings
     from nextword.training.checkpoint import list_checkpoints
 
     folder = runs_folder() / TOUR
     if not (folder / FACTS).is_file():
         say(f"the tour wants a model: training a small one on built-in stories, as {folder}\n")
-        pretrain.train((), Settings(), name=TOUR, screen=Screen())
-    elif not list_checkpoints(folder):
-        pretrain.resume(TOUR, screen=Screen())
+        start = partial(pretrain.train, (), Settings(), name=TOUR, screen=Screen())
+    elif not (saved := list_checkpoints(folder)):
+        raise RunError(f"{folder}: its training was cut off; remove the folder and start again")
+    elif saved[-1].step < run_facts(folder)["plan"]["steps"]:
+        start = partial(pretrain.resume, TOUR, screen=Screen())
+    else:
+        return TOUR
+    try:
+        start()
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
     return TOUR
 
 

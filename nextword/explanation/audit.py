@@ -180,10 +180,11 @@ def audit(
         numbers = (float(values[id_]) for values in (logits, exponentials, probabilities, gradient))
         return Entry(vocabulary.piece(id_), id_, *numbers)
 
-    best = torch.topk(logits, min(top, len(vocabulary), len(logits))).indices.tolist()
+    known = logits[: len(vocabulary)]  # a network may have more logits than there are entries
+    best = torch.topk(known, min(top, len(known))).indices.tolist()
     shown = torch.zeros_like(logits, dtype=torch.bool)
     shown[[*best, right]] = True
-    least = int(logits[: len(vocabulary)].argmin())
+    least = int(known.argmin())
     wrong = float((probabilities * gradient).sum())
     return Audit(
         text=text,

@@ -210,7 +210,11 @@ def read_replay(run: Path) -> Replay:
         RunError: the run has written nothing of it.
     """
     pins = read_pins(run)
-    events = {event["step"]: event for event in Journal(run).read() if event["event"] == "replay"}
+    events = {
+        event["step"]: event
+        for event in Journal(run).read()
+        if event["event"] == "replay" and all(None not in pin["nats"] for pin in event["pins"])
+    }
     if not pins or not events:
         raise RunError(
             f"{run}: no sentences were judged while it learned; train it again to see them"

@@ -63,6 +63,9 @@ class Report:
     """Steps and hold-out loss in nats a token."""
     samples: tuple[Written, ...]
     seconds: float
+    """Of training, all its parts together where it was resumed."""
+    step: int
+    """Steps that the model shown had learned."""
     scores: Evaluation
     ruler: Ruler
     replay: Replay
@@ -94,6 +97,10 @@ def build_report(opened: Opened, prepared: Prepared, scores: Evaluation, ruler: 
     events = list(Journal(run).read())
     steps = [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
     judged = [event for event in events if event["event"] == "evaluation"]
+    scored = [
+        (event["step"], event.get("partial_nats_per_token", event["nats_per_token"]))
+        for event in judged
+    ]
     texts = _judged_texts(opened, prepared)
     positions = [position for text in texts for position in text.positions]
     return Report(
@@ -101,9 +108,10 @@ def build_report(opened: Opened, prepared: Prepared, scores: Evaluation, ruler: 
         facts=run_facts(run),
         settings=(run / "settings.toml").read_text(encoding="utf-8"),
         curve=smoothed([(step, loss) for step, loss in steps if loss is not None]),
-        evaluations=tuple((event["step"], event["nats_per_token"]) for event in judged),
+        evaluations=tuple((step, nats) for step, nats in scored if nats is not None),
         samples=tuple(Written(event["step"], event["sample"]) for event in judged),
-        seconds=max((event.get("seconds", 0.0) for event in events), default=0.0),
+        seconds=_seconds(events),
+        step=opened.step or run_facts(run)["plan"]["steps"],
         scores=scores,
         ruler=ruler,
         replay=read_replay(run),
@@ -114,6 +122,16 @@ def build_report(opened: Opened, prepared: Prepared, scores: Evaluation, ruler: 
         judged_tokens=len(positions),
         vocabulary=vocabulary_facts(prepared.vocabulary, prepared.facts),
     )
+
+
+def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    """Add up the clocks of a run's parts: each begins anew where training was resumed."""
+    total = before = 0.0
+    for event in events:
+        if event["event"] == "step":
+            now = event["seconds"]
+            total, before = (total + before, now) if now < before else (total, now)
+    return total + before
 
 
 def _audit(opened: Opened) -> Audit:
@@ -134,9 +152,11 @@ def _judged_texts(opened: Opened, prepared: Prepared) -> list[Trace]:
     length = SHOWN_TOKENS if coarse else 3 * SHOWN_TOKENS
     found = []
     for ids in _beginnings(holdout, JUDGED_TOKENS // SHOWN_TOKENS, length):
-        text = vocabulary.decode([id_ for id_ in ids.tolist() if id_ != holdout.end_id])
+        asked = [id_ for id_ in ids.tolist() if id_ != holdout.end_id]
+        text = vocabulary.decode(asked)
         if text.strip():
-            found.append(trace(opened.model, opened.vocabulary, text, name=opened.folder.name))
+            name = opened.folder.name
+            found.append(trace(opened.model, opened.vocabulary, text, ids=asked, name=name))
     return found
 
 

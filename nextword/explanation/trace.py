@@ -169,7 +169,13 @@ class Trace:
 
 @torch.inference_mode()
 def trace(
-    model: Transformer, vocabulary: Vocabulary, text: str, *, top: int = 1, name: str = "the model"
+    model: Transformer,
+    vocabulary: Vocabulary,
+    text: str,
+    *,
+    ids: list[int] | None = None,
+    top: int = 1,
+    name: str = "the model",
 ) -> Trace:
     """Judge every piece of a text, each from what stands before it.
 
@@ -178,13 +184,14 @@ def trace(
         vocabulary: of the same model.
         text: read after end-of-text; one longer than the context is read in windows of which each
             begins with the last token of the one before.
+        ids: of the text, where they are known: decoded and encoded again they may differ.
         top: how many candidates to keep at each position.
         name: what the model is called where this is shown.
 
     Raises:
         EvaluationError: the text holds no piece.
     """
-    ids = vocabulary.encode(text)
+    ids = vocabulary.encode(text) if ids is None else ids
     if not ids:
         raise EvaluationError("the text is empty; give one with at least one word")
     pieces = [vocabulary.piece(id_) for id_ in ids]
@@ -195,7 +202,9 @@ def trace(
         tokens = torch.from_numpy(block.tokens).to(model.device)
         hidden = model.hidden(tokens[None, :-1])[0]
         first = len(positions)
-        for row, judged in enumerate(_judge(hidden, model.output_weight, tokens[1:], top)):
+        for row, judged in enumerate(
+            _judge(hidden, model.output_weight, tokens[1:], top, len(vocabulary))
+        ):
             place = first + row
             positions.append(
                 Position(
@@ -213,11 +222,13 @@ def trace(
                 )
             )
     withheld = "" if _comes_back(vocabulary, text) else "the vocabulary does not give the text back"
-    return Trace(text, name, len(vocabulary), tuple(positions), withheld)
+    return Trace(text, name, len(model.output_weight), tuple(positions), withheld)
 
 
-def _judge(hidden: Tensor, weight: Tensor, targets: Tensor, top: int) -> Iterator[dict[str, Any]]:
-    """Yield what is known of each position, from hidden states (N, D)."""
+def _judge(
+    hidden: Tensor, weight: Tensor, targets: Tensor, top: int, entries: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each position, from hidden states (N, D); V may exceed the entries."""
     rows = max(1, LOGITS_AT_ONCE // len(weight))
     for start in range(0, len(hidden), rows):
         part, wanted = hidden[start : start + rows].float(), targets[start : start + rows]
@@ -228,7 +239,7 @@ def _judge(hidden: Tensor, weight: Tensor, targets: Tensor, top: int) -> Iterato
         logits = (part @ weight.float().T).cpu().double()
         right, norm = logits.gather(1, wanted[:, None].cpu()), logits.logsumexp(1, keepdim=True)
         ranks = 1 + (logits > right).sum(dim=1)
-        best = torch.topk(logits, min(max(top, 1), logits.shape[1]))
+        best = torch.topk(logits[:, :entries], min(max(top, 1), entries, logits.shape[1]))
         probabilities = (best.values - norm).exp()
         for row in range(len(part)):
             yield {

@@ -111,7 +111,7 @@ def measure_ruler(
     counted = 0
     for order, name in ORDERS.items():
         counts = KneserNey(order, entries, prepared.vocabulary.end_id)
-        counts.learn(beginning(prepared.train, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+        counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
         nats = float(counts.nats(_documents(holdout, scores.documents)).sum())
         marks.append(Mark(name, "count", bits(nats), _SAYS[order]))
         counted = counts.tokens
@@ -119,7 +119,7 @@ def measure_ruler(
     if scores.num_bytes and scores.num_bytes <= PACKED_BYTES:
         training = None
         if primed:
-            first = beginning(prepared.train, PRIMING_BYTES)  # a token spells a byte or more
+            first = _training(prepared, PRIMING_BYTES)  # a token spells a byte or more
             training = _bytes(prepared.vocabulary, first)[:PRIMING_BYTES]
             primed_with = len(training)
         text = _bytes(prepared.vocabulary, _documents(holdout, scores.documents))
@@ -149,6 +149,13 @@ def _packed(sizes: Sequence[Squeezed]) -> Iterator[Mark]:
 
 def _documents(stream: TokenStream, count: int) -> Iterator[NDArray[np.int64]]:
     return (stream.document(number) for number in range(count))
+
+
+def _training(prepared: Prepared, most: int) -> Iterator[NDArray[np.int64]]:
+    """Yield training documents, of each text of a mixture by its weight."""
+    whole = sum(portion.weight for portion in prepared.portions)
+    for portion in prepared.portions:
+        yield from beginning(portion.train, max(int(most * portion.weight / whole), 1))
 
 
 def beginning(stream: TokenStream, most: int) -> Iterator[NDArray[np.int64]]:

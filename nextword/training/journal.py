@@ -49,6 +49,10 @@ class Journal:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
     return (
         None
         if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))

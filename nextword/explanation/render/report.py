@@ -72,7 +72,7 @@ def _replay_data(report: Report) -> str:
 def _lead(report: Report) -> str:
     facts, scores = report.facts, report.scores
     corpus, plan = facts["corpus"], facts["plan"]
-    tokens = plan["steps"] * plan["rows"] * plan["context"]
+    tokens = report.step * plan["rows"] * plan["context"]
     size = f" ({corpus['bytes']:,} bytes)" if corpus.get("bytes") else ""
     values = scores.as_dict()
     per_byte = values["bits_per_byte"]
@@ -87,7 +87,7 @@ def _lead(report: Report) -> str:
         f'<p class="lead">A network of {facts["parameters"]:,} weights read '
         f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned "
         "one thing: to say which piece of text comes next. Nobody labeled anything: the text "
-        f"itself holds every answer. In {plan['steps']:,} steps it was asked {tokens:,} times. "
+        f"itself holds every answer. In {report.step:,} steps it was asked {tokens:,} times. "
         f"Then it was judged on {scores.tokens:,} pieces of text it had never seen.</p>"
         f'<ul class="figures">{figures}</ul>'
         f'<p class="verdict">{escape(sentence(report.ruler))}</p>'
@@ -190,8 +190,9 @@ def _heat(report: Report) -> str:
         for number, text in enumerate(report.texts)
     )
     return (
-        "<p>Beginnings of texts it never saw; the darker a piece, the more it surprised. Point at "
-        "one, or go from piece to piece with the arrow keys, to see its numbers.</p>" + texts
+        "<p>Parts of texts it never saw, each judged as if a text began there; the darker a piece, "
+        "the more it surprised. Point at one, or go from piece to piece with the arrow keys, to see "
+        "its numbers.</p>" + texts
     )
 
 
@@ -274,7 +275,7 @@ def _vocabulary(report: Report) -> str:
     longest = "".join(f"<span>{escape(quoted(piece))}</span> " for piece in known["longest"])
     scripts = ", ".join(f"{name} {value:.2f}" for name, value in known["scripts"].items())
     return (
-        f"<p>All it can read or say are {known['entries']:,} pieces ({known['kind']}); "
+        f"<p>All it can read or say are {known['entries']:,} pieces ({escape(known['kind'])}); "
         f"{known['words']:,} of them are a space and a word, {known['parts']:,} letters or parts "
         "of words."
         + (f" A piece stands for {ratio:.2f} bytes of this text on average." if ratio else "")
@@ -302,8 +303,9 @@ def _settings(report: Report) -> str:
     )
     return (
         f"<p>Training took {report.seconds:,.0f} s; one token costs "
-        f"{figure(facts['flops_per_token'] / 1e6)} million operations. All that was asked, as a "
-        "recipe that makes this run again:</p>"
+        f"{figure(facts['flops_per_token'] / 1e6)} million operations. It read "
+        f"{escape(', '.join(facts['paths']) or 'the built-in corpus')}. All that was asked, as a "
+        "recipe that with the same text makes this run again:</p>"
         f"<details><summary>Recipe</summary><pre>{escape(report.settings)}</pre></details>{drawn}"
     )
 

@@ -30,8 +30,14 @@ def describe_ruler(ruler: Ruler) -> str:
         "",
         *table(["", "", ruler.unit, "", ""], rows, frozenset({0, 1, 3, 4})),
         "",
-        f"The counting models counted {ruler.counted:,} training tokens.",
+        *_notes(ruler),
     ]
+    return "\n".join([*lines, "", sentence(ruler)])
+
+
+def _notes(ruler: Ruler) -> list[str]:
+    """Say what the marks were measured with, and what is left out."""
+    lines = [f"The counting models counted {ruler.counted:,} training tokens."]
     if ruler.primed_with:
         lines.append(
             f"Primed: bytes for training text ({ruler.primed_with:,} bytes) and held-out text "
@@ -41,7 +47,7 @@ def describe_ruler(ruler: Ruler) -> str:
         lines.append("Compressors are left out: they would take too much memory for this text.")
     if ruler.withheld:
         lines.append(f"Compressors are left out, and bits per byte withheld: {ruler.withheld}.")
-    return "\n".join([*lines, "", sentence(ruler)])
+    return lines
 
 
 def _bar(mark: Mark, share: float) -> str:
@@ -75,14 +81,10 @@ def sentence(ruler: Ruler) -> str:
             f"still {share:.0%} more than {best.name} ({there:.3f}) needs, which only "
             f"{'counts' if best.kind == 'count' else 'packs'}"
         )
-    end = ", so it has not learned enough yet." if here >= there else "."
+    end = "."
     if (floor := ruler.one("floor")) is not None:
         possible = ruler.value(floor)
-        end = (
-            f", and {here / possible - 1:.1%} above the least possible ({possible:.3f})."
-            if here < there
-            else f", and far above the least possible ({possible:.3f})."
-        )
+        end = f", and {here / possible - 1:.1%} above the least possible ({possible:.3f})."
     return (
         f"Is that good? It needs {here:.3f} {ruler.unit}: blind guessing needs "
         f"{ruler.value(guess):.3f}; it is {verdict}{end}"
@@ -103,5 +105,6 @@ def ruler_html(ruler: Ruler) -> str:
     return (
         f'<div class="nextword-ruler"><p>{escape(sentence(ruler))}</p><div class="scroll"><table>'
         f"<thead><tr><th></th><th>{ruler.unit}</th><th></th><th></th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></div>"
+        f"<tbody>{rows}</tbody></table></div>"
+        f'<p class="soft">{escape(" ".join(_notes(ruler)))}</p></div>'
     )

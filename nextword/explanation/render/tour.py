@@ -311,8 +311,8 @@ def _bits(facts: TourFacts) -> Stop:
         "worked example takes:",
         table(["written by", "how", "bits", "bits a piece"], rows, frozenset({0, 1})),
         "This is no figure of speech: nextword packs a real file with the model's probabilities, "
-        "into nearly as many bits as the losses add up to. Whoever has the same model unpacks it "
-        "again without one letter lost.",
+        "into nearly as many bits as the losses add up to. The same model on the "
+        "same machine unpacks it again without one letter lost.",
         f"nextword compress {facts.run} FILE -o FILE.nw",
     )
 
