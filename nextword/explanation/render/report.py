@@ -191,8 +191,8 @@ def _heat(report: Report) -> str:
     )
     return (
         "<p>Parts of texts it never saw, each judged as if a text began there; the darker a piece, "
-        "the more it surprised. Point at one, or go from piece to piece with the arrow keys, to see "
-        "its numbers.</p>" + texts
+        "the more it surprised. Point at one, or go from piece to piece with the arrow keys, to "
+        "see its numbers.</p>" + texts
     )
 
 
