@@ -92,6 +92,17 @@ def _whole_numbers():
         torch.set_flush_denormal(False)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Two that wait for each other take fifty times as long where other programs compute too."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 REVIEWED_SKIPS = {
     "root may read every file": "no file is closed to the superuser; a second test simulates it",
     "no accelerator": "needs a GPU; run where there is one",

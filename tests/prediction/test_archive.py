@@ -14,14 +14,7 @@ from nextword.prediction.archive import compress, decompress, pack, unpack
 from nextword.prediction.coder import Spelling
 from tests.prediction.test_compress import english, opened, vocabulary
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two that wait for each other take fifty times as long where other programs compute too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -36,13 +36,7 @@ def opened(folder=None, words=None, seed=0, **sizes):
     return Opened(folder, None, None, scattered(Shape(**sizes), seed), words, machine)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two that wait for each other take fifty times as long where other programs compute too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
