@@ -19,6 +19,7 @@ from nextword.explanation.render.tour import Stop, stops
 from nextword.explanation.render.training import Floor
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.report import build_report
+from nextword.explanation.ruler import Ruler, measure_ruler
 from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
@@ -28,7 +29,6 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
-from nextword.prediction.ruler import Ruler, measure_ruler
 from nextword.settings import read_recipe, resolve
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -144,7 +144,7 @@ class Model:
         before = [vocabulary.end_id, *vocabulary.encode(prompt)]
         logits, product = reader.read(before), 1.0
         for id_ in vocabulary.encode(continuation):
-            product *= float(logits.double().softmax(0)[id_])
+            product *= float(logits.cpu().double().softmax(0)[id_])
             logits = reader.read([id_])
         return product
 
@@ -225,14 +225,17 @@ class Model:
             file: is replaced where it exists.
 
         Raises:
-            RunError: the model belongs to no run.
+            RunError: the model belongs to no run, or the file cannot be written.
         """
         if self.opened.run is None:
             raise RunError(f"{self.opened.folder}: a model folder alone has no report; name a run")
         page = report_page(
             build_report(self.opened, self._prepared(), self.evaluate(), self.ruler())
         )
-        write_text(Path(file), page)
+        try:
+            write_text(Path(file), page)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written ({error.strerror})") from None
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""

@@ -12,9 +12,10 @@ from nextword.explanation.look import floor_of, look_at_holdout, write_sample
 from nextword.explanation.render.ruler import sentence
 from nextword.explanation.render.training import describe_end, describe_evaluation
 from nextword.explanation.replay import as_event, judge_pins, read_pins, replay_every
+from nextword.explanation.ruler import measure_ruler
+from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
-from nextword.prediction.ruler import measure_ruler
 from nextword.run import Interrupted, Run, save
 from nextword.training.checkpoint import best_of, list_checkpoints
 from nextword.training.journal import Journal
@@ -114,7 +115,10 @@ def sum_up(run: Run) -> str:
         and last.holdout_loss is not None
         and last.holdout_loss > 1.005 * best.holdout_loss
     ):
+        # What is kept and used is judged here, not what training ended with.
         overfit = (best.step, last.step)
+        kept = read_model(best.folder).to(run.machine.device).eval()
+        run.final = _score(run, kept, None)
     journal, floor = Journal(run.folder), floor_of(run.prepared, run.final)
     if floor is not None:
         nats, share = floor.excess(run.final.nats_per_token)

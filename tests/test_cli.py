@@ -25,10 +25,12 @@ WRONG = [
     (["evaluate", "nothing", "missing.txt"], ["missing.txt"]),
     (["trian"], ["trian", "train"]),
     (["generate"], ["run"]),
+    (["explain", "latest", "caf\udce9"], ["not UTF-8"]),
+    (["train", "--explanation.pin", "\udcff"], ["not UTF-8"]),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda value: " ".join(value))
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda value: ascii(" ".join(value)))
 def test_wrong_input_gets_one_line_and_status_2(place, capsys, arguments, words):
     with pytest.raises(SystemExit) as left:
         main(arguments)

@@ -45,7 +45,7 @@ def generate(
         ):
             text += chosen.text
             if show and not json_:
-                probability = float(chosen.logits.double().softmax(0)[chosen.id])
+                probability = float(chosen.logits.cpu().double().softmax(0)[chosen.id])
                 write(
                     describe_choice(
                         chosen.text, chosen.id, float(chosen.logits[chosen.id]), probability

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -33,6 +34,9 @@ _STANDARD_INPUT = "<standard input>"
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; leave with 0, 2 (wrong input, said in one line) or 130 (interrupted)."""
     given = sys.argv[1:] if arguments is None else arguments
+    for word in given:
+        if not (_is_text(word) or Path(word).exists()):
+            leave(f"{word!a}: not UTF-8; give texts and options in that encoding", 2)
     try:
         app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
     except (NextwordError, CycloptsError) as error:
@@ -41,6 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         leave("interrupted", 130)
+
+
+def _is_text(word: str) -> bool:
+    """Whether an argument's bytes were UTF-8; Python keeps all others as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _dashes(word: str) -> str:

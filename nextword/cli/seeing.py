@@ -118,10 +118,7 @@ def report(
     model = api.load(run)
     file = output or Path(f"{model.name.partition('@')[0]}.html")
     say("scoring, counting and compressing the held-out text …")
-    try:
-        model.report(file)
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
+    model.report(file)
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
 
 

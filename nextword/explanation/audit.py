@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nextword.base.errors import EvaluationError
+from nextword.explanation.look import WORKED_SENTENCE
 from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -22,6 +23,7 @@ from nextword.vocabulary.tokenizer import Vocabulary
 RISKY_LOGIT = 300.0
 """Above it e^z is shown after the greatest logit was subtracted from all: e^709 is the last number
 that float64 can write."""
+WORKED_WORD = "make"
 STEP_SHARE = 0.01
 """Without a rate given, the step is as long as by the slope makes the loss fall by this share."""
 
@@ -135,6 +137,7 @@ def audit(
     vocabulary: Vocabulary,
     text: str,
     *,
+    ids: list[int] | None = None,
     token: int | None = None,
     top: int = 5,
     rate: float | None = None,
@@ -146,6 +149,7 @@ def audit(
         model: the network; it is copied, and stays as it is.
         vocabulary: of the same model.
         text: read after end-of-text; it must fit one context.
+        ids: of the text, where they are known.
         token: which of its pieces, counted from 1; default: the one that surprised the model most,
             the first left out where there are others.
         top: how many of the likeliest entries to show.
@@ -155,7 +159,7 @@ def audit(
     Raises:
         EvaluationError: the text is empty or too long, or has no such piece.
     """
-    ids = vocabulary.encode(text)
+    ids = vocabulary.encode(text) if ids is None else ids
     pieces = tuple((vocabulary.piece(id_), id_) for id_ in ids)
     _check(ids, token, model.shape.context)
     exact = copy.deepcopy(model).cpu().double()  # some GPUs have no float64
@@ -205,6 +209,20 @@ def audit(
         squared_error_gradient=2 * float(probabilities[right]) * (float(gradient[right]) - wrong),
         step=step,
     )
+
+
+def audit_worked(model: Transformer, vocabulary: Vocabulary, name: str) -> Audit:
+    """Take the worked example apart, at "make" where the vocabulary holds the word whole.
+
+    Of a model that reads less at once, as much of it as fits.
+    """
+    ids = vocabulary.encode(WORKED_SENTENCE)
+    pieces = [vocabulary.piece(id_).strip() for id_ in ids]
+    token, text = 1 + pieces.index(WORKED_WORD) if WORKED_WORD in pieces else None, WORKED_SENTENCE
+    if len(ids) > (most := model.shape.context):
+        ids = ids[:most]
+        token, text = None, vocabulary.decode(ids)
+    return audit(model, vocabulary, text, ids=ids, token=token, name=name)
 
 
 def _check(ids: list[int], token: int | None, context: int) -> None:

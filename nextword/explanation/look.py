@@ -15,6 +15,7 @@ from nextword.prediction.options import GenerationSettings
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.tokenizer import Vocabulary
 
+WORKED_SENTENCE = "We are all humans born to make mistakes"
 SAMPLE_TOKENS = 48
 LEAST_CONTEXT = 8
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
-from nextword.explanation.look import at_full_precision
+from nextword.explanation.look import WORKED_SENTENCE, at_full_precision
 from nextword.explanation.options import ExplanationSettings
 from nextword.model.transformer import Transformer
 from nextword.training.journal import Journal
@@ -28,11 +28,12 @@ from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
 
 PINS = "pins.json"
-WORKED_SENTENCE = "We are all humans born to make mistakes"
 FROM_HOLDOUT = 3
 PIN_TOKENS, FEWEST_PIN_TOKENS = 24, 8
 REPLAYS = 40
 """Moments at which the pins are judged, where nothing else is said."""
+JUDGED_AT_ONCE, LOGITS_AT_ONCE = 2048, 1 << 23
+"""Positions of one batch, and numbers of the logits held at a time."""
 FEWEST_STEPS = 5
 """Between two moments, in a short run."""
 
@@ -106,13 +107,19 @@ def choose_pins(prepared: Prepared, settings: ExplanationSettings, context: int)
     vocabulary, longest = prepared.vocabulary, min(PIN_TOKENS, context)
     named = settings.pin or (WORKED_SENTENCE,)
     source = "asked for" if settings.pin else "the worked example"
-    pins = [_pin(source, vocabulary.encode(text)[:context], vocabulary) for text in named]
+    pins = [_named(source, vocabulary.encode(text), vocabulary, context) for text in named]
     if not settings.pin:
         pins += [
             _pin("held out", _to_a_sentences_end(ids, vocabulary), vocabulary)
             for ids in _from_holdout(prepared.holdout, longest)
         ]
     return [pin for pin in pins if pin.ids]
+
+
+def _named(source: str, ids: list[int], vocabulary: Vocabulary, context: int) -> Pin:
+    """Pin as much of a sentence as the model reads at once, and say so where it is not all."""
+    cut = f", its first {context} of {len(ids)} pieces" if len(ids) > context else ""
+    return _pin(source + cut, ids[:context], vocabulary)
 
 
 def _pin(source: str, ids: Sequence[int], vocabulary: Vocabulary) -> Pin:
@@ -144,31 +151,50 @@ def _to_a_sentences_end(ids: list[int], vocabulary: Vocabulary) -> list[int]:
 def judge_pins(
     model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]
 ) -> tuple[Judged, ...]:
-    """Judge every piece of every sentence, all in one batch, at full precision.
+    """Judge every piece of every sentence at full precision.
+
+    Short sentences go in one batch; long ones each alone, that memory may not grow with their
+    number.
 
     Args:
         model: the network; its precision is put back afterwards.
         vocabulary: of the same model.
         pins: each follows end-of-text.
     """
+    width = max((len(pin.ids) for pin in pins), default=0)
+    at_once = max(1, JUDGED_AT_ONCE // max(width, 1))
+    return tuple(
+        judged
+        for start in range(0, len(pins), at_once)
+        for judged in _judge(model, vocabulary, pins[start : start + at_once])
+    )
+
+
+def _judge(model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]) -> list[Judged]:
     width = max(len(pin.ids) for pin in pins)
     rows = torch.full((len(pins), width + 1), vocabulary.end_id, dtype=torch.long)
     for row, pin in enumerate(pins):
         rows[row, 1 : len(pin.ids) + 1] = torch.tensor(pin.ids)
     with at_full_precision(model):
-        logits = model(rows[:, :-1].to(model.device)).cpu().double()
-    norm = logits.logsumexp(-1)
-    nats = norm - logits.gather(2, rows[:, 1:, None])[..., 0]
-    best: Tensor = logits.argmax(-1)
-    sure = (logits.amax(-1) - norm).exp()
-    return tuple(
+        hidden = model.hidden(rows[:, :-1].to(model.device)).float()
+    weight, known = model.output_weight.float(), len(vocabulary)
+    nats, best, sure = (torch.empty(len(pins), width, dtype=torch.float64) for _ in range(3))
+    step = max(1, LOGITS_AT_ONCE // (len(weight) * len(pins)))
+    for start in range(0, width, step):
+        part = slice(start, start + step)
+        logits = F.linear(hidden[:, part], weight).cpu().double()
+        norm = logits.logsumexp(-1)
+        nats[:, part] = norm - logits.gather(2, rows[:, 1:, None][:, part])[..., 0]
+        top = logits[..., :known].max(-1)
+        best[:, part], sure[:, part] = top.indices, (top.values - norm).exp()
+    return [
         Judged(
             tuple(nats[row, : len(pin.ids)].tolist()),
-            tuple(vocabulary.piece(id_) for id_ in best[row, : len(pin.ids)].tolist()),
+            tuple(vocabulary.piece(int(id_)) for id_ in best[row, : len(pin.ids)].tolist()),
             tuple(sure[row, : len(pin.ids)].tolist()),
         )
         for row, pin in enumerate(pins)
-    )
+    ]
 
 
 def replay_every(settings: ExplanationSettings, steps: int) -> int:

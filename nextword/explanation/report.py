@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import RunError
-from nextword.explanation.audit import Audit, audit
-from nextword.explanation.replay import WORKED_SENTENCE, Replay, read_replay
+from nextword.explanation.audit import Audit, audit_worked
+from nextword.explanation.replay import Replay, read_replay
+from nextword.explanation.ruler import Ruler
 from nextword.explanation.trace import Position, Trace, trace
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.open import Opened, run_facts
-from nextword.prediction.ruler import Ruler
 from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
@@ -136,13 +136,8 @@ def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
 
 def _audit(opened: Opened) -> Audit:
     """Take the worked example apart, at "make" where the vocabulary holds the word whole."""
-    ids = opened.vocabulary.encode(WORKED_SENTENCE)
-    pieces = [opened.vocabulary.piece(id_).strip() for id_ in ids]
-    token = 1 + pieces.index("make") if "make" in pieces else None
-    fits = len(ids) <= opened.model.shape.context
-    text = WORKED_SENTENCE if fits else WORKED_SENTENCE[: opened.model.shape.context // 4]
     name = Path(opened.run or opened.folder).name
-    return audit(opened.model, opened.vocabulary, text, token=token if fits else None, name=name)
+    return audit_worked(opened.model, opened.vocabulary, name)
 
 
 def _judged_texts(opened: Opened, prepared: Prepared) -> list[Trace]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from nextword.base.errors import NextwordError
-from nextword.explanation.audit import Audit, audit
-from nextword.explanation.replay import WORKED_SENTENCE, Replay, read_replay
+from nextword.explanation.audit import Audit, audit_worked
+from nextword.explanation.look import WORKED_SENTENCE
+from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.trace import Guess, Trace, trace
 from nextword.prediction.candidates import Prediction, predict
 from nextword.prediction.evaluate import Evaluation
@@ -16,7 +17,7 @@ from nextword.prediction.open import Opened
 from nextword.prediction.options import GenerationSettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
-WORKED_PROMPT, WORKED_WORD = "We are all humans born to", "make"
+WORKED_PROMPT = "We are all humans born to"
 UNSEEN_WORDS = ("cryptography", "zeppelin", "quixotic", "yttrium")
 WRITTEN_PIECES = 12
 
@@ -78,8 +79,6 @@ def gather_tour(
     """
     model, vocabulary = opened.model, opened.vocabulary
     judged = trace(model, vocabulary, WORKED_SENTENCE, top=3, name=run)
-    found = [position.piece.strip() for position in judged.positions]
-    token = 1 + found.index(WORKED_WORD) if WORKED_WORD in found else None
     replay = None
     if opened.run is not None:
         try:
@@ -92,7 +91,7 @@ def gather_tour(
         kind=vocabulary.kind,
         train_tokens=train_tokens,
         trace=judged,
-        audit=audit(model, vocabulary, WORKED_SENTENCE, token=token, name=run),
+        audit=audit_worked(model, vocabulary, run),
         prediction=predict(model, vocabulary, WORKED_PROMPT, 5),
         unseen=_unseen(opened),
         replay=replay,

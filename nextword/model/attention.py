@@ -25,15 +25,19 @@ class LayerCache(NamedTuple):
 class KeyValueCache:
     """Keys and values of all positions read so far: a new token costs one position's work."""
 
-    def __init__(self, shape: Shape, rows: int, device: torch.device) -> None:
-        """Reserve room for a whole context.
+    def __init__(
+        self, shape: Shape, rows: int, device: torch.device, positions: int | None = None
+    ) -> None:
+        """Reserve room.
 
         Args:
             shape: the network's sizes.
             rows: B, texts generated side by side.
             device: where the network is.
+            positions: how many there is room for; default: a whole context.
         """
-        size = (2, rows, shape.num_key_value_heads, shape.context, shape.head_dim)
+        room = positions or shape.context
+        size = (2, rows, shape.num_key_value_heads, room, shape.head_dim)
         # Keys and values of a layer side by side: one operation can write both.
         self.layers = [
             LayerCache(both, both[0], both[1])
@@ -51,6 +55,12 @@ class KeyValueCache:
         kept.keys[:, :, self.length : end] = keys
         kept.values[:, :, self.length : end] = values
         return kept.keys[:, :, :end], kept.values[:, :, :end]
+
+
+def cache_bytes(shape: Shape, positions: int) -> int:
+    """Count the bytes in which a cache keeps one text's keys and values, in float32."""
+    numbers = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
+    return 4 * numbers * positions
 
 
 class Attention(nn.Module):

@@ -35,17 +35,8 @@ from numpy.typing import NDArray
 from nextword.base.errors import CorpusError, EvaluationError, RunError
 from nextword.base.files import publish
 from nextword.model.folder import CONFIG
-from nextword.prediction.coder import (
-    Lanes,
-    Maker,
-    Progress,
-    Spelling,
-    decode,
-    differences,
-    digest_of,
-    encode,
-    maker_of,
-)
+from nextword.prediction.coder import Lanes, Progress, Spelling, decode, encode
+from nextword.prediction.maker import Maker, differences, digest_of, maker_of
 from nextword.prediction.open import Opened
 
 MAGIC, VERSION = b"nxw", 1
@@ -223,7 +214,7 @@ def pack(opened: Opened, data: bytes, progress: Progress | None = None) -> Packe
     """
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
     tokens = spelling.tokens_of(data)
-    lanes = Lanes.of(len(tokens), opened.model.shape.context).number
+    lanes = Lanes.of(len(tokens), opened.model.shape).number
     maker = maker_of(opened.model, opened.machine, spelling, lanes)
     head = Head(digest_of([data], size=8), maker, len(tokens))
     coded = encode(opened.model, tokens, opened.vocabulary.end_id, spelling.spells, progress)
@@ -242,7 +233,7 @@ def unpack(opened: Opened, archive: bytes, progress: Progress | None = None) -> 
     """
     head, words = read_archive(archive)
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
-    lanes = Lanes.of(head.tokens, opened.model.shape.context).number
+    lanes = Lanes.of(head.tokens, opened.model.shape).number
     here = maker_of(opened.model, opened.machine, spelling, lanes)
     if reasons := differences(head.maker, here):
         raise EvaluationError("; ".join(reasons))

@@ -13,10 +13,9 @@ Legend of shapes: L lanes, V vocabulary, G groups of entries, W entries of a gro
 """
 
 import contextlib
-import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import constriction
@@ -26,19 +25,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError, ModelError, VocabularyError
-from nextword.machine.device import Machine, settle_functions
-from nextword.model.attention import KeyValueCache
+from nextword.machine.device import settle_functions
+from nextword.model.attention import KeyValueCache, cache_bytes
 from nextword.model.layers import rotary_tables
+from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
 
 MOST_LANES = 32
+MOST_CONTEXT = 2048
+"""Tokens a lane looks back on at most: the memory of what was read grows with them."""
+MOST_CACHE_BYTES = 1 << 31
+"""Of all lanes' keys and values; a large model gets fewer lanes."""
 CONTEXTS_A_LANE = 4
 """A lane shorter than so many contexts would lose more by its cold start than it wins in speed."""
 FLOOR = 2.0**-60
 """Added to every probability: no group may sum to zero. It moves no measurable bit."""
-_LETTERS = 16  # of torch's version that are kept to be read
-_TABLES = ("cosine", "sine")
+TABLES = ("cosine", "sine")
 _AT_ONCE = 1 << 20  # bytes encoded in one go
 _SHORT = 32  # characters below which a run that does not come back is written byte by byte
 _NOT_UTF8 = re.compile("([\udc80-\udcff]+)")
@@ -120,9 +123,11 @@ class Lanes(NamedTuple):
     extra: int
 
     @classmethod
-    def of(cls, tokens: int, context: int) -> "Lanes":
-        """Choose the lanes for a number of tokens."""
-        number = min(MOST_LANES, max(1, tokens // (CONTEXTS_A_LANE * context)))
+    def of(cls, tokens: int, shape: Shape) -> "Lanes":
+        """Choose the lanes for a number of tokens and a network of this shape."""
+        context = coding_context(shape)
+        fit = MOST_CACHE_BYTES // cache_bytes(shape, context)
+        number = max(1, min(MOST_LANES, fit, tokens // (CONTEXTS_A_LANE * context)))
         return cls(number, *divmod(tokens, number))
 
     @property
@@ -141,6 +146,11 @@ class Lanes(NamedTuple):
         return filled
 
 
+def coding_context(shape: Shape) -> int:
+    """Return how far back a lane looks, in tokens: a whole context, up to a limit."""
+    return min(shape.context, MOST_CONTEXT)
+
+
 class Stepper:
     """Reads one token of every lane at a time, always in the same shapes."""
 
@@ -153,9 +163,9 @@ class Stepper:
             spells: (V,), the entries that may be coded.
         """
         self.model = model
-        self.context = model.shape.context
+        self.context = coding_context(model.shape)
         self.kept = max(self.context // 2, 1) if self.context > 1 else 0
-        self.cache = KeyValueCache(model.shape, lanes, model.device)
+        self.cache = KeyValueCache(model.shape, lanes, model.device, self.context)
         self.window = torch.zeros(lanes, self.context, dtype=torch.long, device=model.device)
         self.width = math.isqrt(len(spells) - 1) + 1
         self.groups = -(-len(spells) // self.width)
@@ -216,7 +226,7 @@ def encode(
     Raises:
         ModelError: a probability is not a number.
     """
-    lanes = Lanes.of(len(tokens), model.shape.context)
+    lanes = Lanes.of(len(tokens), model.shape)
     table = np.full((lanes.number, lanes.steps), end_id, dtype=np.int64)
     table[lanes.filled()] = tokens
     coder = constriction.stream.queue.RangeEncoder()
@@ -262,7 +272,7 @@ def decode(
     Raises:
         EvaluationError: the words fit no tokens under this model.
     """
-    lanes = Lanes.of(count, model.shape.context)
+    lanes = Lanes.of(count, model.shape)
     table = np.full((lanes.number, lanes.steps), end_id, dtype=np.int64)
     coder = constriction.stream.queue.RangeDecoder(words)
     done, before = 0, np.full(lanes.number, end_id, dtype=np.int64)
@@ -288,93 +298,6 @@ def decode(
     return tokens
 
 
-class Maker(NamedTuple):
-    """All that the probabilities' last bits depend on, so that a file is never decoded wrong."""
-
-    weights: bytes
-    vocabulary: bytes
-    processor: bytes
-    arithmetic: bytes
-    threads: int
-    device: str
-    torch: str
-
-
-def maker_of(model: Transformer, machine: Machine, spelling: Spelling, lanes: int) -> Maker:
-    """Describe what computes here.
-
-    Args:
-        model: the network.
-        machine: which it is on.
-        spelling: of its vocabulary.
-        lanes: tokens read side by side; the arithmetic is tried out in this shape.
-    """
-    asked = np.arange(lanes, dtype=np.int64) % model.shape.vocab_size
-    with settled(model):
-        stepper = Stepper(model, lanes, spelling.spells)
-        answers = [model.model.get_buffer(name).cpu().numpy().tobytes() for name in _TABLES]
-        answers += [stepper.read(asked).numpy().tobytes() for _ in range(2)]
-    instructions, products = _instructions(), torch.get_float32_matmul_precision()
-    return Maker(
-        digest_of(_weights(model), size=8),
-        digest_of([str(spelling.vocabulary.end_id).encode(), *spelling.pieces]),
-        digest_of([machine.describe()["name"].encode()]),
-        digest_of([repr((instructions, products, torch.__version__)).encode(), *answers]),
-        torch.get_num_threads(),
-        model.device.type,
-        torch.__version__[:_LETTERS],
-    )
-
-
-def differences(made: Maker, here: Maker) -> list[str]:
-    """Say in which ways the maker of a file differs from what computes here."""
-    reasons = []
-    if made.weights != here.weights:
-        reasons.append("made with other weights: another run or checkpoint")
-    if made.vocabulary != here.vocabulary:
-        reasons.append("made with another vocabulary")
-    if made.threads != here.threads:
-        reasons.append(
-            f"made with {made.threads} threads, this is {here.threads}: "
-            f"give --machine.threads {made.threads}"
-        )
-    if made.torch != here.torch:
-        reasons.append(f"made with torch {made.torch}, this is {here.torch}: install that one")
-    if made.device != here.device:
-        reasons.append(
-            f"made on {made.device}, this is {here.device}: give --machine.device {made.device}"
-        )
-    elif made.processor != here.processor:
-        reasons.append("made on another processor, whose sums end in other bits")
-    if not reasons and made.arithmetic != here.arithmetic:
-        reasons.append(
-            "made with other processor instructions or settings of arithmetic "
-            f"(here torch uses {_instructions()})"
-        )
-    return reasons
-
-
-def _instructions() -> str:
-    return torch.backends.cpu.get_cpu_capability()
-
-
-def digest_of(parts: Iterable[bytes], size: int = 4) -> bytes:
-    """Digest byte strings, their lengths included."""
-    digest = hashlib.blake2b(digest_size=size)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
-
-
-def _weights(model: Transformer) -> Iterator[bytes]:
-    """Yield the network's sizes, and each weight with its name."""
-    yield repr(model.shape).encode()
-    for name, weight in sorted(model.named_parameters()):
-        yield name.encode()
-        yield weight.detach().cpu().contiguous().numpy().tobytes()
-
-
 @contextlib.contextmanager
 def settled(model: Transformer) -> Iterator[None]:
     """Let the network answer to the last bit as it will in another process.
@@ -385,7 +308,7 @@ def settled(model: Transformer) -> Iterator[None]:
     settle_functions()
     shape, precision = model.shape, model.precision
     tables = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
-    for name, table in zip(_TABLES, tables, strict=True):
+    for name, table in zip(TABLES, tables, strict=True):
         model.model.get_buffer(name).copy_(table[:, None])
     model.set_precision(torch.float32)
     try:

@@ -36,6 +36,8 @@ class Block(NamedTuple):
     """
     skipped: int
     """How many of the first targets another block has scored already."""
+    read: int
+    """1 where token 0 is a piece of the text, 0 where it is the end-of-text before it."""
 
 
 class Documents(Protocol):
@@ -69,7 +71,7 @@ class Evaluation:
     first: int = 0
     among_five: int = 0
     by_context: dict[int, tuple[float, int]] = field(default_factory=dict)
-    """Upper end of a range of context lengths (1, 2, 4, 8, …) → summed nats and tokens."""
+    """Most pieces read of a range (0, 1, 2, 3–4, 5–8, …) → summed nats and tokens."""
 
     @property
     def nats_per_token(self) -> float:
@@ -149,7 +151,7 @@ def evaluate(
     precisions = model.precision
     model.set_precision(torch.float32)
     try:
-        sums = np.zeros((2, context), dtype=np.float64)
+        sums = np.zeros((2, context + 1), dtype=np.float64)
         for batch in _batches(blocks, settings.batch_tokens):
             _score(model, batch, result, sums)
     finally:
@@ -174,7 +176,7 @@ def cut_document(
     scored = 0
     for start in range(0, len(tokens), stride):
         block = whole[start : start + context + 1]
-        yield Block(block, scored - start)
+        yield Block(block, scored - start, int(start > 0))
         scored = start + len(block) - 1
         if scored >= len(tokens):
             return
@@ -240,7 +242,8 @@ def _score(
     result.tokens += len(losses)
     result.first += int((ranks == 0).sum())
     result.among_five += int((ranks < 5).sum())
-    places = np.nonzero(targets != IGNORED)[1]
+    rows, places = np.nonzero(targets != IGNORED)
+    places += np.array([block.read for block in batch])[rows]
     np.add.at(sums[0], places, losses.cpu().double().numpy())
     np.add.at(sums[1], places, 1.0)
 
@@ -265,16 +268,14 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
 
 
 def _group_by_context(sums: NDArray[np.float64], result: Evaluation) -> None:
-    """Add up by ranges of context length: 1, 2, 3–4, 5–8, ….
+    """Add up by ranges of pieces read: 0, 1, 2, 3–4, 5–8, …; `sums` has a column for each number.
 
-    The target at place t has t + 1 tokens before it.
+    End-of-text before a text is none of its pieces; the last range ends with the context.
     """
-    lengths = np.arange(1, sums.shape[1] + 1)
-    upto = 1
-    while True:
-        chosen = (lengths <= upto) & (lengths > upto // 2)
+    first, upto, most = 0, 0, sums.shape[1] - 1
+    while first <= most:
+        upto = min(upto, most)
+        chosen = slice(first, upto + 1)
         if (count := int(sums[1, chosen].sum())) > 0:
             result.by_context[upto] = (float(sums[0, chosen].sum()), count)
-        if upto >= sums.shape[1]:
-            return
-        upto *= 2
+        first, upto = upto + 1, max(2 * upto, 1)

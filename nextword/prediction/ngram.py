@@ -16,6 +16,7 @@ the last token. One sorted array of these a length is the whole model, and findi
 Legend: V vocabulary, order the longest n-gram, level the length of the n-grams at hand.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
@@ -157,6 +158,12 @@ class KneserNey:
         """
         parts = [self._score(self._line_up(some)) for some in _some_at_once(documents)]
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def total_nats(self, documents: Iterable[NDArray[np.int64]]) -> float:
+        """Return the sum of what `nats` returns, without holding a number for every token."""
+        return math.fsum(
+            float(self._score(self._line_up(some)).sum()) for some in _some_at_once(documents)
+        )
 
     def distribution(self, context: Sequence[int]) -> NDArray[np.float64]:
         """Predict the next token.

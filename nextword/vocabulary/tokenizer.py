@@ -100,12 +100,16 @@ class Vocabulary:
     def piece(self, id_: int) -> str:
         """Return what an id stands for, as it stands in a text: a leading space included.
 
+        A vocabulary from elsewhere may have left ids out, and a network still gives them logits.
+
         Raises:
-            VocabularyError: no entry has this id.
+            VocabularyError: the id is outside the vocabulary.
         """
-        entry = self.tokenizer.id_to_token(id_) if 0 <= id_ < len(self) else None
-        if entry is None:
+        if not 0 <= id_ < len(self):
             raise VocabularyError(f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}")
+        entry = self.tokenizer.id_to_token(id_)
+        if entry is None:
+            return f"(no entry {id_})"
         if not self._is_ordinary(id_, entry):
             return str(entry)
         return self._speller.spell(entry).decode("utf-8", "replace")

@@ -87,6 +87,29 @@ def test_sentences_can_be_named_and_a_resumed_run_keeps_them(place):
     assert again.replay() == whole
 
 
+def test_a_sentence_longer_than_the_context_is_cut_and_that_is_said(place):
+    (place.folder / "one.txt").write_text("A cat sat on a mat, and a dog sat on the cat. " * 200)
+    model = nextword.train(place.folder / "one.txt", options={"training.steps": 2})
+    long = ExplanationSettings(pin=("A cat sat on a mat, and a dog sat.", "A cat"))
+    pins = choose_pins(model._prepared(), long, 4)
+    assert len(pins[0].ids) == 4
+    assert "its first 4 of" in pins[0].source
+    assert pins[1].source == "asked for"
+
+
+def test_many_long_sentences_are_judged_one_after_the_other(
+    shared_environment, small_run, monkeypatch
+):
+    opened = nextword.load(small_run).opened
+    pins = read_pins(shared_environment.folder / "runs" / small_run)
+    together = judge_pins(opened.model, opened.vocabulary, pins)
+    monkeypatch.setattr("nextword.explanation.replay.JUDGED_AT_ONCE", 1)
+    monkeypatch.setattr("nextword.explanation.replay.LOGITS_AT_ONCE", 5000)
+    for alone, one in zip(judge_pins(opened.model, opened.vocabulary, pins), together, strict=True):
+        assert alone.nats == pytest.approx(one.nats, abs=1e-5)
+        assert alone.likeliest == one.likeliest
+
+
 def test_a_list_of_texts_is_written_down_and_read_again():
     import tomllib
 

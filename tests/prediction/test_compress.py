@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -128,10 +129,11 @@ def test_a_vocabulary_without_all_bytes_is_refused_before_anything_is_written(ki
 
 
 def test_lanes_are_contiguous_and_differ_by_one_token():
-    assert Lanes.of(4 * CONTEXT * 2 - 1, CONTEXT).number == 1
-    assert Lanes.of(0, CONTEXT) == Lanes(1, 0, 0)
-    assert Lanes.of(10**6, CONTEXT) == Lanes(32, 31250, 0)
-    lanes = Lanes.of(4 * CONTEXT * 3 + 2, CONTEXT)
+    shape = dataclasses.replace(SHAPE, context=CONTEXT)
+    assert Lanes.of(4 * CONTEXT * 2 - 1, shape).number == 1
+    assert Lanes.of(0, shape) == Lanes(1, 0, 0)
+    assert Lanes.of(10**6, shape) == Lanes(32, 31250, 0)
+    lanes = Lanes.of(4 * CONTEXT * 3 + 2, shape)
     assert lanes == Lanes(3, 32, 2)
     assert lanes.steps == 33
     assert lanes.filled().sum(axis=1).tolist() == [33, 33, 32]
@@ -223,6 +225,24 @@ def test_bfloat16_is_put_aside_for_the_while(model):
     other.model.set_precision(torch.bfloat16)
     assert pack(other, english(300)).archive == pack(model, english(300)).archive
     assert other.model.precision == torch.bfloat16
+
+
+def test_a_long_context_and_a_large_network_take_bounded_memory(monkeypatch):
+    large = dataclasses.replace(
+        SHAPE, context=40_960, num_hidden_layers=28, num_key_value_heads=8, head_dim=128
+    )
+    lanes = Lanes.of(10**9, large)
+    assert lanes.number == 4
+    per_position = 2 * 28 * 8 * 128 * 4
+    assert lanes.number * 2048 * per_position <= coder.MOST_CACHE_BYTES
+
+    monkeypatch.setattr(coder, "MOST_CONTEXT", 12)
+    model, data = opened(context=64), english(700)
+    packed = pack(model, data)
+    assert packed.lanes > 1
+    assert unpack(model, packed.archive) == data
+    monkeypatch.setattr(coder, "MOST_CONTEXT", 1 << 20)
+    assert pack(model, data).lanes == 1
 
 
 @pytest.mark.parametrize("silent", [0, 305])

@@ -54,6 +54,19 @@ def test_it_equals_the_definition_whatever_the_batch_size(batch_tokens):
     assert sum(value for value, _ in found.by_context.values()) == pytest.approx(nats, rel=1e-5)
 
 
+def test_losses_are_grouped_by_the_pieces_that_were_read():
+    """A window that goes on reads its first piece again; end-of-text is none of a text's pieces."""
+    model, texts = scattered(), Texts([2, 60])
+    found = evaluate(model, texts, EvaluationSettings()).by_context
+    counts = {upto: count for upto, (_, count) in found.items()}
+    # Of 2 pieces: 0 and 1 read. Of 60, in windows of 24: 0 to 23, then 1 to 24, then 1 to 12.
+    assert counts == {0: 2, 1: 4, 2: 3, 4: 6, 8: 12, 16: 20, 24: 15}
+    with torch.inference_mode():
+        losses = [-model(torch.tensor([[0]]))[0, -1].log_softmax(0)[text[0]]
+                  for text in texts.documents]  # fmt: skip
+    assert found[0][0] == pytest.approx(float(sum(losses)), abs=1e-4)
+
+
 def test_precision_is_put_back_and_does_not_matter():
     model, texts = scattered(), Texts()
     exact = evaluate(model, texts, EvaluationSettings()).nats

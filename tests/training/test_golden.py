@@ -36,3 +36,6 @@ def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):
     saved = sorted((place.folder / "runs" / "noise" / "checkpoints").iterdir())
     assert len(saved) == 2
     assert saved[-1].name == "step-000120"
+    asked = place.nextword("evaluate", "noise", "--json")
+    kept = json.loads(asked.stdout)["nats_per_token"]
+    assert f"it never saw, {kept:.4f} nats/token" in done.stderr

@@ -45,10 +45,10 @@ def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None)
         "",
         "loss by context length",
     ]
-    previous = 0
+    previous = -1
     for upto, (nats, count) in sorted(scores.by_context.items()):
         label = f"{upto}" if upto - previous == 1 else f"{previous + 1}–{upto}"
-        lines.append(f"  {label:>12} tokens  {nats / count:8.4f} nats  ({count:,} tokens)")
+        lines.append(f"  {label:>12} pieces read  {nats / count:8.4f} nats  ({count:,} tokens)")
         previous = upto
     if floor is not None:
         lines += ["", describe_floor(floor, scores.nats_per_token)]

@@ -214,7 +214,11 @@ def _samples(report: Report) -> str:
 
 
 def _context(report: Report) -> str:
-    by_context = sorted(report.scores.by_context.items())
+    # A logarithm has no place for 0 pieces read; the words below say how that went.
+    ranges = sorted(report.scores.by_context.items())
+    by_context = [entry for entry in ranges if entry[0]]
+    nothing = dict(ranges).get(0)
+    first = f" With nothing read it was {nothing[0] / nothing[1]:.2f}." if nothing else ""
     points = tuple((float(upto), nats / count) for upto, (nats, count) in by_context)
     drawn = chart_svg(
         [Line("loss", points)],
@@ -226,7 +230,7 @@ def _context(report: Report) -> str:
     )
     return (
         "<p>Each text gives a lesson for every context length: one piece read, two, three … "
-        f"Here is the loss by how much had been read.</p><figure>{drawn}</figure>"
+        f"Here is the loss by how much had been read.{first}</p><figure>{drawn}</figure>"
     )
 
 

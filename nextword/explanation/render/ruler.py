@@ -3,7 +3,7 @@
 from html import escape
 
 from nextword.explanation.render.words import table
-from nextword.prediction.ruler import Mark, Ruler
+from nextword.explanation.ruler import Mark, Ruler
 
 BAR = 40
 

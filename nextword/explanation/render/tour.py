@@ -98,9 +98,9 @@ def _contexts(facts: TourFacts) -> Stop:
         shown = table(["pieces read", "target", "loss"], rows, frozenset({1}))
         where = "in this one sentence"
     else:
-        rows, before = [], 0
+        rows, before = [], -1
         for upto, (nats, count) in sorted(facts.scores.by_context.items()):
-            label = f"{upto - 1}" if upto - before == 1 else f"{before}–{upto - 1}"
+            label = f"{upto}" if upto - before == 1 else f"{before + 1}–{upto}"
             rows.append([label, f"{count:,}", f"{nats / count:.3f}"])
             before = upto
         shown = table(["pieces read", "times asked", "average loss"], rows, frozenset())
@@ -173,12 +173,18 @@ def _vocabulary(facts: TourFacts) -> Stop:
             "them: the model reads it as one sign for whatever is unknown, and can never say it."
         )
     else:
+        single = {"byte": "byte", "char": "character"}.get(facts.kind)
+        why = (
+            f"every piece of this vocabulary is a single {single}"
+            if single
+            else "the training text held it too rarely, or never"
+        )
         end = (
-            f"The word {quoted(unseen.word)} is no piece: the training text held it too rarely, or "
-            f"never. It can only be put together from {len(unseen.pieces)} parts, and the "
-            f"probability that {facts.run} would do so after {quoted(WORKED_PROMPT)} is "
-            f"{chance(unseen.probability)}{_point_moved(unseen.probability)}. What the training "
-            "text did not teach, it will practically never say."
+            f"The word {quoted(unseen.word)} is no piece: {why}. It can only be put together "
+            f"from {len(unseen.pieces)} parts, and the probability that {facts.run} would do so "
+            f"after {quoted(WORKED_PROMPT)} is {chance(unseen.probability)}"
+            f"{_point_moved(unseen.probability)}. What the training text did not teach, it will "
+            "practically never say."
         )
     return Stop(
         "vocabulary",

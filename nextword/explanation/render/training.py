@@ -147,7 +147,7 @@ def describe_end(
 
     Args:
         run: its folder.
-        scores: the last checkpoint's on the whole hold-out.
+        scores: of the checkpoint that is kept for use, on the whole hold-out.
         seconds: training took.
         entries: of the vocabulary.
         floor: the lowest loss possible, where known.
@@ -168,7 +168,8 @@ def describe_end(
         lines.append(
             f"It began to learn the text by heart: the hold-out was best at step {best[0]:,} and "
             f"worse at {best[1]:,}. "
-            "The best checkpoint is kept and used; more text or fewer --training.steps would help."
+            "The best checkpoint is kept, used and judged here; more text or fewer "
+            "--training.steps would help."
         )
     prompt, asked = (' "Long ago"', WORKED_EXAMPLE) if floor is not None else ("", "")
     lines += [

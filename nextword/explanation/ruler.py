@@ -81,6 +81,12 @@ class Ruler:
             "marks": [{**vars(mark), "value": self.value(mark)} for mark in self.marks],
         }
 
+    def _repr_html_(self) -> str:
+        """Draw itself in a notebook."""
+        from nextword.explanation.render.ruler import ruler_html
+
+        return ruler_html(self)
+
 
 def measure_ruler(
     prepared: Prepared,
@@ -112,7 +118,7 @@ def measure_ruler(
     for order, name in ORDERS.items():
         counts = KneserNey(order, entries, prepared.vocabulary.end_id)
         counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
-        nats = float(counts.nats(_documents(holdout, scores.documents)).sum())
+        nats = counts.total_nats(_documents(holdout, scores.documents))
         marks.append(Mark(name, "count", bits(nats), _SAYS[order]))
         counted = counts.tokens
     primed_with = 0

@@ -9,7 +9,7 @@ import pytest
 
 import nextword
 from nextword.explanation.render.ruler import describe_ruler, ranked, ruler_html, sentence
-from nextword.prediction.ruler import Mark, Ruler, beginning
+from nextword.explanation.ruler import Mark, Ruler, beginning
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_vocabulary_that_loses_text_leaves_bytes_out(place):
 def test_a_text_too_long_for_compressors_is_measured_without(
     shared_environment, small_run, monkeypatch
 ):
-    monkeypatch.setattr("nextword.prediction.ruler.PACKED_BYTES", 100)
+    monkeypatch.setattr("nextword.explanation.ruler.PACKED_BYTES", 100)
     ruler = nextword.load(small_run).ruler()
     assert ruler.one("pack") is None
     assert "Compressors are left out" in describe_ruler(ruler)
