@@ -229,7 +229,12 @@ def test_bfloat16_is_put_aside_for_the_while(model):
 
 def test_a_long_context_and_a_large_network_take_bounded_memory(monkeypatch):
     large = dataclasses.replace(
-        SHAPE, context=40_960, num_hidden_layers=28, num_key_value_heads=8, head_dim=128
+        SHAPE,
+        context=40_960,
+        num_hidden_layers=28,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=128,
     )
     lanes = Lanes.of(10**9, large)
     assert lanes.number == 4
