@@ -24,9 +24,11 @@ from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
 from nextword.machine.options import MachineSettings
+from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
-from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.evaluate import Documents, Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate
+from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
 from nextword.settings import read_recipe, resolve
@@ -43,6 +45,7 @@ def train(
     recipe: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     resume: str | None = None,
+    start: str | Path | None = None,
     quiet: bool = True,
 ) -> "Model":
     """Train a model on text, or go on with a run.
@@ -52,6 +55,7 @@ def train(
         name: of the run; default: the corpus's name and a number.
         recipe: a TOML file of options.
         options: {"training.steps": 100, …}; overrule the recipe.
+        start: a run or model folder whose weights and vocabulary to begin with.
         resume: a run to go on with; of the options only training.steps counts.
         quiet: say nothing while it trains.
 
@@ -66,7 +70,10 @@ def train(
         run = pretrain.resume(resume, steps=(options or {}).get("training.steps"), screen=screen)
     else:
         settings = resolve(read_recipe(Path(recipe)) if recipe else None, options)
-        run = pretrain.train([str(path) for path in paths], settings, name=name, screen=screen)
+        start = None if start is None else str(start)
+        run = pretrain.train(
+            [str(path) for path in paths], settings, name=name, start=start, screen=screen
+        )
     return load(str(run.folder))
 
 
@@ -99,15 +106,13 @@ class Model:
 
     def predict(self, prompt: str, top: int = 10) -> Prediction:
         """List the likeliest next tokens after a prompt."""
+        self.opened.refuse("predict")
         return predict(self.opened.model, self.opened.vocabulary, prompt, top)
 
     @property
     def name(self) -> str:
         """What it is called: its run and step, or its folder."""
-        opened = self.opened
-        if opened.run is None:
-            return opened.folder.name
-        return opened.run.name if opened.step is None else f"{opened.run.name}@{opened.step}"
+        return self.opened.name
 
     def explain(self, text: str, top: int = 1) -> Trace:
         """Judge a text piece by piece; in a notebook the result draws itself."""
@@ -140,6 +145,7 @@ class Model:
 
         The product over the continuation's pieces.
         """
+        self.opened.refuse("predict")
         vocabulary, reader = self.opened.vocabulary, Reader(self.opened.model)
         before = [vocabulary.end_id, *vocabulary.encode(prompt)]
         logits, product = reader.read(before), 1.0
@@ -161,6 +167,7 @@ class Model:
     ) -> Iterator[Chosen]:
         """Yield the continuation token by token."""
         chosen = GenerationSettings(**settings)
+        self.opened.refuse("generate")
         return generate(
             self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop
         )
@@ -170,15 +177,52 @@ class Model:
     ) -> Evaluation:
         """Score texts; without a path, the run's own hold-out."""
         asked = EvaluationSettings(**settings)
+        texts, withheld = self._texts(paths, corpus)
+        opened = self.opened
+        if not opened.model.shape.causal:
+            return evaluate_masked(opened.model, texts, opened.vocabulary, asked, self._hiding())
+        return evaluate(opened.model, texts, asked, withheld=withheld)
+
+    def pseudo(self, *paths: str | Path, corpus: CorpusSettings | None = None) -> Pseudo:
+        """Score texts by their pseudo-log-likelihood: every token hidden alone, in turn.
+
+        Raises:
+            EvaluationError: the model predicts the next token, whose likelihood is a true one.
+        """
+        if self.opened.model.shape.causal:
+            raise EvaluationError(
+                f"{self.name}: predicts the next token, so its log-likelihood is a true one; "
+                "`nextword evaluate` without --pseudo gives it"
+            )
+        texts, _ = self._texts(paths, corpus)
+        return pseudo(self.opened.model, self.opened.vocabulary, texts)
+
+    def fill(self, text: str, top: int = 10) -> tuple[Filled, ...]:
+        """List what may stand at each [MASK] of a text.
+
+        Raises:
+            EvaluationError: the model has not learned to name hidden tokens.
+        """
+        self.opened.refuse("fill")
+        return fill(self.opened.model, self.opened.vocabulary, text, top)
+
+    def _texts(
+        self, paths: Sequence[str | Path], corpus: CorpusSettings | None
+    ) -> tuple[Documents, str]:
+        """Return texts in tokens, and why bits per byte would not be true of them."""
         if not paths:
             prepared = self._prepared()
-            return evaluate(
-                self.opened.model, prepared.holdout, asked, withheld=prepared.bits_withheld
-            )
+            return prepared.holdout, prepared.bits_withheld
         texts = _Encoded(
             self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
         )
-        return evaluate(self.opened.model, texts, asked, withheld=texts.withheld)
+        return texts, texts.withheld
+
+    def _hiding(self) -> ObjectiveSettings:
+        """Return how the run hides tokens in evaluations."""
+        if self.opened.run is None:
+            return ObjectiveSettings()
+        return resolve(read_recipe(self.opened.run / "settings.toml")).objective
 
     def replay(self) -> Replay:
         """Return how the run's pinned sentences were judged while it learned."""
@@ -194,6 +238,7 @@ class Model:
         Args:
             primed: measure compressors also after they have read the training text; takes longer.
         """
+        self.opened.refuse("ruler")
         prepared, scores = self._prepared(), self.evaluate()
         floor = self.floor(scores)
         nats = None if floor is None else floor.nats_per_token * scores.tokens
@@ -201,6 +246,7 @@ class Model:
 
     def tour(self) -> list[Stop]:
         """Return ten stops through the ideas, with this model's numbers."""
+        self.opened.refuse("tour")
         run = self.opened.run
         train_tokens = None if run is None else run_facts(run)["corpus"]["train_tokens"]
         score = None if run is None else self._score_a_part

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from nextword.explanation.look import floor_of, look_at_holdout, write_sample
-from nextword.explanation.render.ruler import sentence
+from nextword.explanation.look import fill_in, floor_of, look_at_holdout, write_sample
+from nextword.explanation.render.ruler import sentence, sentence_at_hidden
 from nextword.explanation.render.training import describe_end, describe_evaluation
 from nextword.explanation.replay import as_event, judge_pins, read_pins, replay_every
-from nextword.explanation.ruler import measure_ruler
+from nextword.explanation.ruler import count_pieces, measure_ruler
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.masked import evaluate_masked
 from nextword.run import Interrupted, Run, save
 from nextword.training.checkpoint import best_of, list_checkpoints
 from nextword.training.journal import Journal
@@ -62,7 +63,11 @@ def milestones(
         if moment.is_last:
             run.final = scores = _score(run, model, None)
         values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
-        sample = write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
+        sample = (
+            write_sample(model, run.prepared.vocabulary, run.settings.generation, moment.step)
+            if model.shape.causal
+            else fill_in(model, run.prepared, moment.step)
+        )
         journal.write(
             {
                 "event": "evaluation",
@@ -93,6 +98,15 @@ def milestones(
 
 
 def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+    if not model.shape.causal:
+        return evaluate_masked(
+            model,
+            run.prepared.holdout,
+            run.prepared.vocabulary,
+            run.settings.evaluation,
+            run.settings.objective,
+            max_tokens=max_tokens,
+        )
     return evaluate(
         model,
         run.prepared.holdout,
@@ -137,6 +151,9 @@ def sum_up(run: Run) -> str:
             run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
         )
     )
+    if run.final.at_hidden:
+        counted = count_pieces(run.prepared)
+        return f"\n{sentence_at_hidden(run.final.nats_per_token, counted, run.shape.vocab_size)}"
     ruler = measure_ruler(
         run.prepared,
         run.final,

@@ -26,6 +26,9 @@ from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
+from nextword.objectives import find_objective
+from nextword.objectives.causal import visible_positions
+from nextword.origin import find_origin, objective_for_text
 from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
 from nextword.run import (
     SETTINGS,
@@ -36,7 +39,6 @@ from nextword.run import (
     new_folder,
 )
 from nextword.settings import Settings, as_toml, read_recipe, resolve
-from nextword.targets.batch import read_batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.checkpoint import (
     check_digests,
@@ -45,6 +47,7 @@ from nextword.training.checkpoint import (
     restore_optimizers,
 )
 from nextword.training.journal import Journal
+from nextword.training.lessons import window_reader
 from nextword.training.loop import Every, Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.plan import default_context, make_plan
@@ -61,6 +64,7 @@ def train(
     settings: Settings,
     *,
     name: str | None = None,
+    start: str | None = None,
     screen: Screen | None = None,
 ) -> Run:
     """Train a model on text.
@@ -69,6 +73,7 @@ def train(
         paths: files, folders, globs or "-"; none for a built-in corpus.
         settings: everything else.
         name: of the run; default: the corpus's name and a number.
+        start: a run, RUN@500 or a model folder whose weights and vocabulary to begin with.
         screen: where to say what happens.
 
     Returns:
@@ -80,6 +85,9 @@ def train(
     """
     screen = screen or Screen(quiet=True)
     check_name(settings.training)
+    origin = None if start is None else find_origin(start, settings)
+    settings = settings if origin is None else origin.settings
+    objective = objective_for_text(settings.objective)
     fresh = not paths and settings.corpus.builtin == "stories"
     settings = _with_decay(settings, fresh)
     folder = new_folder(name, paths, settings.corpus.builtin)
@@ -92,9 +100,12 @@ def train(
         check_leaks(prepared, screen.say)
         ranks.wait()
     train_tokens = len(prepared.train)
-    shape = resolve_shape(
-        settings.model, len(prepared.vocabulary), default_context(settings.model, train_tokens)
-    )
+    context = default_context(settings.model, train_tokens)
+    if origin is not None:
+        shape = origin.fit(prepared.vocabulary, settings.model, context)
+    else:
+        causal = objective.attention == "before"
+        shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
     windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
     plan = make_plan(
         settings.training,
@@ -105,6 +116,7 @@ def train(
         ranks=ranks.size,
     )
     run = Run(folder, settings, prepared, shape, plan, machine, screen, ranks)
+    run.origin = origin
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=False)
         (folder / SETTINGS).write_text(as_toml(settings), encoding="utf-8")
@@ -183,10 +195,12 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
 def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     """Build the network, train it, and sum up."""
     model = Transformer(run.shape)
-    if checkpoint is None:
-        initialize(model, run.settings.training.seed)
-    else:
+    if checkpoint is not None:
         _load_weights(model, checkpoint)
+    elif run.origin is not None:
+        _load_weights(model, run.origin.folder)
+    else:
+        initialize(model, run.settings.training.seed)
     model.to(run.machine.device)
     model.set_precision(run.machine.precision)
     optimizers = build_optimizers(model.parameter_groups(), run.settings.training)
@@ -239,21 +253,23 @@ def _assemble(
 ) -> Training:
     training = run.settings.training
     many = run.prepared.train.num_documents > 1 and training.within_documents
-    end_id = run.prepared.vocabulary.end_id if many else None
-    loss: nn.Module = LanguageModelLoss(model, precision=run.machine.precision, end_id=end_id)
+    vocabulary, objective = run.prepared.vocabulary, find_objective(run.settings.objective.name)
+    loss: nn.Module = LanguageModelLoss(
+        model,
+        precision=run.machine.precision,
+        end_id=vocabulary.end_id if many else None,
+        sees=objective.sees or visible_positions,
+    )
     if run.ranks.size > 1:
         loss = nn.parallel.DistributedDataParallel(loss)
     windows = windows_of(run.prepared, run.shape.context, run.plan.rows, training.seed)
+    streams = [portion.train for portion in run.prepared.portions]
+    read = window_reader(
+        objective, streams, windows, vocabulary, run.settings.objective, training.seed
+    )
+    everywhere = objective.attention == "before"
     return Training(
-        loss,
-        model,
-        optimizers,
-        [portion.train for portion in run.prepared.portions],
-        windows,
-        run.plan,
-        training,
-        run.machine,
-        run.ranks,
+        loss, model, optimizers, read, run.plan, training, run.machine, run.ranks, everywhere
     )
 
 
@@ -262,9 +278,7 @@ def _estimate(run: Run, training: Training, first_step: int) -> None:
     left = run.plan.steps - first_step
     if left < 50:
         return
-    batch = read_batch(
-        training.streams, training.windows, first_step, slice(0, run.plan.micro_rows)
-    )
+    batch = training.read(first_step, slice(0, run.plan.micro_rows))
     parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
     for _ in range(2):
         began = time.perf_counter()

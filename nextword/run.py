@@ -20,6 +20,7 @@ from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
+from nextword.origin import Origin
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.open import runs_folder
 from nextword.settings import Settings
@@ -63,6 +64,8 @@ class Run:
     final: Evaluation | None = None
     """The last checkpoint's score on the whole hold-out."""
     summary: str = ""
+    origin: Origin | None = None
+    """What it began with; None for first weights of its own."""
 
 
 def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
@@ -116,6 +119,8 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "paths": [str(Path(path).absolute()) if Path(path).exists() else path for path in paths],
         "prepared": str(run.prepared.folder.absolute()),
         "corpus": run.prepared.facts,
+        "objective": run.settings.objective.name,
+        "began_with": None if run.origin is None else str(run.origin.folder.absolute()),
         "shape": dataclasses.asdict(run.shape),
         "parameters": run.shape.parameters(),
         "flops_per_token": run.shape.flops_per_token(),

@@ -16,6 +16,7 @@ RIGHT = [
     "prediction",
     "explanation",
     "settings",
+    "origin",
     "run",
     "milestones",
     "pretrain",

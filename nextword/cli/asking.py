@@ -33,6 +33,7 @@ def generate(
     from nextword.prediction.generate import generate as written
 
     prompt, opened = text_of(prompt), api.load(run).opened
+    opened.refuse("generate")
     texts = []
     for sample in range(settings.samples):
         text = ""
@@ -77,6 +78,25 @@ def predict(
 
 
 @app.command
+def fill(
+    run: Run,
+    text: Annotated[str, Parameter(help='the text, [MASK] where something is hidden, or "-"')],
+    *,
+    top: Annotated[int, Parameter(help="candidates to list at each place")] = 10,
+    json_: AsJson = False,
+) -> None:
+    """List what may stand at a hidden place of a text, by a model that names hidden tokens."""
+    from nextword import api
+    from nextword.explanation.render.asking import describe_filled
+
+    places = api.load(run).fill(text_of(text), max(top, 1))
+    if json_:
+        write(json.dumps({"places": [place.as_dict() for place in places]}))
+    else:
+        write("\n\n".join(map(describe_filled, places)))
+
+
+@app.command
 @takes(("evaluation",), prefix=False)
 def evaluate(
     run: Run,
@@ -94,6 +114,10 @@ def evaluate(
             help="how to read files (default: by the name's ending)",
         ),
     ] = "auto",
+    pseudo: Annotated[
+        bool,
+        Parameter(negative=(), help="of a masked model: hide every token in turn, add the logs up"),
+    ] = False,
     json_: AsJson = False,
     **options: Any,
 ) -> None:
@@ -110,9 +134,14 @@ def evaluate(
     from dataclasses import asdict
 
     from nextword import api
-    from nextword.explanation.render.asking import describe_full_evaluation
+    from nextword.explanation.render.asking import describe_full_evaluation, describe_pseudo
 
     model = api.load(run)
+    if pseudo:
+        measured = model.pseudo(*paths, corpus=settings.corpus)
+        values = measured.as_dict()
+        write(json.dumps(values) if json_ else describe_pseudo(measured, ", ".join(paths)))
+        return
     scores = model.evaluate(*paths, corpus=settings.corpus, **asdict(settings.evaluation))
     floor = None if paths else model.floor(scores)
     if json_:

@@ -98,7 +98,9 @@ def _open(
     from nextword.prediction.open import open_model
 
     check_output(output, file, force=force)
-    return open_model(run, settings.machine)
+    opened = open_model(run, settings.machine)
+    opened.refuse("compress")
+    return opened
 
 
 @contextlib.contextmanager

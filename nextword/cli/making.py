@@ -21,6 +21,12 @@ def train(
     recipe: Annotated[
         Path | None, Parameter(help="a TOML file of options; those given here overrule it")
     ] = None,
+    from_: Annotated[
+        str | None,
+        Parameter(
+            name="--from", help="begin with the weights and vocabulary of this run or model folder"
+        ),
+    ] = None,
     resume: Annotated[str | None, Parameter(help="go on with this run")] = None,
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
@@ -34,7 +40,9 @@ def train(
     from nextword.settings import read_recipe, resolve
 
     paths = named(paths)
-    if resume is not None and (paths or name or recipe or options.keys() - {"training.steps"}):
+    if resume is not None and (
+        paths or name or recipe or from_ or options.keys() - {"training.steps"}
+    ):
         raise SettingsError(
             "--resume goes on with a run as it is; only --training.steps may be given with it"
         )
@@ -52,7 +60,7 @@ def train(
         if resume is not None:
             run = pretrain.resume(resume, steps=options.get("training.steps"), screen=screen)
         else:
-            run = pretrain.train(paths, settings, name=name, screen=screen)
+            run = pretrain.train(paths, settings, name=name, start=from_, screen=screen)
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and run.final is not None:

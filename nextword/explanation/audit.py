@@ -18,6 +18,7 @@ from nextword.base.errors import EvaluationError
 from nextword.explanation.look import WORKED_SENTENCE
 from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
+from nextword.prediction.asked import ask_each
 from nextword.vocabulary.tokenizer import Vocabulary
 
 RISKY_LOGIT = 300.0
@@ -77,6 +78,9 @@ class Audit:
     place: int
     """Which piece is under audit, counted from 1."""
     context: str
+    """What stands before the piece."""
+    after: str
+    """What stands after it and was read too, by a model that looks to both sides."""
     entries: int
     """Of the vocabulary."""
     target: Entry
@@ -161,17 +165,16 @@ def audit(
     """
     ids = vocabulary.encode(text) if ids is None else ids
     pieces = tuple((vocabulary.piece(id_), id_) for id_ in ids)
-    _check(ids, token, model.shape.context)
+    most = model.shape.context - (not model.shape.causal)
+    _check(ids, token, most)
     exact = copy.deepcopy(model).cpu().double()  # some GPUs have no float64
     exact.set_precision(torch.float64)
     exact.requires_grad_(requires_grad=True)
-    whole = torch.tensor([vocabulary.end_id, *ids])
     with torch.no_grad():
-        losses = _losses(exact, whole)
+        losses = _losses(exact, vocabulary, ids)
         place = token or _hardest(losses)
-        hidden = exact.hidden(whole[None, :place])[0, -1]
-        logits = exact.output_weight @ hidden
-    step = _descend(exact, whole, place, rate)
+        logits = exact.output_weight @ ask_each(exact, vocabulary, ids).states[place - 1]
+    step = _descend(exact, vocabulary, ids, place, rate)
     right = ids[place - 1]
     shift = float(logits.max()) if float(logits.abs().max()) > RISKY_LOGIT else 0.0
     exponentials = (logits - shift).exp()
@@ -196,6 +199,7 @@ def audit(
         pieces=pieces,
         place=place,
         context="".join(piece for piece, _ in pieces[: place - 1]),
+        after="" if model.shape.causal else "".join(piece for piece, _ in pieces[place:]),
         entries=len(logits),
         target=entry(right),
         likeliest=tuple(entry(id_) for id_ in best),
@@ -219,7 +223,7 @@ def audit_worked(model: Transformer, vocabulary: Vocabulary, name: str) -> Audit
     ids = vocabulary.encode(WORKED_SENTENCE)
     pieces = [vocabulary.piece(id_).strip() for id_ in ids]
     token, text = 1 + pieces.index(WORKED_WORD) if WORKED_WORD in pieces else None, WORKED_SENTENCE
-    if len(ids) > (most := model.shape.context):
+    if len(ids) > (most := model.shape.context - (not model.shape.causal)):
         ids = ids[:most]
         token, text = None, vocabulary.decode(ids)
     return audit(model, vocabulary, text, ids=ids, token=token, name=name)
@@ -237,10 +241,10 @@ def _check(ids: list[int], token: int | None, context: int) -> None:
         raise EvaluationError(f"--token {token}: the text has the pieces 1 to {len(ids)}")
 
 
-def _losses(model: Transformer, whole: Tensor) -> Tensor:
-    """Return −ln p of every token but the first, (T,), from ids (T + 1,)."""
-    logits = model.hidden(whole[None, :-1])[0] @ model.output_weight.T
-    return F.cross_entropy(logits, whole[1:], reduction="none")
+def _losses(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> Tensor:
+    """Return −ln p of every token, (T,)."""
+    logits = ask_each(model, vocabulary, ids).states @ model.output_weight.T
+    return F.cross_entropy(logits, torch.tensor(ids), reduction="none")
 
 
 def _hardest(losses: Tensor) -> int:
@@ -248,9 +252,11 @@ def _hardest(losses: Tensor) -> int:
     return 1 if len(losses) == 1 else 2 + int(losses[1:].argmax())
 
 
-def _descend(model: Transformer, whole: Tensor, place: int, rate: float | None) -> Step:
+def _descend(
+    model: Transformer, vocabulary: Vocabulary, ids: list[int], place: int, rate: float | None
+) -> Step:
     """Take one step of plain gradient descent; the model is moved."""
-    losses = _losses(model, whole)
+    losses = _losses(model, vocabulary, ids)
     losses.mean().backward()  # type: ignore[no-untyped-call]
     weights = [weight for weight in model.parameters() if weight.grad is not None]
     squared = math.fsum(float(weight.grad.square().sum()) for weight in weights)  # type: ignore[union-attr]
@@ -260,7 +266,7 @@ def _descend(model: Transformer, whole: Tensor, place: int, rate: float | None) 
     with torch.no_grad():
         for weight in weights:
             weight -= rate * weight.grad  # type: ignore[operator, misc]
-        after = _losses(model, whole)
+        after = _losses(model, vocabulary, ids)
     return Step(
         rate=rate,
         weights=sum(weight.numel() for weight in weights),

@@ -9,6 +9,7 @@ import torch
 from nextword.corpus.builtin import known_floor
 from nextword.explanation.render.training import Floor, Look
 from nextword.model.transformer import Transformer
+from nextword.prediction.asked import ask_each
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.generate import generate
 from nextword.prediction.options import GenerationSettings
@@ -33,12 +34,15 @@ def write_sample(
 def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look | None:
     """Take the hardest place in the first words of one hold-out text: expected there, and came."""
     holdout, vocabulary = prepared.holdout, prepared.vocabulary
-    most = min(SAMPLE_TOKENS, model.shape.context)
+    most = min(SAMPLE_TOKENS, model.shape.context - (not model.shape.causal))
     ids = holdout.document(step % holdout.num_documents)[:most].tolist()
-    text = torch.tensor([[vocabulary.end_id, *ids]], device=model.device)
+    if not model.shape.causal:
+        ids = [id_ for id_ in ids if id_ != vocabulary.end_id] or ids
     with at_full_precision(model):
-        probabilities = model(text[:, :-1])[0].cpu().double().softmax(-1)
-    right = probabilities.gather(1, text[0, 1:, None].cpu())[:, 0]
+        states = ask_each(model, vocabulary, ids).states.float()
+        logits = states @ model.output_weight.float().T
+    probabilities = logits.cpu().double().softmax(-1)
+    right = probabilities.gather(1, torch.tensor(ids)[:, None])[:, 0]
     # The first words of a text are anybody's guess; the hardest later one says more.
     place = LEAST_CONTEXT + int(right[LEAST_CONTEXT:].argmin()) if len(ids) > LEAST_CONTEXT else 0
     likeliest = int(probabilities[place].argmax())
@@ -53,10 +57,47 @@ def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look |
 
 def floor_of(prepared: Prepared, scores: Evaluation) -> Floor | None:
     """Return the lowest loss possible on a hold-out, over the same tokens; None where not known."""
+    if scores.at_hidden:
+        return None
     holdout, vocabulary = prepared.holdout, prepared.vocabulary
     documents = (holdout.document(number).tolist() for number in range(scores.documents))
     nats = known_floor(prepared.facts["corpus"], map(vocabulary.decode, documents))
     return None if nats is None else Floor(nats / scores.tokens)
+
+
+FILLED_TOKENS, FILLED_EVERY = 32, 6
+
+
+@torch.inference_mode()
+def fill_in(model: Transformer, prepared: Prepared, step: int) -> str:
+    """Hide every sixth piece of a held-out text's beginning and let the model fill them in.
+
+    Args:
+        model: looks to both sides.
+        prepared: the text.
+        step: chooses the text.
+    """
+    holdout, vocabulary = prepared.holdout, prepared.vocabulary
+    ids = holdout.document(step % holdout.num_documents)[:FILLED_TOKENS].tolist()
+    ids = [id_ for id_ in ids if id_ != vocabulary.end_id][: model.shape.context - 1]
+    places = list(range(FILLED_EVERY - 1, len(ids), FILLED_EVERY))
+    row = [vocabulary.mask if place in places else id_ for place, id_ in enumerate(ids)]
+    asked = torch.tensor([[vocabulary.end_id, *row]], device=model.device)
+    with at_full_precision(model):
+        logits = model(asked)[0, 1:, : len(vocabulary)]
+    told = []
+    for place, id_ in enumerate(ids):
+        piece = vocabulary.piece(id_)
+        if place in places:
+            guess = vocabulary.piece(int(logits[place].argmax()))
+            space = " " if piece.startswith(" ") or guess.startswith(" ") else ""
+            piece = (
+                f"{space}[{guess.strip()}]"
+                if guess == piece
+                else (f"{space}[{guess.strip()}, not {piece.strip()}]")
+            )
+        told.append(piece)
+    return "".join(told)
 
 
 @contextmanager

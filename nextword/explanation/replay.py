@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
 from nextword.explanation.look import WORKED_SENTENCE, at_full_precision
 from nextword.explanation.options import ExplanationSettings
 from nextword.model.transformer import Transformer
+from nextword.prediction.asked import ask_each
 from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
@@ -176,7 +178,7 @@ def _judge(model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]) -> l
     for row, pin in enumerate(pins):
         rows[row, 1 : len(pin.ids) + 1] = torch.tensor(pin.ids)
     with at_full_precision(model):
-        hidden = model.hidden(rows[:, :-1].to(model.device)).float()
+        hidden = _states(model, vocabulary, pins, rows).float()
     weight, known = model.output_weight.float(), len(vocabulary)
     nats, best, sure = (torch.empty(len(pins), width, dtype=torch.float64) for _ in range(3))
     step = max(1, LOGITS_AT_ONCE // (len(weight) * len(pins)))
@@ -195,6 +197,16 @@ def _judge(model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]) -> l
         )
         for row, pin in enumerate(pins)
     ]
+
+
+def _states(
+    model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin], rows: Tensor
+) -> Tensor:
+    """Return the states that answer for each piece, (B, T, D)."""
+    if model.shape.causal:
+        return model.hidden(rows[:, :-1].to(model.device))
+    states = [ask_each(model, vocabulary, list(pin.ids)).states for pin in pins]
+    return torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
 
 
 def replay_every(settings: ExplanationSettings, steps: int) -> int:

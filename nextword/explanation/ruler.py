@@ -137,6 +137,14 @@ def measure_ruler(
     return Ruler(model, scores.tokens, size, scores.withheld, counted, primed_with, tuple(marks))
 
 
+def count_pieces(prepared: Prepared) -> float:
+    """Return the nats a held-out token costs who guesses each piece as often as it occurs."""
+    counts = KneserNey(1, len(prepared.vocabulary), prepared.vocabulary.end_id)
+    counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+    holdout = prepared.holdout
+    return counts.total_nats(_documents(holdout, holdout.num_documents)) / len(holdout)
+
+
 _SAYS = {
     1: "counting how often each piece occurs",
     2: "counting which piece follows which",

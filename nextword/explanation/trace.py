@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +20,8 @@ from nextword.base.errors import EvaluationError
 from nextword.loss.bits import bits, bits_per_byte, perplexity
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
-from nextword.prediction.evaluate import cut_document
-from nextword.prediction.options import EvaluationSettings
+from nextword.objectives.masked import NOT_A_TEXT
+from nextword.prediction.asked import ask_each
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LOGITS_AT_ONCE = 1 << 23
@@ -83,6 +82,9 @@ class Trace:
     positions: tuple[Position, ...]
     withheld: str
     """Why bits per byte are not given; empty where they are."""
+    both_sides: bool = False
+    """Whether each piece was judged from what stands before and after it; then the sum of the
+    mistakes is a pseudo-log-likelihood, not the text's."""
 
     @property
     def nats(self) -> float:
@@ -140,6 +142,7 @@ class Trace:
             "text": self.text,
             "model": self.model,
             "entries": self.entries,
+            "both_sides": self.both_sides,
             "positions": [
                 {
                     **{key: value for key, value in vars(position).items() if key != "candidates"},
@@ -179,6 +182,9 @@ def trace(
 ) -> Trace:
     """Judge every piece of a text, each from what stands before it.
 
+    A model that looks to both sides judges each from all the others, in a reading in which it
+    alone is hidden.
+
     Args:
         model: the network, in float32.
         vocabulary: of the same model.
@@ -195,34 +201,31 @@ def trace(
     if not ids:
         raise EvaluationError("the text is empty; give one with at least one word")
     pieces = [vocabulary.piece(id_) for id_ in ids]
-    whole = np.array(ids, dtype=np.int64)
-    positions: list[Position] = []
-    context = model.shape.context
-    for block in cut_document(whole, vocabulary.end_id, context, EvaluationSettings()):
-        tokens = torch.from_numpy(block.tokens).to(model.device)
-        hidden = model.hidden(tokens[None, :-1])[0]
-        first = len(positions)
-        for row, judged in enumerate(
-            _judge(hidden, model.output_weight, tokens[1:], top, len(vocabulary))
-        ):
-            place = first + row
-            positions.append(
-                Position(
-                    number=place + 1,
-                    context="".join(pieces[max(place - SHOWN_CONTEXT, 0) : place]),
-                    seen=row + (first > 0),
-                    piece=pieces[place],
-                    id=ids[place],
-                    probability=math.exp(-judged["nats"]),
-                    **{key: judged[key] for key in ("nats", "rank", "entropy", "influence")},
-                    candidates=tuple(
-                        Guess(vocabulary.piece(id_), id_, probability)
-                        for probability, id_ in judged["candidates"]
-                    ),
-                )
-            )
+    asked = ask_each(model, vocabulary, ids)
+    wanted = torch.tensor(ids, device=model.device)
+    judgements = _judge(asked.states, model.output_weight, wanted, top, len(vocabulary))
+    positions = tuple(
+        Position(
+            number=place + 1,
+            context="".join(pieces[max(place - SHOWN_CONTEXT, 0) : place]),
+            seen=asked.read[place],
+            piece=pieces[place],
+            id=ids[place],
+            probability=math.exp(-judged["nats"]),
+            **{key: judged[key] for key in ("nats", "rank", "entropy", "influence")},
+            candidates=tuple(
+                Guess(vocabulary.piece(id_), id_, probability)
+                for probability, id_ in judged["candidates"]
+            ),
+        )
+        for place, judged in enumerate(judgements)
+    )
     withheld = "" if _comes_back(vocabulary, text) else "the vocabulary does not give the text back"
-    return Trace(text, name, len(model.output_weight), tuple(positions), withheld)
+    if not model.shape.causal:
+        withheld = NOT_A_TEXT
+    return Trace(
+        text, name, len(model.output_weight), positions, withheld, both_sides=not model.shape.causal
+    )
 
 
 def _judge(

@@ -64,7 +64,7 @@ def cache_bytes(shape: Shape, positions: int) -> int:
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention with rotary positions and, if asked, QK-norm."""
+    """Grouped-query attention to one side or both; rotary positions and, if asked, QK-norm."""
 
     def __init__(self, shape: Shape, layer: int) -> None:
         """Build the projections.
@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.v_proj = Linear(shape.hidden_size, keys)
         self.o_proj = Linear(queries, shape.hidden_size)
         self.eps = shape.rms_norm_eps
+        self.causal = shape.causal
         self.heads = (shape.num_attention_heads, shape.num_key_value_heads)
         self.q_norm: nn.Module = (
             RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
@@ -121,9 +122,11 @@ class Attention(nn.Module):
             start = cache.length
             keys, values = cache.extend(self.layer, keys, values)
         visible = (
-            _what_is_seen(queries.shape[2], start, x.device)
-            if seen is None
-            else {"attn_mask": seen}
+            {"attn_mask": seen}
+            if seen is not None
+            else _what_is_seen(queries.shape[2], start, x.device)
+            if self.causal
+            else {}
         )
         mixed = F.scaled_dot_product_attention(
             queries, keys, values, **visible, enable_gqa=self.grouped

@@ -32,7 +32,11 @@ class ModelSettings:
     )
     rope_theta: float = option(10_000.0, "base of the rotary position's wavelengths", above=0)
     rms_norm_eps: float = option(1e-6, "added under the root of the norm", above=0)
-    qk_norm: bool = option(True, "normalize queries and keys (Qwen3 does, Llama does not)")
+    qk_norm: bool | None = option(
+        None,
+        "normalize queries and keys, as Qwen3 does; Llama and EuroBERT do not (default: yes, but "
+        "for masked models)",
+    )
     tie_word_embeddings: bool = option(True, "one matrix for reading and predicting tokens")
 
 
@@ -55,6 +59,8 @@ class Shape:
     rms_norm_eps: float = 1e-6
     qk_norm: bool = True
     tie_word_embeddings: bool = True
+    causal: bool = True
+    """Whether a position sees only what stands before it (GPT), or both sides (BERT)."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
@@ -67,6 +73,17 @@ class Shape:
         if self.head_dim % 2:
             raise SettingsError(
                 f"model.head_dim = {self.head_dim}: must be even, as rotary positions turn pairs"
+            )
+
+        if not self.causal and self.qk_norm:
+            raise SettingsError(
+                "model.qk_norm = true: masked models are written in EuroBERT's layout, which has "
+                "no norm of queries and keys; leave it out"
+            )
+        if not self.causal and self.hidden_size % self.num_attention_heads:
+            raise SettingsError(
+                f"model.hidden_size = {self.hidden_size} is not a multiple of "
+                f"model.num_attention_heads = {self.num_attention_heads}, as EuroBERT's layout asks"
             )
 
     def matrix_parameters(self) -> int:
@@ -95,22 +112,26 @@ class Shape:
         """Count the floating-point operations of training on one token at full context.
 
         Six a weight (two forward, four backward), and for attention 12·H·K·T a layer, halved
-        because no token looks ahead. Source: the counting of Chowdhery et al. 2022 (PaLM), appendix
+        where no token looks ahead. Source: the counting of Chowdhery et al. 2022 (PaLM), appendix
         B, with the causal half.
         """
+        looks = 6 if self.causal else 12
         attention = (
-            6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * self.context
+            looks * self.num_hidden_layers * self.num_attention_heads * self.head_dim * self.context
         )
         return 6 * self.matrix_parameters() + attention
 
 
-def resolve_shape(settings: ModelSettings, vocab_size: int, context: int) -> Shape:
+def resolve_shape(
+    settings: ModelSettings, vocab_size: int, context: int, *, causal: bool = True
+) -> Shape:
     """Derive every size that was not said.
 
     Args:
         settings: what was said.
         vocab_size: entries of the vocabulary.
         context: the context to take when the settings name none, in tokens.
+        causal: whether a position sees only what stands before it.
 
     Raises:
         SettingsError: a size is out of range or the sizes do not fit together.
@@ -136,8 +157,9 @@ def resolve_shape(settings: ModelSettings, vocab_size: int, context: int) -> Sha
         context=settings.context or context,
         rope_theta=settings.rope_theta,
         rms_norm_eps=settings.rms_norm_eps,
-        qk_norm=settings.qk_norm,
+        qk_norm=causal if settings.qk_norm is None else settings.qk_norm,
         tie_word_embeddings=settings.tie_word_embeddings,
+        causal=causal,
     )
 
 

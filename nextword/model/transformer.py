@@ -61,12 +61,17 @@ class Body(nn.Module):
         self.register_buffer("sine", sine[:, None], persistent=False)
 
     def forward(
-        self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        seen: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to hidden states (B, T, D)."""
         start = 0 if cache is None else cache.length
         end = start + ids.shape[1]
-        cosine, sine = self.get_buffer("cosine")[start:end], self.get_buffer("sine")[start:end]
+        where = slice(start, end) if positions is None else positions
+        cosine, sine = self.get_buffer("cosine")[where], self.get_buffer("sine")[where]
         x = self.embed_tokens(ids)
         for layer in self.layers:
             x = layer(x, cosine, sine, cache, seen)
@@ -77,7 +82,7 @@ class Body(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A causal language model: after each position, a logit for every entry of the vocabulary."""
+    """A language model: at each position, a logit for every entry of the vocabulary."""
 
     def __init__(self, shape: Shape) -> None:
         """Build the network; `initialize` gives it its first weights.
@@ -116,13 +121,18 @@ class Transformer(nn.Module):
         return self.model.embed_tokens.weight.device
 
     def hidden(
-        self, ids: Tensor, cache: KeyValueCache | None = None, seen: Tensor | None = None
+        self,
+        ids: Tensor,
+        cache: KeyValueCache | None = None,
+        seen: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to the last hidden states (B, T, D).
 
-        `seen` (B, 1, T, T) says who may look where.
+        `seen` (B, 1, T, T) says who may look where, `positions` (B, T) where each token stands in
+        its own text, where that is not its place in the row.
         """
-        states: Tensor = self.model(ids, cache, seen)
+        states: Tensor = self.model(ids, cache, seen, positions)
         return states
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
@@ -147,7 +157,7 @@ class Transformer(nn.Module):
             "vectors": {},
         }
         for name, weight in self.named_parameters():
-            is_table = name.startswith(("model.embed_tokens", "lm_head"))
+            is_table = name.startswith(("model.embed_tokens", "lm_head", "score", "classifier"))
             groups["embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"][
                 name
             ] = weight

@@ -5,6 +5,9 @@ This is the objective of GPT (Radford et al. 2018): self-supervised, for nobody 
 
 from torch import Tensor
 
+from nextword.objectives import Objective
+from nextword.targets.batch import shift
+
 
 def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
     """Say where each position may look: at itself and before, within its own document.
@@ -22,3 +25,22 @@ def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
     documents = (inputs == end_id).cumsum(dim=1)
     same = documents[:, None, :, None] == documents[:, None, None, :]
     return same.tril()
+
+
+OBJECTIVE = Objective(
+    name="causal",
+    asks="What comes next?",
+    supervised=False,
+    attention="before",
+    head="vocabulary",
+    loss=("cross-entropy",),
+    metrics=("nats_per_token", "bits_per_byte", "perplexity", "top1_accuracy", "top5_accuracy"),
+    layouts=("Qwen3ForCausalLM", "LlamaForCausalLM"),
+    ask=shift,
+    sees=visible_positions,
+    cannot={
+        "fill": "it has read only what stands before a place and not what follows; "
+        "ask a run trained with --objective masked, or `nextword predict`",
+        "classify": "it gives no labels; `nextword finetune` teaches it some",
+    },
+)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError, EvaluationError, RunError
 from nextword.base.files import publish
-from nextword.model.folder import CONFIG
+from nextword.model.layouts import CONFIG
 from nextword.prediction.coder import Lanes, Progress, Spelling, decode, encode
 from nextword.prediction.maker import Maker, differences, digest_of, maker_of
 from nextword.prediction.open import Opened

@@ -70,6 +70,8 @@ class Evaluation:
     """Why bits per byte are not given."""
     first: int = 0
     among_five: int = 0
+    at_hidden: bool = False
+    """Whether only hidden tokens were asked for: then the loss is not that of a text."""
     by_context: dict[int, tuple[float, int]] = field(default_factory=dict)
     """Most pieces read of a range (0, 1, 2, 3–4, 5–8, …) → summed nats and tokens."""
 
@@ -86,7 +88,8 @@ class Evaluation:
         return {
             "nats_per_token": mean,
             "bits_per_token": bits(mean),
-            "perplexity": perplexity(mean),
+            "perplexity": None if self.at_hidden else perplexity(mean),
+            "asked_for": "hidden tokens" if self.at_hidden else "every token",
             "bits_per_byte": bits_per_byte(self.nats, self.num_bytes) if self.num_bytes else None,
             "bits_per_byte_withheld": self.withheld or None,
             "top1_accuracy": self.first / self.tokens,
@@ -124,7 +127,7 @@ def evaluate(
     Raises:
         EvaluationError: there is no document.
     """
-    count, cut = _choose(texts, max_tokens)
+    count, cut = choose_documents(texts, max_tokens)
     if not count:
         raise EvaluationError("there is no text to score; give a file with text in it")
     result = Evaluation(documents=count, withheld=withheld)
@@ -182,7 +185,7 @@ def cut_document(
             return
 
 
-def _choose(texts: Documents, max_tokens: int | None) -> tuple[int, int | None]:
+def choose_documents(texts: Documents, max_tokens: int | None) -> tuple[int, int | None]:
     """Return how many documents are scored, and how many tokens of the last if not all of it."""
     if max_tokens is None:
         return texts.num_documents, None

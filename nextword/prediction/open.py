@@ -2,16 +2,19 @@
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nextword.base.errors import RunError
+from nextword.base.errors import EvaluationError, RunError
 from nextword.base.options import nearest
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
-from nextword.model.folder import CONFIG, read_model
+from nextword.model.folder import read_model
+from nextword.model.labels import Labeller
+from nextword.model.layouts import CONFIG, read_config
 from nextword.model.transformer import Transformer
+from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -32,6 +35,37 @@ class Opened:
     model: Transformer
     vocabulary: Vocabulary
     machine: Machine
+    objective: Objective = field(default_factory=lambda: find_objective("causal"))
+
+    @property
+    def name(self) -> str:
+        """What it is called: its run and step, or its folder."""
+        if self.run is None:
+            return self.folder.name
+        return self.run.name if self.step is None else f"{self.run.name}@{self.step}"
+
+    def refuse(self, verb: str) -> None:
+        """Say why something cannot be asked of this model, if so.
+
+        Raises:
+            EvaluationError: it cannot.
+        """
+        if reason := self.objective.cannot.get(verb):
+            raise EvaluationError(
+                f"{self.name}: no `{verb}` of a {self.objective.name} model: {reason}"
+            )
+
+    @property
+    def labeller(self) -> Labeller:
+        """The model, where it gives labels.
+
+        Raises:
+            EvaluationError: it gives none.
+        """
+        if not isinstance(self.model, Labeller):
+            self.refuse("classify")
+            raise EvaluationError(f"{self.name}: this model gives no labels")
+        return self.model
 
 
 def runs_folder() -> Path:
@@ -154,4 +188,13 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
     folder, run, step = find_model_folder(target)
     where = choose_machine(machine or MachineSettings()).in_float32()
     model = read_model(folder).to(where.device).eval()
-    return Opened(folder, run, step, model, Vocabulary.load(folder), where)
+    vocabulary, objective = Vocabulary.load(folder), _objective(folder, run)
+    return Opened(folder, run, step, model, vocabulary, where, objective)
+
+
+def _objective(folder: Path, run: Path | None) -> Objective:
+    """Find out what a model was asked: the run knows, or the folder's layout says."""
+    if run is not None and (name := run_facts(run).get("objective")):
+        return find_objective(str(name))
+    layouts = read_config(folder).get("architectures") or ["Qwen3ForCausalLM"]
+    return objective_of(layouts[0])

@@ -26,10 +26,20 @@ class Tokens(Protocol):
 
 
 class Batch(NamedTuple):
-    """What the model reads and what should come next, both (B, T)."""
+    """What the model reads and what it is asked there, both (B, T)."""
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
+    """The right ids; IGNORED where nothing is asked."""
+    documents: NDArray[np.int64] | None = None
+    """(B, T): numbers that are equal where positions may see each other, where ids do not say."""
+    positions: NDArray[np.int64] | None = None
+    """(B, T): each token's place in its own document, where rows hold several from place 0."""
+
+    @property
+    def asked(self) -> int:
+        """Count the targets that ask for something."""
+        return int((self.targets != IGNORED).sum())
 
 
 class Lesson(NamedTuple):
@@ -50,7 +60,17 @@ def read_batch(
     step: int,
     rows: slice = slice(None),
 ) -> Batch:
-    """Read some rows of one step's batch.
+    """Read some rows of one step's batch, to predict at every position what comes next."""
+    return shift(read_windows(streams, windows, step, rows))
+
+
+def read_windows(
+    streams: Sequence[Tokens],
+    windows: Windows | Mixture,
+    step: int,
+    rows: slice = slice(None),
+) -> NDArray[np.int64]:
+    """Read some of one step's windows, (B, T + 1): each with the token before it.
 
     Args:
         streams: the training tokens, one stream a text of a mixture.
@@ -66,7 +86,7 @@ def read_batch(
             # Round the end: the stream ends with end-of-text and goes on at its first token.
             text = np.concatenate([text, stream.read(0, stop - len(stream))])
         texts.append(text)
-    return shift(np.stack(texts))
+    return np.stack(texts)
 
 
 def lessons(ids: Sequence[int]) -> Iterator[Lesson]:

@@ -23,6 +23,8 @@ from torch import nn
 from nextword.base.errors import RunError
 from nextword.base.files import publish
 from nextword.model.folder import write_model
+from nextword.model.labels import Labeller
+from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -86,8 +88,9 @@ def save_checkpoint(
     aside = final.with_name(f".{final.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     (aside / STATE).mkdir(parents=True)
-    write_model(model, aside, vocabulary.end_id, vocabulary.pad_id)
-    vocabulary.save(aside)
+    ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
+    write_model(model, aside, ids)
+    vocabulary.save(aside, template=template_of(model, vocabulary))
     names = {weight: name for name, weight in model.named_parameters()}
     save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -103,6 +106,18 @@ def save_checkpoint(
         shutil.rmtree(final)
     publish(aside, final)
     return final
+
+
+def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
+    """Say what a text stands between when the network reads it as a whole, for other programs.
+
+    One with labels reads it between two end-of-texts; where end-of-text also fills rows up, a
+    causal network with labels must find the text's last token before it. A masked model reads it
+    after end-of-text, and leaves open whether more would follow.
+    """
+    if not isinstance(model, Labeller):
+        return "" if model.shape.causal else "begin"
+    return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 
 
 def check_digests(folder: Path) -> None:

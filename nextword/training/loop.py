@@ -4,9 +4,9 @@ Every so often, call who asked to be called.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,8 +14,6 @@ from torch import nn
 from nextword.base.errors import DivergedError
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
-from nextword.targets.batch import Tokens, read_batch
-from nextword.targets.windows import Mixture, Windows
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import rate_factor
 from nextword.training.step import accumulate, update
@@ -67,6 +65,17 @@ class Every:
         return moment.step % self.steps == 0 or (self.at_end and moment.is_last)
 
 
+class Asks(Protocol):
+    """A batch: arrays in the order in which the loss takes them."""
+
+    @property
+    def asked(self) -> int:
+        """Count the targets that ask for something."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the arrays."""
+
+
 @dataclass
 class Training:
     """Everything one run of the loop works with."""
@@ -74,12 +83,14 @@ class Training:
     loss: nn.Module
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    streams: Sequence[Tokens]
-    windows: Windows | Mixture
+    read: Callable[[int, slice], Asks]
+    """Returns some rows of a step's batch; a pure function of both."""
     plan: Plan
     settings: TrainingSettings
     machine: Machine
     ranks: Ranks = field(default_factory=Ranks)
+    asks_everywhere: bool = True
+    """Whether each token that is read is also asked for."""
 
 
 def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Moment:
@@ -104,10 +115,9 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
     for step in range(first_step, plan.steps):
         factor = rate_factor(step, plan.steps, training.settings)
         parts = _rows_of(plan, ranks)
-        batches = [read_batch(training.streams, training.windows, step, rows) for rows in parts]
-        nats = accumulate(
-            training.loss, batches, plan.batch_tokens, training.machine.device, ranks.size
-        )
+        batches = [training.read(step, rows) for rows in parts]
+        asked = plan.batch_tokens if training.asks_everywhere else count_asked(batches, training)
+        nats = accumulate(training.loss, batches, asked, training.machine.device, ranks.size)
         if ranks.size > 1:
             nats = float(
                 ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device))
@@ -124,6 +134,12 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
         if _call(calls, moment):
             clock, since = time.perf_counter(), step + 1
     return moment
+
+
+def count_asked(batches: Sequence[Asks], training: Training) -> int:
+    """Count the targets of a whole step, over all processes, that ask for something."""
+    mine = torch.tensor(sum(batch.asked for batch in batches), device=training.machine.device)
+    return int(training.ranks.sum(mine))
 
 
 def _call(calls: Sequence[Every], moment: Moment) -> bool:

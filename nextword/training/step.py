@@ -1,6 +1,7 @@
 """One step of learning: hidden states meet the loss, gradients come back, weights move."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +10,18 @@ from nextword.base.errors import DivergedError
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
-from nextword.targets.batch import Batch
 
 
 class LanguageModelLoss(nn.Module):
     """Network and loss as one module, which DDP, FSDP and compile can wrap; no logits leave it."""
 
     def __init__(
-        self, model: Transformer, *, precision: torch.dtype, end_id: int | None = None
+        self,
+        model: Transformer,
+        *,
+        precision: torch.dtype,
+        end_id: int | None = None,
+        sees: Callable[[Tensor, int], Tensor] = visible_positions,
     ) -> None:
         """Join a network to the loss.
 
@@ -25,16 +30,38 @@ class LanguageModelLoss(nn.Module):
             precision: of the loss's matrix products.
             end_id: keep positions within documents that this token ends; None lets them look
                 across.
+            sees: (ids, end_id) → who looks at what, (B, 1, T, T).
         """
         super().__init__()
         self.model = model
         self.precision = precision
         self.end_id = end_id
+        self.sees = sees
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the summed loss in nats of targets (B, T) after inputs (B, T)."""
-        seen = None if self.end_id is None else visible_positions(inputs, self.end_id)
-        hidden = self.model.hidden(inputs, seen=seen)
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        documents: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Return the summed loss in nats of targets (B, T) at inputs (B, T).
+
+        Args:
+            inputs: ids.
+            targets: the right ids; IGNORED asks for nothing.
+            documents: (B, T), equal where positions belong to one text; what stands later is not
+                seen. None where the ids themselves say so.
+            positions: (B, T), each token's place in its own text.
+        """
+        if documents is not None:
+            seen: Tensor | None = (
+                documents[:, None, :, None] == documents[:, None, None, :]
+            ).tril()
+        else:
+            one_text = self.end_id is None
+            seen = None if one_text else self.sees(inputs, self.end_id)  # type: ignore[arg-type]
+        hidden = self.model.hidden(inputs, seen=seen, positions=positions)
         return linear_cross_entropy(
             hidden,
             self.model.output_weight,
@@ -46,7 +73,7 @@ class LanguageModelLoss(nn.Module):
 
 def accumulate(
     loss: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Iterable[Any]],
     total_tokens: int,
     device: torch.device,
     ranks: int = 1,
@@ -58,9 +85,9 @@ def accumulate(
     by their number undoes that.
 
     Args:
-        loss: a LanguageModelLoss, perhaps wrapped.
-        batches: this process's parts of the step.
-        total_tokens: targets of the whole step, all processes.
+        loss: a LanguageModelLoss or another that takes what a batch holds, perhaps wrapped.
+        batches: this process's parts of the step: arrays, or None.
+        total_tokens: targets that ask for something, of the whole step, all processes.
         device: where the network is.
         ranks: number of processes.
 
@@ -72,9 +99,11 @@ def accumulate(
         last = number == len(batches) - 1
         if isinstance(loss, nn.parallel.DistributedDataParallel):
             loss.require_backward_grad_sync = last  # gradients travel once a step
-        inputs = torch.from_numpy(batch.inputs).to(device, non_blocking=True)
-        targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
-        total = loss(inputs, targets) / total_tokens
+        given = [
+            None if array is None else torch.from_numpy(array).to(device, non_blocking=True)
+            for array in batch
+        ]
+        total = loss(*given) / max(total_tokens, 1)
         (total * ranks).backward()
         nats += float(total.detach())
     return nats

@@ -55,6 +55,31 @@ class Vocabulary:
         return self._size
 
     @property
+    def mask(self) -> int:
+        """The entry that stands for a hidden token.
+
+        Raises:
+            VocabularyError: there is none.
+        """
+        if self.mask_id is None:
+            raise VocabularyError(
+                "the vocabulary has no entry that stands for a hidden token; tokenizer_config.json "
+                "would name it as mask_token"
+            )
+        return self.mask_id
+
+    @property
+    def mask_name(self) -> str | None:
+        """How the entry for a hidden token is called."""
+        return None if self.mask_id is None else str(self.tokenizer.id_to_token(self.mask_id))
+
+    @cached_property
+    def has_spaced_pieces(self) -> bool:
+        """Whether a word and the space before it are one piece."""
+        pieces = (self.piece_bytes(id_) for id_ in range(len(self)))
+        return any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
+
+    @property
     def is_lossless(self) -> bool:
         """Whether decode(encode(text)) is the text for every text, known from how it was built."""
         return self.reserved == RESERVED and self.kind in names() and find_kind(self.kind).LOSSLESS
@@ -130,15 +155,22 @@ class Vocabulary:
     def _is_ordinary(self, id_: int, entry: str | None) -> bool:
         return entry is not None and entry not in self.reserved and id_ != self.unknown_id
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them."""
+    def save(self, folder: Path, *, template: str = "") -> None:
+        """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them.
+
+        Args:
+            folder: exists already.
+            template: "both" or "begin": other programs shall put end-of-text around each text, or
+                before it, and may write the mask's name in it.
+        """
         (folder / "tokenizer.json").write_text(
-            self.tokenizer.to_str(pretty=False), encoding="utf-8"
+            _with_template(self.tokenizer, self.reserved[0], self.end_id, template),
+            encoding="utf-8",
         )
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            "split_special_tokens": True,
+            "split_special_tokens": not template,
             "model_max_length": int(1e30),
             "eos_token": self.reserved[0],
             "pad_token": self.reserved[1] if len(self.reserved) > 1 else self.reserved[0],
@@ -171,6 +203,18 @@ class Vocabulary:
                 f"{config_file}: no eos_token; name the entry that ends a text there"
             )
         return cls(tokenizer, kind, [name for name in names if name is not None])
+
+
+def _with_template(tokenizer: "Tokenizer", end: str, end_id: int, template: str) -> str:
+    if not template:
+        return str(tokenizer.to_str(pretty=False))
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    single = f"{end} $A {end}" if template == "both" else f"{end} $A"
+    copy.post_processor = TemplateProcessing(single=single, special_tokens=[(end, end_id)])
+    return str(copy.to_str(pretty=False))
 
 
 def read_tokenizer(file: Path) -> "Tokenizer":

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nextword.explanation.render.training import Floor, describe_floor
-from nextword.explanation.render.words import one_line, quoted
+from nextword.explanation.render.words import one_line, quoted, tail
 from nextword.loss.bits import bits
 from nextword.prediction.candidates import Prediction
 from nextword.prediction.evaluate import Evaluation
+from nextword.prediction.masked import Filled, Pseudo
 
 BAR_WIDTH = 24
+OWN = "the run's own hold-out"
 
 
 def describe_prediction(prediction: Prediction) -> str:
@@ -32,6 +34,18 @@ def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None)
     """Lay out every figure of an evaluation."""
     values = scores.as_dict()
     per_byte = values["bits_per_byte"]
+    if scores.at_hidden:
+        return "\n".join(
+            [
+                f"text            {name}: {scores.documents:,} documents, of which "
+                f"{scores.tokens:,} tokens were hidden",
+                f"loss            {values['nats_per_token']:.4f} nats a hidden token = "
+                f"{values['bits_per_token']:.4f} bits",
+                f"right at once   {values['top1_accuracy']:.1%} (among the five likeliest "
+                f"{values['top5_accuracy']:.1%})",
+                f"not given       bits per byte and perplexity: {scores.withheld}",
+            ]
+        )
     lines = [
         f"text            {name}: {scores.documents:,} documents, {scores.tokens:,} tokens",
         f"loss            {values['nats_per_token']:.4f} nats/token = "
@@ -52,6 +66,37 @@ def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None)
         previous = upto
     if floor is not None:
         lines += ["", describe_floor(floor, scores.nats_per_token)]
+    return "\n".join(lines)
+
+
+def describe_pseudo(scores: Pseudo, name: str) -> str:
+    """Give a masked model's pseudo-log-likelihood, and say what it is not."""
+    values = scores.as_dict()
+    per_byte = values["pseudo_bits_per_byte"]
+    lines = [
+        f"text                    {name or OWN}: {scores.documents:,} "
+        f"documents, {scores.tokens:,} tokens, each hidden in turn",
+        f"pseudo-log-likelihood   {values['pseudo_log_likelihood']:,.2f} nats, "
+        f"{-values['pseudo_nats_per_token']:.4f} a token",
+    ]
+    if per_byte is not None:
+        lines.append(f"                        {per_byte:.4f} pseudo-bits a byte")
+    lines.append(
+        "Not to be set beside bits per byte: each token was guessed with all others in sight, "
+        "those after it too."
+    )
+    return "\n".join(lines)
+
+
+def describe_filled(place: Filled) -> str:
+    """List what may stand at one hidden place."""
+    shown = f"{tail(place.before, 40)} … {place.after[:40]}".strip()
+    lines = [f"hidden in: {shown}", f"{'logit':>9} {'probability':>12} {'id':>7}  piece"]
+    lines += [
+        f"{one.logit:9.3f} {one.probability:12.6f} {one.id:7d}  {quoted(one.piece)}"
+        for one in place.candidates
+    ]
+    lines.append(f"{'':9} {place.rest:12.6f}          all others")
     return "\n".join(lines)
 
 

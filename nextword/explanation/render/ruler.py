@@ -1,5 +1,6 @@
 """The ruler: one scale from blind guessing to the best possible, and one sentence on it."""
 
+import math
 from html import escape
 
 from nextword.explanation.render.words import table
@@ -88,6 +89,23 @@ def sentence(ruler: Ruler) -> str:
     return (
         f"Is that good? It needs {here:.3f} {ruler.unit}: blind guessing needs "
         f"{ruler.value(guess):.3f}; it is {verdict}{end}"
+    )
+
+
+def sentence_at_hidden(loss: float, counted: float, entries: int) -> str:
+    """Say in one sentence how good the loss at hidden places is.
+
+    Args:
+        loss: in nats a hidden token.
+        counted: what guessing each piece as often as it occurs needs.
+        entries: of the vocabulary.
+    """
+    share = 1 - loss / counted
+    better = f"{share:.0%} less" if share >= 0 else f"{-share:.0%} more"
+    return (
+        f"Is that good? At a hidden place it needs {loss:.3f} nats: blind guessing needs "
+        f"{math.log(entries):.3f}, and it is {better} than guessing each piece as often as it "
+        f"occurs ({counted:.3f})."
     )
 
 

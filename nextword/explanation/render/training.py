@@ -104,10 +104,13 @@ def describe_shares(facts: Mapping[str, Any], tokens: int) -> list[str]:
 def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Look | None) -> str:
     """Say how the model does at one moment of training."""
     lines = [f"step {step:,}: hold-out {describe_scores(scores)}"]
-    lines.append(f"  it writes: {one_line(sample, 160)}")
+    does = "it fills in" if scores.at_hidden else "it writes"
+    lines.append(f"  {does}: {one_line(sample, 160)}")
     if look is not None:
         lines.append(
-            f"  after {quoted(tail(look.context, 60))} it expected {quoted(look.expected)} "
+            f"  after {quoted(tail(look.context, 60))}"
+            f"{', and with what follows,' if scores.at_hidden else ''} it expected "
+            f"{quoted(look.expected)} "
             f"({look.expected_probability:.0%}); the text says {quoted(look.came)} "
             f"({look.probability:.1%}, a mistake of "
             f"{-math.log(max(look.probability, 1e-300)):.2f} nats)"
@@ -118,6 +121,11 @@ def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Look |
 def describe_scores(scores: Evaluation) -> str:
     """Give loss, bits per byte and perplexity in one line."""
     values = scores.as_dict()
+    if scores.at_hidden:
+        return (
+            f"{values['nats_per_token']:.4f} nats a hidden token, "
+            f"{values['top1_accuracy']:.1%} of them named at once"
+        )
     per_byte = values["bits_per_byte"]
     words = f", {per_byte:.3f} bits/byte" if per_byte is not None else ""
     return (
@@ -154,9 +162,10 @@ def describe_end(
         best: steps of the best and the last checkpoint where over-fitting was noticed.
     """
     loss = scores.nats_per_token
+    where = "hidden tokens of text" if scores.at_hidden else "tokens"
     lines = [
         "",
-        f"Done in {seconds:.0f} s. On {scores.tokens:,} tokens it never saw, "
+        f"Done in {seconds:.0f} s. On {scores.tokens:,} {where} it never saw, "
         f"{describe_scores(scores)}.",
         f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} "
         "nats); now it is as unsure as "
@@ -172,11 +181,13 @@ def describe_end(
             "--training.steps would help."
         )
     prompt, asked = (' "Long ago"', WORKED_EXAMPLE) if floor is not None else ("", "")
+    ask = [f"  nextword generate {run.name}{prompt}", f'  nextword predict {run.name} "{asked}"']
+    if scores.at_hidden:
+        ask = [f'  nextword fill {run.name} "{WORKED_EXAMPLE} [MASK] mistakes"']
     lines += [
         "",
         "Try next:",
-        f"  nextword generate {run.name}{prompt}",
-        f'  nextword predict {run.name} "{asked}"',
+        *ask,
         f'  nextword explain {run.name} "{asked or "a sentence of yours"}"',
         f"  nextword report {run.name}",
     ]

@@ -1,0 +1,237 @@
+"""config.json: a network's sizes as Hugging Face's layouts write them, and read from there.
+
+    Qwen3ForCausalLM      causal, queries and keys normalized
+    LlamaForCausalLM      causal, without that norm
+    EuroBertForMaskedLM   to both sides, without that norm
+
+and of each the form with labels, …ForSequenceClassification.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nextword.base.errors import ModelError, SettingsError
+from nextword.model.shape import Shape
+
+CONFIG = "config.json"
+LABELS = "ForSequenceClassification"
+POOLINGS = ("mean", "late", "bos")
+"""How EuroBERT's form with labels makes one vector of a text: the average of all states before or
+after one more layer, or the state at the first token."""
+
+
+class Layout(NamedTuple):
+    """What sets a kind of network apart."""
+
+    name: str
+    """Of its classes."""
+    qk_norm: bool
+    causal: bool
+
+    @property
+    def language_model(self) -> str:
+        """Name of its class with a vocabulary as head."""
+        return self.name + ("ForCausalLM" if self.causal else "ForMaskedLM")
+
+
+KINDS = {
+    "qwen3": Layout("Qwen3", qk_norm=True, causal=True),
+    "llama": Layout("Llama", qk_norm=False, causal=True),
+    "eurobert": Layout("EuroBert", qk_norm=False, causal=False),
+}
+"""By `model_type`."""
+
+
+class Ids(NamedTuple):
+    """Entries of the vocabulary that a configuration names."""
+
+    end: int
+    pad: int | None = None
+    mask: int | None = None
+
+
+class LabelHead(NamedTuple):
+    """What the outputs of a head with labels stand for."""
+
+    names: tuple[str, ...]
+    """One for each class; a single one for a number."""
+    is_number: bool
+    pooling: str = POOLINGS[0]
+
+
+def kind_of(shape: Shape) -> str:
+    """Return the `model_type` of a network."""
+    wanted = (shape.qk_norm, shape.causal)
+    return next(kind for kind, layout in KINDS.items() if (layout.qk_norm, layout.causal) == wanted)
+
+
+def config_of(shape: Shape, ids: Ids, labels: LabelHead | None = None) -> dict[str, Any]:
+    """Return config.json's content, every field written out.
+
+    Args:
+        shape: the network's sizes.
+        ids: entries to name.
+        labels: of a head with labels; None for the vocabulary as head.
+    """
+    kind = kind_of(shape)
+    layout = KINDS[kind]
+    config: dict[str, Any] = {
+        "architectures": [layout.name + LABELS if labels else layout.language_model],
+        "model_type": kind,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        "head_dim": shape.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": shape.context,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "rope_theta": shape.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "rope_scaling": None,
+        "tie_word_embeddings": shape.tie_word_embeddings,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "use_cache": layout.causal,
+        "bos_token_id": ids.end,
+        "eos_token_id": ids.end,
+        "pad_token_id": ids.pad,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
+    if shape.qk_norm:
+        layers = ["full_attention"] * shape.num_hidden_layers
+        config.update(
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=shape.num_hidden_layers,
+            layer_types=layers,
+        )
+    else:
+        config.update(mlp_bias=False, pretraining_tp=1)
+    if not layout.causal:
+        config.update(
+            mask_token_id=ids.mask, classifier_pooling=labels.pooling if labels else POOLINGS[0]
+        )
+    if labels is not None:
+        config.update(
+            id2label={str(number): name for number, name in enumerate(labels.names)},
+            label2id={name: number for number, name in enumerate(labels.names)},
+            num_labels=len(labels.names),
+            problem_type="regression" if labels.is_number else "single_label_classification",
+        )
+        if ids.pad is None:
+            config["pad_token_id"] = ids.end  # of several texts at once the shorter are filled up
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a folder's config.json.
+
+    Raises:
+        ModelError: it is missing, or no JSON.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise ModelError(f"{folder}: no {CONFIG} here, so this is not a model folder")
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise ModelError(f"{file}: not JSON ({error})") from None
+    return config
+
+
+def shape_of(config: dict[str, Any], file: Path) -> Shape:
+    """Read the sizes from config.json.
+
+    Args:
+        config: its content.
+        file: where it stands, for messages.
+
+    Raises:
+        ModelError: it describes a network that is not known here; the field is named.
+    """
+    try:
+        kind = config["model_type"]
+        if kind not in KINDS:
+            raise ModelError(
+                f"{file}: model_type {kind!r} is not known here; known are {', '.join(KINDS)}"
+            )
+        _refuse_unknown(file, config)
+        heads = config["num_attention_heads"]
+        return Shape(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            num_hidden_layers=config["num_hidden_layers"],
+            num_attention_heads=heads,
+            num_key_value_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            context=config["max_position_embeddings"],
+            rope_theta=_rope(config).get("rope_theta", config.get("rope_theta", 10_000.0)),
+            rms_norm_eps=config["rms_norm_eps"],
+            qk_norm=KINDS[kind].qk_norm,
+            tie_word_embeddings=config.get("tie_word_embeddings", False),
+            causal=KINDS[kind].causal,
+        )
+    except KeyError as error:
+        raise ModelError(f"{file}: the field {error} is missing") from None
+    except (SettingsError, TypeError, ZeroDivisionError) as error:
+        raise ModelError(f"{file}: sizes that cannot be built ({error})") from None
+
+
+def labels_of(config: dict[str, Any], file: Path) -> LabelHead | None:
+    """Return what the outputs of a head with labels stand for; None where the head is none.
+
+    Raises:
+        ModelError: the head is of a form not known here; the field is named.
+    """
+    layout = (config.get("architectures") or [""])[0]
+    if not layout.endswith(LABELS):
+        return None
+    pooling = config.get("classifier_pooling", "late")
+    if config.get("model_type") == "eurobert" and pooling not in POOLINGS:
+        raise ModelError(
+            f"{file}: classifier_pooling = {pooling!r} is not known here; known are "
+            f"{', '.join(POOLINGS)}"
+        )
+    if config.get("problem_type") == "multi_label_classification":
+        raise ModelError(f"{file}: problem_type = 'multi_label_classification' is not known here")
+    known = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    names = tuple(str(known[key]) for key in sorted(known, key=int))
+    return LabelHead(names, len(names) == 1, pooling)
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
+def _refuse_unknown(file: Path, config: dict[str, Any]) -> None:
+    """Refuse what would be read without an error and computed wrong, by the name of the field."""
+    rope = _rope(config)
+    rope_field = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    asked = {
+        f"{rope_field}: {kind!r}": kind != "default",
+        "partial_rotary_factor": (
+            rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
+        )
+        != 1.0,
+        "attention_bias": config.get("attention_bias"),
+        "mlp_bias": config.get("mlp_bias"),
+        "use_sliding_window": config.get("use_sliding_window"),
+        "layer_types": set(config.get("layer_types") or ()) - {"full_attention"},
+        f"hidden_act: {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
+        "quantization_config": config.get("quantization_config"),
+    }
+    for name, present in asked.items():
+        if present:
+            raise ModelError(
+                f"{file}: {name} as set there is not known here, and the logits would be wrong"
+            )

@@ -1,0 +1,112 @@
+"""What a run begins with, where it begins with something: another run's model, or any folder."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextword.base.errors import ModelError, SettingsError
+from nextword.model.folder import read_shape
+from nextword.model.layouts import CONFIG, labels_of, read_config
+from nextword.model.shape import ModelSettings, Shape
+from nextword.objectives import Objective, find_objective
+from nextword.objectives.options import ObjectiveSettings
+from nextword.prediction.open import find_model_folder
+from nextword.settings import Settings
+from nextword.training.plan import LONGEST_CONTEXT
+from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.tokenizer import Vocabulary
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model whose weights and vocabulary a run goes on with."""
+
+    folder: Path
+    shape: Shape
+    settings: Settings
+    """Those asked for, with what the folder decides."""
+
+    def fit(self, vocabulary: Vocabulary, model: ModelSettings, context: int) -> Shape:
+        """Return the sizes to train with: the folder's own, in a context that the text fills.
+
+        Args:
+            vocabulary: that the text was encoded with.
+            model: may name a context.
+            context: taken where none is named and the folder's is longer than can be trained here.
+
+        Raises:
+            ModelError: the network has fewer entries than the vocabulary.
+        """
+        if len(vocabulary) > self.shape.vocab_size:
+            raise ModelError(
+                f"{self.folder / CONFIG}: vocab_size = {self.shape.vocab_size:,}, and the "
+                f"vocabulary beside it has {len(vocabulary):,} entries"
+            )
+        chosen = model.context or min(self.shape.context, context, LONGEST_CONTEXT)
+        return dataclasses.replace(self.shape, context=chosen)
+
+
+def objective_for_text(settings: ObjectiveSettings) -> Objective:
+    """Find the objective to train with on text.
+
+    Raises:
+        SettingsError: there is none of this name, or it learns from examples.
+    """
+    objective = find_objective(settings.name)
+    if objective.supervised:
+        raise SettingsError(
+            f"objective.name = {settings.name!r} learns from examples that a person prepared, not "
+            "from text; use `nextword finetune RUN FILE`"
+        )
+    return objective
+
+
+def find_origin(start: str, settings: Settings) -> Origin:
+    """Find what to begin with, and check that what was asked for fits it.
+
+    Args:
+        start: a run, RUN@500 or a model folder.
+        settings: asked for.
+
+    Raises:
+        RunError: there is no such run.
+        ModelError: the folder is of another kind.
+        SettingsError: an option contradicts the folder.
+    """
+    folder = find_model_folder(start)[0]
+    shape, config = read_shape(folder), read_config(folder)
+    if labels_of(config, folder / CONFIG) is not None:
+        raise ModelError(
+            f"{folder / CONFIG}: architectures = {config['architectures'][0]}, whose head gives "
+            "labels, not words; begin with the model that it was finetuned from"
+        )
+    _refuse_other_sizes(start, shape, settings.model)
+    if settings.vocabulary != VocabularySettings():
+        raise SettingsError(
+            f"--from {start} brings its own vocabulary; leave out the options of vocabulary"
+        )
+    attention = find_objective(settings.objective.name).attention
+    if (attention == "before") != shape.causal:
+        fitting = "causal" if shape.causal else "masked"
+        if settings.objective.name != ObjectiveSettings().name:
+            raise SettingsError(
+                f"objective.name = {settings.objective.name!r}: {start} was built for the "
+                f"objective {fitting!r}, and its attention cannot be turned around"
+            )
+        objective = dataclasses.replace(settings.objective, name=fitting)
+        settings = dataclasses.replace(settings, objective=objective)
+    vocabulary = VocabularySettings(source=str(folder))
+    return Origin(folder, shape, dataclasses.replace(settings, vocabulary=vocabulary))
+
+
+def _refuse_other_sizes(start: str, shape: Shape, model: ModelSettings) -> None:
+    """Refuse sizes that are asked for and are not the folder's."""
+    known = {**dataclasses.asdict(shape), "depth": shape.num_hidden_layers}
+    for field in dataclasses.fields(model):
+        asked = getattr(model, field.name)
+        if field.name == "context" or asked == field.default or known[field.name] == asked:
+            continue
+        raise SettingsError(
+            f"model.{field.name} = {asked}: {start} has {known[field.name]}; with --from only "
+            "--model.context can be chosen"
+        )
