@@ -275,9 +275,9 @@ class Model:
         """
         if self.opened.run is None:
             raise RunError(f"{self.opened.folder}: a model folder alone has no report; name a run")
-        page = report_page(
-            build_report(self.opened, self._prepared(), self.evaluate(), self.ruler())
-        )
+        self.opened.refuse("report")
+        ruler = None if "ruler" in self.opened.objective.cannot else self.ruler()
+        page = report_page(build_report(self.opened, self._prepared(), self.evaluate(), ruler))
         try:
             write_text(Path(file), page)
         except OSError as error:

@@ -80,7 +80,9 @@ class Audit:
     context: str
     """What stands before the piece."""
     after: str
-    """What stands after it and was read too, by a model that looks to both sides."""
+    """What stands after it, where that was read too."""
+    both_sides: bool
+    """Whether the piece was hidden and all others were read."""
     entries: int
     """Of the vocabulary."""
     target: Entry
@@ -200,6 +202,7 @@ def audit(
         place=place,
         context="".join(piece for piece, _ in pieces[: place - 1]),
         after="" if model.shape.causal else "".join(piece for piece, _ in pieces[place:]),
+        both_sides=not model.shape.causal,
         entries=len(logits),
         target=entry(right),
         likeliest=tuple(entry(id_) for id_ in best),

@@ -67,7 +67,8 @@ class Report:
     step: int
     """Steps that the model shown had learned."""
     scores: Evaluation
-    ruler: Ruler
+    ruler: Ruler | None
+    """None of a model whose loss is not that of a text."""
     replay: Replay
     texts: tuple[Trace, ...]
     """The first words of some held-out texts, judged."""
@@ -79,14 +80,16 @@ class Report:
     vocabulary: Mapping[str, Any]
 
 
-def build_report(opened: Opened, prepared: Prepared, scores: Evaluation, ruler: Ruler) -> Report:
+def build_report(
+    opened: Opened, prepared: Prepared, scores: Evaluation, ruler: Ruler | None
+) -> Report:
     """Gather a run's report.
 
     Args:
         opened: the run's model.
         prepared: its text.
         scores: of the model on the whole hold-out.
-        ruler: measured on the same.
+        ruler: measured on the same; None where there can be none.
 
     Raises:
         RunError: the model belongs to no run, or the run's sentences were not judged.

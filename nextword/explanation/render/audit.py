@@ -22,8 +22,11 @@ class Part(NamedTuple):
 
 def describe_audit(audit: Audit) -> str:
     """Say all of it, from pieces to the step of training."""
+    context = quoted(tail(audit.context, 60))
+    if audit.both_sides:
+        context += f" and before {quoted(audit.after[:40])}"
     lines = [
-        f"One prediction of {audit.model}, taken apart: after {quoted(tail(audit.context, 60))} "
+        f"One prediction of {audit.model}, taken apart: after {context} "
         f"the text says {quoted(audit.target.piece)}."
         if audit.context
         else f"One prediction of {audit.model}, taken apart: a text begins with "
@@ -67,8 +70,8 @@ def _pieces(audit: Audit) -> list[str]:
         row_pieces, row_ids = row_pieces + piece.ljust(width), row_ids + id_.ljust(width)
     lines += [row_pieces, row_ids, ""]
     lines.append(
-        f"Asked here is piece {audit.place}, {quoted(audit.target.piece)}; the model has read only "
-        "what stands before it."
+        f"Asked here is piece {audit.place}, {quoted(audit.target.piece)}; the model has read "
+        + ("all the others." if audit.both_sides else "only what stands before it.")
     )
     return lines
 

@@ -28,15 +28,18 @@ class Section(NamedTuple):
     anchor: str
     title: str
     draw: Callable[[Report], str]
+    of_all: bool = True
+    """Whether it is of every model, or only of one whose loss is that of a text."""
 
 
 def report_page(report: Report) -> str:
     """Return the whole page."""
     name = escape(report.run)
-    links = " ".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in SECTIONS)
+    shown = [part for part in SECTIONS if part.of_all or not report.scores.at_hidden]
+    links = " ".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in shown)
     body = "".join(
         f'<section id="{part.anchor}"><h2>{part.title}</h2>{part.draw(report)}</section>'
-        for part in SECTIONS
+        for part in shown
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -76,60 +79,79 @@ def _lead(report: Report) -> str:
     size = f" ({corpus['bytes']:,} bytes)" if corpus.get("bytes") else ""
     values = scores.as_dict()
     per_byte = values["bits_per_byte"]
+    loss, doubt = scores.nats_per_token, values["perplexity"]
+    hidden = scores.at_hidden
     tiles = [
-        (f"{scores.nats_per_token:.3f}", "nats a piece: the loss on text it never saw"),
-        (f"{values['perplexity']:.2f}", "equally likely pieces would leave it as unsure"),
+        (
+            f"{loss:.3f}",
+            f"nats a {'hidden ' if hidden else ''}piece: the loss on text it never saw",
+        ),
+        (f"{doubt:.2f}", "equally likely pieces would leave it as unsure") if doubt else None,
         (f"{per_byte:.3f}", "bits a byte; the plain file takes 8") if per_byte else None,
         (f"{values['top1_accuracy']:.0%}", "of the pieces were its first guess"),
     ]
+    what = "pieces of a text were hidden" if hidden else "piece of text comes next"
+    asked = "" if hidden else " and was asked for each"
+    why = scores.withheld[:1].upper() + scores.withheld[1:]
     figures = "".join(f"<li><b>{tile[0]}</b>{tile[1]}</li>" for tile in tiles if tile)
     return (
         f'<p class="lead">A network of {facts["parameters"]:,} weights read '
         f"{escape(corpus['corpus'])}, {counted(corpus['documents'], 'text')}{size}, and learned "
-        "one thing: to say which piece of text comes next. Nobody labeled anything: the text "
-        f"itself holds every answer. In {report.step:,} steps it was asked {tokens:,} times. "
-        f"Then it was judged on {scores.tokens:,} pieces of text it had never seen.</p>"
-        f'<ul class="figures">{figures}</ul>'
-        f'<p class="verdict">{escape(sentence(report.ruler))}</p>'
+        f"one thing: to say which {what}. Nobody labeled anything: the text "
+        f"itself holds every answer. In {report.step:,} steps it read {tokens:,} pieces{asked}. "
+        f"Then it was judged on {scores.tokens:,} {'hidden ' if hidden else ''}pieces of text it "
+        f'had never seen.</p><ul class="figures">{figures}</ul>'
+        + (
+            f'<p class="verdict">{escape(sentence(report.ruler))}</p>'
+            if report.ruler
+            else f'<p class="verdict">Not given: perplexity, bits a byte. {escape(why)}.</p>'
+        )
     )
 
 
 def _learning(report: Report) -> str:
     """Draw loss over steps with the ruler's lines, all in one unit."""
     ruler = report.ruler
-    scale = bits(1.0) * (ruler.tokens / ruler.num_bytes if ruler.num_bytes else 1.0)
+    if ruler is None:
+        scale, unit = 1.0, "nats a hidden piece"
+        rules = [("blind guess", math.log(report.vocabulary["entries"]))]
+    else:
+        scale = bits(1.0) * (ruler.tokens / ruler.num_bytes if ruler.num_bytes else 1.0)
+        unit = ruler.unit
+        rules = [
+            (mark.name, ruler.value(mark))
+            for mark in ruler.marks
+            if mark.kind in ("guess", "count", "pack", "floor")
+        ]
+    what = "each next piece" if ruler else "the hidden pieces"
+    others = "guessing, counting and compressors" if ruler else "a blind guesser would"
     lines = [
         Line("training text", tuple((float(s), loss * scale) for s, loss in report.curve), "main")
     ]
     held = tuple((float(step), loss * scale) for step, loss in report.evaluations)
     if len(held) > 1:
         lines.append(Line("text held out", held, "held"))
-    rules = [
-        (mark.name, ruler.value(mark))
-        for mark in ruler.marks
-        if mark.kind in ("guess", "count", "pack", "floor")
-    ]
     top = 1.05 * max(value for _, value in rules)
     drawn = chart_svg(
         lines,
-        title=f"The loss over the steps of training, in {ruler.unit}, beside the ruler's lines",
+        title=f"The loss over the steps of training, in {unit}, beside other ways to guess",
         across="steps of training (each doubling has the same room)",
-        up=ruler.unit,
+        up=unit,
         rules=named_together(rules, CLOSE * top),
         marks=held,
         high=top,
         log_across=True,
     )
     return (
-        "<p>At every step the network read some text, guessed each next piece, and the mistake "
+        f"<p>At every step the network read some text, guessed {what}, and the mistake "
         "(minus the logarithm of the probability it had given to what really came) was averaged: "
         "the loss. Every weight was then moved a little in the direction that lowers it. "
         f"The loss began at {report.curve[0][1]:.2f} nats; a blind guess among "
         f"{report.vocabulary['entries']:,} pieces is "
         f"ln {report.vocabulary['entries']:,} = {math.log(report.vocabulary['entries']):.2f}.</p>"
         f"<figure>{drawn}<figcaption>Line: loss on the text it learned from. Points: on text held "
-        "out. Dotted: what guessing, counting and compressors need for the same held-out text. "
-        f"1 nat a piece is {scale:.4f} {ruler.unit} here.</figcaption></figure>"
+        f"out. Dotted: what {others} need for the same held-out text. "
+        f"1 nat a piece is {scale:.4f} {unit} here.</figcaption></figure>"
     )
 
 
@@ -148,6 +170,7 @@ def named_together(rules: list[tuple[str, float]], gap: float) -> list[tuple[str
 
 
 def _ruler(report: Report) -> str:
+    assert report.ruler is not None  # the section is left out where there is none
     return (
         "<p>A loss alone says little. Here the same held-out text is written down by others: by "
         "blind guessing, by counting, by the compressors everyone has. Fewer bits is better, for "
@@ -207,6 +230,11 @@ def _samples(report: Report) -> str:
         f'<div class="sample"><b>step {sample.step:,}</b>{escape(sample.text)}</div>'
         for sample in report.samples
     )
+    if report.scores.at_hidden:
+        return (
+            "<p>Every sixth piece of a held-out text was hidden. In brackets: what the network "
+            "named at that step, and where it was wrong, what the text says.</p>" + written
+        )
     return (
         "<p>Writing is guessing, over and over: a piece is drawn by the probabilities, read as if "
         "it had always stood there, and the next one is guessed.</p>" + written
@@ -316,12 +344,12 @@ def _settings(report: Report) -> str:
 
 SECTIONS = (
     Section("learning", "How the mistake fell", _learning),
-    Section("ruler", "Is that good?", _ruler),
+    Section("ruler", "Is that good?", _ruler, of_all=False),
     Section("replay", "The same sentence, step by step", _replay),
     Section("surprise", "What surprised it", _heat),
     Section("audit", "One prediction, taken apart", _audit),
     Section("writing", "What it wrote on the way", _samples),
-    Section("context", "How much context helps", _context),
+    Section("context", "How much context helps", _context, of_all=False),
     Section("hardest", "What was hardest", _hardest),
     Section("vocabulary", "All the pieces it knows", _vocabulary),
     Section("settings", "How to make it again", _settings),

@@ -29,10 +29,18 @@ def describe_trace(trace: Trace, *, top: int = 0, color: bool = False) -> str:
         top: list so many candidates under each position; 0 for none.
         color: write the text colored by surprise, for a terminal that can.
     """
-    lines = [
-        f"{trace.model} read {quoted(one_line(trace.text, 70))} piece by piece. At each place the "
-        "text itself",
+    text = quoted(one_line(trace.text, 70))
+    how = [
+        f"{trace.model} read {text} piece by piece. At each place the text itself",
         "says what comes next (the target); the model has read only what stands before.",
+    ]
+    if trace.both_sides:
+        how = [
+            f"{trace.model} read {text} once for each piece, with that one hidden. The text itself",
+            "says what was hidden (the target); the model has read all others, before and after.",
+        ]
+    lines = [
+        *how,
         "",
         "P        the probability that it gave the target, before it saw it",
         "−ln P    the mistake, in nats: 0 where it was certain and right; in bits: nats ÷ 0.693",
@@ -67,7 +75,7 @@ def _cells(position: Position) -> list[str]:
     right = likeliest.id == position.id
     return [
         str(position.number),
-        quoted(tail(position.context, 24)) if position.seen else "(the beginning)",
+        quoted(tail(position.context, 24)) if position.number > 1 else "(the beginning)",
         quoted(position.piece),
         chance(position.probability),
         f"{position.nats:.4f}",
@@ -86,6 +94,14 @@ def summary(trace: Trace) -> list[str]:
     terms = " + ".join(f"{value:.4f}" for value in shown)
     factors = " × ".join(chance(p.probability) for p in trace.positions[:_SHOWN_TERMS])
     more = " …" if count > _SHOWN_TERMS else ""
+    if trace.both_sides:
+        return [
+            f"sum         {terms}{more} = {nats:.4f} nats",
+            "            Minus this is called the pseudo-log-likelihood. It is not the text's: each",
+            "            piece was guessed with all others in sight, those after it too.",
+            f"average     {nats:.4f} ÷ {counted(count, 'piece')} = {trace.nats_per_token:.4f} nats "
+            "a hidden piece: this is the loss",
+        ]
     lines = [
         f"sum         {terms}{more} = {nats:.4f} nats = {bits(nats):.4f} bits",
         f"product     {factors}{more} = {_product(trace)}",
