@@ -11,6 +11,7 @@ text the grammar can write (and that the vocabulary cuts just so), and divide by
 import argparse
 import json
 import math
+import os
 import random
 import tempfile
 import time
@@ -98,7 +99,8 @@ def measure(model: Model) -> list[dict]:
     """Compute the exact odds and the model's."""
     grammar, vocabulary = default_grammar(), model.vocabulary
     known = [
-        (ids, place, posterior(grammar, vocabulary, ids, place)) for ids, place in places(vocabulary)
+        (ids, place, posterior(grammar, vocabulary, ids, place))
+        for ids, place in places(vocabulary)
     ]
     return distances(model, known)
 
@@ -117,12 +119,14 @@ def main() -> None:
         print("worst", max(row["worst"] for row in rows))
         return
     results = []
-    extra = {key: json.loads(value) for key, _, value in (one.partition("=") for one in given.option)}
+    options = (one.partition("=") for one in given.option)
+    extra = {key: json.loads(value) for key, _, value in options}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["NEXTWORD_RUNS"] = folder
         for seed in given.seeds:
             began = time.monotonic()
             model = nextword.train(
-                name=f"{folder}/masked-{seed}" if False else f"masked-{seed}-{time.time_ns()}",
+                name=f"masked-{seed}-{time.time_ns()}",
                 options={"objective.name": "masked", "training.seed": seed, **extra},
             )
             seconds = time.monotonic() - began
@@ -136,8 +140,13 @@ def main() -> None:
                     "places": rows,
                 }
             )
-            print(seed, round(seconds), results[-1]["nats_per_hidden_token"],
-                  [round(row["worst"], 3) for row in rows], flush=True)
+            print(
+                seed,
+                round(seconds),
+                results[-1]["nats_per_hidden_token"],
+                [round(row["worst"], 3) for row in rows],
+                flush=True,
+            )
     if not extra:
         RESULTS.write_text(json.dumps({"runs": results}, indent=1) + "\n", encoding="utf-8")
 

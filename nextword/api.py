@@ -13,6 +13,7 @@ from nextword.base.files import write_text
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
+from nextword.explanation.compare import Comparison, compare_documents, compare_text
 from nextword.explanation.look import floor_of
 from nextword.explanation.render.report import report_page
 from nextword.explanation.render.tour import Stop, stops
@@ -28,6 +29,7 @@ from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
 from nextword.prediction.evaluate import Documents, Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate
+from nextword.prediction.labels import Said, classify
 from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
@@ -92,6 +94,39 @@ def load(target: str | Path, *, device: str = "auto") -> "Model":
     return Model(open_model(str(target), MachineSettings(device=device)))
 
 
+def compare(
+    models: Sequence["Model"],
+    *,
+    text: str | None = None,
+    path: str | Path | None = None,
+    field: str = "text",
+) -> Comparison:
+    """Judge the same text, or documents, by several models.
+
+    Args:
+        models: two or more.
+        text: one text; or
+        path: a file or folder of documents.
+        field: of JSON lines or tables, that holds the text.
+
+    Raises:
+        EvaluationError: a model has no odds of words, or there is no text.
+    """
+    opened = [model.opened for model in models]
+    for one in opened:
+        one.refuse("compare")
+    if path is None:
+        return compare_text(opened, text or "")
+    pieces = read_pieces(find_files([str(path)]), CorpusSettings(field=field))
+    documents, held = [], ""
+    for piece in pieces:
+        held += piece.text
+        if piece.is_last:
+            documents.append(held)
+            held = ""
+    return compare_documents(opened, documents)
+
+
 class Model:
     """A trained model that can be asked."""
 
@@ -116,6 +151,7 @@ class Model:
 
     def explain(self, text: str, top: int = 1) -> Trace:
         """Judge a text piece by piece; in a notebook the result draws itself."""
+        self.opened.refuse("explain")
         return trace(self.opened.model, self.opened.vocabulary, text, top=top, name=self.name)
 
     def audit(
@@ -130,6 +166,7 @@ class Model:
             rate: of the step of training; default: the loss falls by about a hundredth.
         """
         opened = self.opened
+        opened.refuse("audit")
         return audit(
             opened.model,
             opened.vocabulary,
@@ -177,6 +214,7 @@ class Model:
     ) -> Evaluation:
         """Score texts; without a path, the run's own hold-out."""
         asked = EvaluationSettings(**settings)
+        self.opened.refuse("evaluate")
         texts, withheld = self._texts(paths, corpus)
         opened = self.opened
         if not opened.model.shape.causal:
@@ -206,6 +244,14 @@ class Model:
         self.opened.refuse("fill")
         return fill(self.opened.model, self.opened.vocabulary, text, top)
 
+    def classify(self, *texts: str) -> list[Said]:
+        """Say what a model that was finetuned on labels makes of texts.
+
+        Raises:
+            EvaluationError: the model gives no labels.
+        """
+        return classify(self.opened.labeller, self.vocabulary, texts)
+
     def _texts(
         self, paths: Sequence[str | Path], corpus: CorpusSettings | None
     ) -> tuple[Documents, str]:
@@ -226,6 +272,7 @@ class Model:
 
     def replay(self) -> Replay:
         """Return how the run's pinned sentences were judged while it learned."""
+        self.opened.refuse("replay")
         if self.opened.run is None:
             raise EvaluationError(
                 f"{self.opened.folder}: this model belongs to no run; how it learned is not known"
@@ -285,6 +332,8 @@ class Model:
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""
+        if scores.at_hidden:
+            return None
         return floor_of(self._prepared(), scores)
 
     def _prepared(self) -> Any:

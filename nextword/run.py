@@ -125,14 +125,15 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "parameters": run.shape.parameters(),
         "flops_per_token": run.shape.flops_per_token(),
         "plan": dataclasses.asdict(run.plan),
-        "versions": _versions(),
+        "versions": versions(),
         "hardware": run.machine.describe(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on."""
     from importlib.metadata import version
 
     packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
@@ -142,7 +143,7 @@ def _versions() -> dict[str, str]:
 def differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
     """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
     now = {
-        **_versions(),
+        **versions(),
         **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")},
     }
     then = {

@@ -21,7 +21,7 @@ from nextword.corpus.options import CorpusSettings
 from nextword.explanation.options import ExplanationSettings
 from nextword.machine.options import MachineSettings
 from nextword.model.shape import ModelSettings
-from nextword.objectives.options import ObjectiveSettings
+from nextword.objectives.options import FinetuneSettings, ObjectiveSettings
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
 from nextword.training.options import TrainingSettings
 from nextword.vocabulary.options import VocabularySettings
@@ -36,6 +36,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     explanation: ExplanationSettings = field(default_factory=ExplanationSettings)

@@ -20,6 +20,7 @@ RIGHT = [
     "run",
     "milestones",
     "pretrain",
+    "finetune",
     "api",
     "cli",
 ]

@@ -97,6 +97,21 @@ def fill(
 
 
 @app.command
+def classify(
+    run: Run,
+    text: Annotated[str, Parameter(help='the text, or "-" for standard input')],
+    *,
+    json_: AsJson = False,
+) -> None:
+    """Say what a model that was finetuned on labels makes of a text."""
+    from nextword import api
+    from nextword.explanation.render.finetuned import describe_said
+
+    said = api.load(run).classify(text_of(text))[0]
+    write(json.dumps(said.as_dict()) if json_ else describe_said(said))
+
+
+@app.command
 @takes(("evaluation",), prefix=False)
 def evaluate(
     run: Run,

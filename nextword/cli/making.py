@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Paths, app, leave, named, say, takes, write
+from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
 
 
 @app.command
-@takes(tuple(room.name for room in dataclasses.fields(Settings)))
+@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name != "finetune"))
 def train(
     *paths: Paths,
     name: Annotated[
@@ -65,6 +65,49 @@ def train(
         leave(str(stopped), 130)
     if json_ and run.final is not None:
         write(json.dumps({"run": str(run.folder), "seconds": run.seconds, **run.final.as_dict()}))
+
+
+@app.command
+@takes(("finetune", "machine"))
+def finetune(
+    run: Run,
+    *paths: Annotated[str, Parameter(help="examples: files ending in .jsonl, .csv or .tsv")],
+    name: Annotated[
+        str | None, Parameter(help="of the new run (default: the file's name and a number)")
+    ] = None,
+    text: Annotated[str | None, Parameter(help="the field that holds the text")] = None,
+    label: Annotated[str | None, Parameter(help="the field that holds the label")] = None,
+    from_nothing: Annotated[
+        bool,
+        Parameter(negative=(), help="begin with new weights, to see what RUN's were worth"),
+    ] = False,
+    quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Teach a trained model from examples that a person prepared.
+
+    Texts with labels (classes or numbers), or prompts with answers (or chats, as "messages").
+    """
+    from nextword.settings import resolve
+
+    given = {"finetune.text": text, "finetune.label": label}
+    options |= {path: value for path, value in given.items() if value is not None}
+    settings = resolve(given=options)
+    from nextword.corpus.documents import find_files
+
+    find_files(named(paths))  # a missing path is said before anything heavy is imported
+    from nextword.explanation.render.finetuned import describe_taught
+    from nextword.explanation.screen import Screen
+    from nextword.finetune import finetune as teach
+
+    screen = Screen(quiet=quiet)
+    done = teach(run, named(paths), settings, name=name, from_nothing=from_nothing, screen=screen)
+    scores = done.taught.scores
+    screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
+    if json_:
+        known = {} if scores is None else scores.as_dict()
+        write(json.dumps({"run": str(done.folder), **known}))
 
 
 @app.command

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Run, app, leave, say, text_of, write
+from nextword.cli.program import AsJson, Run, app, leave, named, say, text_of, write
 
 TOUR = "tour"
 """Name of the run that the tour trains where none is given."""
@@ -72,11 +72,12 @@ def replay(
     from nextword.base.errors import RunError
     from nextword.explanation.render.replay import describe_replay
     from nextword.explanation.replay import read_replay
-    from nextword.prediction.open import find_model_folder
+    from nextword.prediction.open import find_model_folder, refuse_verb
 
     folder, owner, _ = find_model_folder(run)
     if owner is None:
         raise RunError(f"{folder}: this model belongs to no run; how it learned is not known")
+    refuse_verb(run, "replay")
     known = read_replay(owner)
     write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
 
@@ -120,6 +121,37 @@ def report(
     say("scoring, counting and compressing the held-out text …")
     model.report(file)
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
+
+
+@app.command
+def compare(
+    *given: Annotated[str, Parameter(help="two runs or more, then a text or a path")],
+    field: Annotated[str, Parameter(help="the field or column that holds the text")] = "text",
+    json_: AsJson = False,
+) -> None:
+    """Judge the same text by several models, side by side.
+
+    The last argument is the text itself, or the path of a file or folder with documents; then it is
+    said which differences could be chance.
+    """
+    from nextword.base.errors import SettingsError
+    from nextword.prediction.open import FACTS, runs_folder
+
+    *runs, text = named(given) or ("",)
+    if len(runs) < 2:
+        raise SettingsError("give two runs or more, and after them a text or a path")
+    is_path = Path(text).exists()
+    if (runs_folder() / text.partition("@")[0] / FACTS).is_file() or (Path(text) / FACTS).is_file():
+        raise SettingsError(f"{text}: is a run; after the runs give a text or a path to judge")
+    from nextword import api
+    from nextword.explanation.render.compare import describe_comparison_of_models
+
+    known = [api.load(run) for run in runs]
+    if is_path:
+        found = api.compare(known, path=text, field=field)
+    else:
+        found = api.compare(known, text=sys.stdin.read() if text == "-" else text)
+    write(json.dumps(found.as_dict()) if json_ else describe_comparison_of_models(found))
 
 
 @app.command

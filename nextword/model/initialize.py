@@ -13,6 +13,12 @@ EMBEDDING_STD = 0.002
 On an early form of the built-in stories the loss after 450 steps was 1.12 with it and 1.17 with the
 customary 0.02.
 """
+QK_START = 0.5
+"""Of queries' and keys' matrices where no norm follows: attention begins nearly even.
+
+Masked models on the stories ended after the same steps at 1.038 nats a hidden token with it, at
+1.079 with 1, 1.061 with 0.25 and 2.06 with 2.
+"""
 QK_NORM_START = 1.5
 """Normalized queries and keys of width K cannot differ by more than √K in their product.
 
@@ -38,6 +44,8 @@ def initialize(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weights = dict(model.named_parameters())
     for name, weight in weights.items():
+        if not name.startswith(("model.", "lm_head.")):
+            continue  # a head with labels begins as it was built
         first = torch.empty(weight.shape, dtype=torch.float32)
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             first.zero_()
@@ -45,6 +53,8 @@ def initialize(model: Transformer, seed: int) -> None:
             first.normal_(0.0, EMBEDDING_STD, generator=generator)
         elif weight.ndim == 2:
             bound = math.sqrt(3.0 / weight.shape[1])
+            if not model.shape.qk_norm and name.endswith(("q_proj.weight", "k_proj.weight")):
+                bound *= QK_START
             first.uniform_(-bound, bound, generator=generator)
         else:
             first.fill_(QK_NORM_START if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0)

@@ -164,6 +164,9 @@ def shape_of(config: dict[str, Any], file: Path) -> Shape:
                 f"{file}: model_type {kind!r} is not known here; known are {', '.join(KINDS)}"
             )
         _refuse_unknown(file, config)
+        for name in _SIZES:
+            if not isinstance(config[name], int) or isinstance(config[name], bool):
+                raise ModelError(f"{file}: {name} = {config[name]!r} is no whole number")
         heads = config["num_attention_heads"]
         return Shape(
             vocab_size=config["vocab_size"],
@@ -195,8 +198,9 @@ def labels_of(config: dict[str, Any], file: Path) -> LabelHead | None:
     layout = (config.get("architectures") or [""])[0]
     if not layout.endswith(LABELS):
         return None
-    pooling = config.get("classifier_pooling", "late")
-    if config.get("model_type") == "eurobert" and pooling not in POOLINGS:
+    looks_back = KINDS[config["model_type"]].causal
+    pooling = POOLINGS[0] if looks_back else config.get("classifier_pooling", "late")
+    if pooling not in POOLINGS:
         raise ModelError(
             f"{file}: classifier_pooling = {pooling!r} is not known here; known are "
             f"{', '.join(POOLINGS)}"
@@ -206,6 +210,16 @@ def labels_of(config: dict[str, Any], file: Path) -> LabelHead | None:
     known = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     names = tuple(str(known[key]) for key in sorted(known, key=int))
     return LabelHead(names, len(names) == 1, pooling)
+
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:

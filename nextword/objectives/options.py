@@ -7,6 +7,36 @@ from nextword.base.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How examples that a person prepared are learned from."""
+
+    task: str = option(
+        "auto",
+        "auto looks: prompts with answers, texts with names of classes, or texts with numbers",
+        choices=("auto", "classification", "regression", "answers"),
+    )
+    text: str = option("text", "the field that holds the text")
+    label: str = option("label", "the field that holds the label")
+    prompt: str = option("prompt", "the field that holds the prompt")
+    answer: str = option("answer", "the field that holds the answer")
+    holdout: float = option(
+        0.2, "share of the examples held out, alike in each class", minimum=0, maximum=0.9
+    )
+    class_weights: str = option(
+        "none",
+        "balanced counts each class alike, however rare it is",
+        choices=("none", "balanced"),
+    )
+    steps: int | None = option(
+        None, "optimizer steps (default: 10 times the examples, 100 to 2,000)", minimum=1
+    )
+    batch_examples: int = option(32, "examples a step learns from", minimum=1)
+    learning_rate: float = option(0.001, "of AdamW, at its peak", above=0)
+    weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
+    seed: int = option(0, "of the hold-out, the order and new weights", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
     """What is asked of the network, and how tokens are hidden where they are."""
 
@@ -14,7 +44,7 @@ class ObjectiveSettings:
         "causal", "what is asked: causal (GPT: the next token) or masked (BERT: hidden tokens)"
     )
     rate: float = option(
-        0.15,
+        0.3,
         "share of a row's tokens that are hidden",
         unit="of all",
         above=0,

@@ -50,10 +50,7 @@ class Opened:
         Raises:
             EvaluationError: it cannot.
         """
-        if reason := self.objective.cannot.get(verb):
-            raise EvaluationError(
-                f"{self.name}: no `{verb}` of a {self.objective.name} model: {reason}"
-            )
+        _refuse(self.name, self.objective, verb)
 
     @property
     def labeller(self) -> Labeller:
@@ -190,6 +187,23 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
     model = read_model(folder).to(where.device).eval()
     vocabulary, objective = Vocabulary.load(folder), _objective(folder, run)
     return Opened(folder, run, step, model, vocabulary, where, objective)
+
+
+def refuse_verb(target: str, verb: str) -> None:
+    """Say why something cannot be asked of a model, if so, before it is opened.
+
+    Raises:
+        EvaluationError: it cannot.
+    """
+    folder, run, _ = find_model_folder(target)
+    _refuse(target, _objective(folder, run), verb)
+
+
+def _refuse(name: str, objective: Objective, verb: str) -> None:
+    if reason := objective.cannot.get(verb):
+        raise EvaluationError(
+            f"{name}: no `{verb}` of a model of the objective {objective.name!r}: {reason}"
+        )
 
 
 def _objective(folder: Path, run: Path | None) -> Objective:

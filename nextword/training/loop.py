@@ -69,8 +69,8 @@ class Asks(Protocol):
     """A batch: arrays in the order in which the loss takes them."""
 
     @property
-    def asked(self) -> int:
-        """Count the targets that ask for something."""
+    def asked(self) -> float:
+        """Count the targets that ask for something, by their weights."""
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the arrays."""
@@ -136,10 +136,10 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
     return moment
 
 
-def count_asked(batches: Sequence[Asks], training: Training) -> int:
+def count_asked(batches: Sequence[Asks], training: Training) -> float:
     """Count the targets of a whole step, over all processes, that ask for something."""
-    mine = torch.tensor(sum(batch.asked for batch in batches), device=training.machine.device)
-    return int(training.ranks.sum(mine))
+    mine = float(sum(batch.asked for batch in batches))
+    return float(training.ranks.sum(torch.tensor(mine, device=training.machine.device)))
 
 
 def _call(calls: Sequence[Every], moment: Moment) -> bool:

@@ -13,6 +13,8 @@ EPOCHS = 4
 """Muennighoff et al. 2023: up to four readings of a text teach nearly as much as new text."""
 FRESH_EPOCHS = 2
 """Of drawn stories: twice; the second reading evens out what was drawn when."""
+FRESH_EPOCHS_MASKED = 4
+"""Of a masked model, which is asked for a third of what it reads."""
 SHORTEST_CONTEXT, LONGEST_CONTEXT = 16, 2048
 MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 
@@ -54,7 +56,9 @@ def make_plan(
     micro_rows = max(1, min(micro // shape.context, rows // ranks))
     steps = settings.steps
     if steps is None:
-        epochs = FRESH_EPOCHS if fresh else EPOCHS
+        epochs = EPOCHS
+        if fresh:
+            epochs = FRESH_EPOCHS if shape.causal else FRESH_EPOCHS_MASKED
         tokens = settings.tokens or min(
             TOKENS_PER_PARAMETER * shape.parameters(), epochs * train_tokens
         )

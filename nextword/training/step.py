@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
 from nextword.loss.linear import linear_cross_entropy
+from nextword.model.labels import Labeller
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
 
@@ -71,10 +73,35 @@ class LanguageModelLoss(nn.Module):
         )
 
 
+class LabelLoss(nn.Module):
+    """A network with labels and its loss: cross-entropy of classes, squared error of numbers."""
+
+    def __init__(self, model: Labeller, *, spread: float = 1.0) -> None:
+        """Join them.
+
+        Args:
+            model: the network.
+            spread: of the numbers, by which errors are divided before they are squared, so that
+                the same rates suit temperatures and prices.
+        """
+        super().__init__()
+        self.model = model
+        self.spread = spread
+
+    def forward(self, inputs: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Return the loss of texts (B, T) with labels (B,), each times its weight (B,), summed."""
+        logits = self.model.logits(inputs, lengths)
+        if self.model.labels.is_number:
+            losses = ((logits[:, 0] - labels) / self.spread).square()
+        else:
+            losses = F.cross_entropy(logits, labels, reduction="none")
+        return (losses * weights).sum()
+
+
 def accumulate(
     loss: nn.Module,
     batches: Sequence[Iterable[Any]],
-    total_tokens: int,
+    total_tokens: float,
     device: torch.device,
     ranks: int = 1,
 ) -> float:
@@ -103,7 +130,7 @@ def accumulate(
             None if array is None else torch.from_numpy(array).to(device, non_blocking=True)
             for array in batch
         ]
-        total = loss(*given) / max(total_tokens, 1)
+        total = loss(*given) / (total_tokens or 1)
         (total * ranks).backward()
         nats += float(total.detach())
     return nats

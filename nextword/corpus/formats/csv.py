@@ -25,21 +25,36 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     Raises:
         CorpusError: the column is missing, or a row is broken; the message gives its line.
     """
-    delimiter = "\t" if ending_of(source.file, settings) == ".tsv" else ","
-    rows = _rows(source, delimiter)
+    for _, row in read_table(source, ending_of(source.file, settings), settings.field):
+        yield Piece(row[settings.field], True)
+
+
+def read_table(
+    source: Source, ending: str, needed: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row's line and its fields by their columns' names.
+
+    Args:
+        source: the file.
+        ending: ".tsv" where tabs part the fields, else commas do.
+        needed: a column that must be there.
+
+    Raises:
+        CorpusError: the column is missing, or a row is broken; the message gives its line.
+    """
+    rows = _rows(source, "\t" if ending == ".tsv" else ",")
     _, header = next(rows, (0, []))
     if not header:
         return
-    if settings.field not in header:
-        raise no_column(source.name, settings.field, header)
-    column = header.index(settings.field)
+    if needed is not None and needed not in header:
+        raise no_column(source.name, needed, header)
     for line, row in rows:
         if len(row) != len(header):
             raise CorpusError(
                 f"{source.name}, line {line}: this row has {len(row)} fields, the first row "
                 f"{len(header)}; a field with a separator, quote or line break needs double quotes"
             )
-        yield Piece(row[column], True)
+        yield line, dict(zip(header, row, strict=True))
 
 
 def _rows(source: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:

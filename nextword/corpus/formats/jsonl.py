@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from nextword.base.errors import CorpusError
 from nextword.base.options import nearest
@@ -12,11 +13,11 @@ from nextword.corpus.source import Source
 SUFFIXES = (".jsonl", ".ndjson")
 
 
-def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
-    """Yield the text of each line's field.
+def read_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each line's number and object; empty lines are passed over.
 
     Raises:
-        CorpusError: a line is not a JSON object or lacks the field; the message gives its number.
+        CorpusError: a line is not a JSON object; the message gives its number.
     """
     for number, line in source.read_lines():
         if not line.strip():
@@ -27,11 +28,24 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
             raise CorpusError(
                 f"{source.name}, line {number}: not JSON ({error.msg} at character {error.colno})"
             ) from None
-        if not isinstance(row, dict) or settings.field not in row:
-            known = nearest(settings.field, row) if isinstance(row, dict) else ""
+        if not isinstance(row, dict):
+            raise CorpusError(
+                f"{source.name}, line {number}: no JSON object, so no text in a field of it"
+            )
+        yield number, row
+
+
+def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
+    """Yield the text of each line's field.
+
+    Raises:
+        CorpusError: a line is not a JSON object or lacks the field; the message gives its number.
+    """
+    for number, row in read_objects(source):
+        if settings.field not in row:
             raise CorpusError(
                 f'{source.name}, line {number}: no text in the field "{settings.field}"; '
-                f"name the right one with --corpus.field.{known}"
+                f"name the right one with --corpus.field.{nearest(settings.field, row)}"
             )
         text = row[settings.field]
         if text is None:

@@ -97,7 +97,7 @@ def summary(trace: Trace) -> list[str]:
     if trace.both_sides:
         return [
             f"sum         {terms}{more} = {nats:.4f} nats",
-            "            Minus this is called the pseudo-log-likelihood. It is not the text's: each",
+            "            Minus this is the pseudo-log-likelihood. It is not the text's: each",
             "            piece was guessed with all others in sight, those after it too.",
             f"average     {nats:.4f} ÷ {counted(count, 'piece')} = {trace.nats_per_token:.4f} nats "
             "a hidden piece: this is the loss",

@@ -1,0 +1,97 @@
+"""Look at examples, say what they are, and teach them to a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextword.base.errors import ModelError, RunError, SettingsError
+from nextword.corpus.examples import read_rows
+from nextword.explanation.screen import Screen
+from nextword.finetune.answers import read_turns, teach_answers
+from nextword.finetune.course import Course, Taught
+from nextword.finetune.examples import labelled, look
+from nextword.finetune.labels import teach_labels
+from nextword.machine.device import choose_machine
+from nextword.model.folder import read_shape
+from nextword.prediction.open import find_model_folder
+from nextword.run import new_folder
+from nextword.settings import Settings
+from nextword.vocabulary.tokenizer import Vocabulary
+
+TOLD = {
+    "classification": "labels are names of classes: classification, with cross-entropy",
+    "regression": "labels are numbers: regression, with mean squared error",
+    "answers": "prompts with answers: the loss counts what was answered",
+}
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A run that learned from examples."""
+
+    folder: Path
+    task: str
+    taught: Taught
+
+
+def finetune(
+    start: str,
+    paths: Sequence[str],
+    settings: Settings,
+    *,
+    name: str | None = None,
+    from_nothing: bool = False,
+    screen: Screen | None = None,
+) -> Finetuned:
+    """Teach a trained model from examples.
+
+    Args:
+        start: a run, RUN@500 or a model folder.
+        paths: files of examples, JSON lines or tables.
+        settings: everything else.
+        name: of the new run; default: the file's name and a number.
+        from_nothing: begin with new weights of the same sizes, to see what training on text was
+            worth.
+        screen: where to say what happens.
+
+    Raises:
+        NextwordError: with one clear line, before anything is written, where the input is wrong.
+    """
+    screen = screen or Screen(quiet=True)
+    if not paths:
+        raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
+    rows = read_rows(paths, settings.corpus)
+    task = look(rows, settings.finetune)
+    origin = find_model_folder(start)[0]
+    shape, vocabulary = read_shape(origin), Vocabulary.load(origin)
+    if len(vocabulary) > shape.vocab_size:
+        raise ModelError(f"{origin}: its vocabulary has more entries than the network")
+    folder = new_folder(name, paths, "examples")
+    if folder.exists():
+        raise RunError(f"{folder}: exists already; give another --name")
+    how = "given" if settings.finetune.task != "auto" else "found by looking"
+    screen.say(f"task        {TOLD[task]} ({how}; --finetune.task for another)")
+    course = Course(
+        folder=folder,
+        origin=origin,
+        from_nothing=from_nothing,
+        shape=shape,
+        vocabulary=vocabulary,
+        machine=choose_machine(settings.machine),
+        settings=settings,
+        task=task,
+        paths=paths,
+        screen=screen,
+    )
+    if task == "answers":
+        if not shape.causal:
+            raise SettingsError(
+                f"{start}: a masked model cannot write an answer; take one that predicts the next "
+                "token"
+            )
+        turns = read_turns(rows, vocabulary, settings.finetune, shape.context)
+        return Finetuned(folder, task, teach_answers(course, turns))
+    known = labelled(rows, settings.finetune, numbers=task == "regression")
+    for note in known.notes:
+        screen.say(f"note        {note}")
+    return Finetuned(folder, task, teach_labels(course, known))

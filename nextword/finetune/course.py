@@ -1,0 +1,178 @@
+"""What labels and answers have in common: where a run begins, its folder, its steps, its end."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nextword.base.errors import DivergedError
+from nextword.base.files import write_json
+from nextword.explanation.look import at_full_precision
+from nextword.explanation.screen import Screen
+from nextword.machine.device import Machine
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.prediction.answers import AnswerScores
+from nextword.prediction.labels import Scores
+from nextword.prediction.open import FACTS
+from nextword.run import SETTINGS, versions
+from nextword.settings import Settings, as_toml
+from nextword.training.checkpoint import save_checkpoint
+from nextword.training.journal import Journal
+from nextword.training.loop import Asks, Every, Moment, Plan, Training, describe, run_loop
+from nextword.training.optimizers import build_optimizers
+from nextword.training.options import TrainingSettings
+from nextword.vocabulary.tokenizer import Vocabulary
+
+EVALUATIONS = 4
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of it."""
+
+    folder: Path
+    """Of the run."""
+    scores: Scores | AnswerScores | None
+    """On the hold-out; None without one."""
+    before: AnswerScores | None = None
+    """The same before any step."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """A run that learns from examples."""
+
+    folder: Path
+    origin: Path
+    """The model folder that it begins with."""
+    from_nothing: bool
+    """Whether only sizes and vocabulary are taken from there, for comparison."""
+    shape: Shape
+    vocabulary: Vocabulary
+    machine: Machine
+    settings: Settings
+    task: str
+    paths: Sequence[str]
+    screen: Screen
+
+    def say_start(self, train: int, holdout: int, steps: int, batch: int) -> None:
+        """Say what will be done."""
+        begins = "new weights" if self.from_nothing else str(self.origin)
+        self.screen.say(
+            f"examples    {train:,} to learn from, {holdout:,} held out\n"
+            f"network     begins with {begins}; {self.shape.num_hidden_layers} layers, "
+            f"{self.shape.hidden_size} wide\n"
+            f"training    {steps:,} steps of {batch:,} examples on {self.machine}\n"
+            f"run         {self.folder}"
+        )
+
+    @contextmanager
+    def full_precision(self, model: Transformer) -> Iterator[None]:
+        """Compute in float32 for a while."""
+        with at_full_precision(model):
+            yield
+
+    def run(
+        self,
+        model: Transformer,
+        loss: nn.Module,
+        read: Callable[[int, slice], Asks],
+        steps: int,
+        rows: int,
+        width: int,
+        judge: Callable[[], float | None],
+        *,
+        faster: Mapping[str, nn.Parameter] | None = None,
+        times: float = 1.0,
+    ) -> None:
+        """Train, and save the last step.
+
+        Args:
+            model: the network.
+            loss: takes what `read` returns.
+            read: the batches.
+            steps: to take.
+            rows: of a step.
+            width: of the longest row, in tokens.
+            judge: scores the hold-out and returns its loss.
+            faster: parameters that learn at a rate of their own.
+            times: that of all others.
+
+        Raises:
+            DivergedError: the loss is no number any more; nothing is kept.
+        """
+        asked = self.settings.finetune
+        training = TrainingSettings(
+            optimizer="adamw",
+            learning_rate=asked.learning_rate,
+            weight_decay=asked.weight_decay,
+            decay_power=1.0,
+            seed=asked.seed,
+        )
+        optimizers = build_optimizers(_groups(model, faster or {}), training)
+        for group in optimizers[0].param_groups:
+            if any(weight is one for weight in group["params"] for one in (faster or {}).values()):
+                group["peak"] *= times
+        micro = max(1, min(rows, 4096 // width)) if self.machine.device.type == "cpu" else rows
+        plan = Plan(steps, rows, micro, width)
+        self.folder.mkdir(parents=True)
+        (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
+        write_json(self.folder / FACTS, self._facts(model, plan))
+        journal, began = Journal(self.folder), time.monotonic()
+
+        def note(moment: Moment) -> None:
+            journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
+            self.screen.step(
+                moment.step, steps, moment.loss, moment.tokens_per_second, plan.batch_tokens
+            )
+
+        def judged(moment: Moment) -> None:
+            found = judge()
+            journal.write({"event": "evaluation", "step": moment.step, "loss": found})
+            if moment.is_last:
+                state = {"step": moment.step, "holdout_loss": found, "tokens": 0}
+                save_checkpoint(self.folder, model, optimizers, self.vocabulary, state)
+            elif found is not None:
+                self.screen.say(f"step {moment.step:,}: hold-out loss {found:.4f}")
+
+        every = max(1, -(-steps // EVALUATIONS))
+        whole = Training(
+            loss, model, optimizers, read, plan, training, self.machine, asks_everywhere=False
+        )
+        self.screen.start(steps, 0)
+        try:
+            run_loop(whole, 0, [Every(1, note), Every(every, judged)])
+        except DivergedError as error:
+            raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
+        finally:
+            self.screen.stop()
+
+    def _facts(self, model: Transformer, plan: Plan) -> dict[str, Any]:
+        return {
+            "paths": [str(Path(path).absolute()) for path in self.paths],
+            "objective": "answer" if self.task == "answers" else "labelled",
+            "task": self.task,
+            "began_with": None if self.from_nothing else str(self.origin.absolute()),
+            "shape": asdict(model.shape),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "plan": asdict(plan),
+            "versions": versions(),
+            "hardware": self.machine.describe(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def _groups(
+    model: Transformer, faster: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, nn.Parameter]]:
+    known = {id(weight) for weight in faster.values()}
+    groups = {
+        kind: {name: weight for name, weight in weights.items() if id(weight) not in known}
+        for kind, weights in model.parameter_groups().items()
+    }
+    return {**groups, "head": dict(faster)}
