@@ -1,0 +1,196 @@
+"""A run may begin with another run's model, or with a folder from elsewhere."""
+
+import json
+
+import pytest
+import torch
+
+import nextword
+from nextword.base.errors import ModelError, NextwordError, SettingsError
+from nextword.finetune import finetune
+from nextword.settings import resolve
+from tests.model.test_layouts import CLASSES, config_for, jogged
+
+TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def text(place):
+    (place.folder / "t.txt").write_text(TEXT * 150)
+    return place.folder / "t.txt"
+
+
+def body(model):
+    return {name: weight.clone() for name, weight in model.opened.model.named_parameters()}
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_it_goes_on_from_another_runs_weights_and_vocabulary(text, objective):
+    options = {"training.steps": 8, "objective.name": objective, "model.context": 32}
+    first = nextword.train(text, name="first", options=options)
+    other = text.with_name("other.txt")
+    other.write_text("the cold cat ran on the bad sea. " * 200)
+    tiny = {
+        "training.steps": 1,
+        "training.learning_rate": 1e-9,
+        "training.matrix_learning_rate": 1e-9,
+    }
+    second = nextword.train(other, name="second", start="first", options=tiny)
+    assert second.opened.objective.name == objective
+    assert second.vocabulary.tokenizer.to_str() == first.vocabulary.tokenizer.to_str()
+    before = body(first)
+    for name, weight in body(second).items():
+        torch.testing.assert_close(weight, before[name], atol=1e-6, rtol=1e-6)
+    facts = json.loads((second.opened.run / "run.json").read_text())
+    assert facts["began_with"] == str(first.opened.folder.absolute())
+    assert facts["objective"] == objective
+
+
+def test_going_on_starts_where_the_other_stopped(text):
+    nextword.train(text, name="first", options={"training.steps": 60})
+    again = nextword.train(text, name="second", start="first", options={"training.steps": 2})
+    lines = (again.opened.run / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert losses[0] < 2.0  # from new weights it would be ln V, above 5
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_folders_that_transformers_saved_are_trained_evaluated_explained_and_finetuned(
+    text, kind, tmp_path
+):
+    import transformers
+
+    words = nextword.train(text, name="words", options={"training.steps": 1}).vocabulary
+    sizes = {"vocab_size": len(words) + 3}  # public folders pad their tables
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "mask_token_id": words.mask_id}
+    ending = "ForMaskedLM" if kind == "eurobert" else "ForCausalLM"
+    config = config_for(kind, False, sizes, **ids)
+    theirs = jogged(getattr(transformers, CLASSES[kind] + ending)(config))
+    folder = tmp_path / "public"
+    theirs.save_pretrained(folder, max_shard_size="40KB")
+    words.save(folder)
+    known = nextword.load(folder)
+    assert known.explain("the cat").positions
+    scores = known.evaluate(text)
+    assert scores.at_hidden == (kind == "eurobert")
+    rates = {"training.steps": 40, "training.matrix_learning_rate": 0.01}
+    trained = nextword.train(text, name="on", start=folder, options=rates)
+    assert trained.evaluate(text).nats_per_token < scores.nats_per_token
+    reread = getattr(transformers, CLASSES[kind] + ending).from_pretrained(trained.opened.folder)
+    row = torch.tensor([[0, *words.encode("the good cat sat")]])
+    with torch.no_grad():
+        ours = trained.opened.model(row)
+        torch.testing.assert_close(reread(row).logits, ours, atol=1e-4, rtol=1e-4)
+    rows = [{"text": f"the {n} cat", "label": "ab"[n % 2]} for n in range(20)]
+    file = text.with_name("labels.jsonl")
+    file.write_text("\n".join(map(json.dumps, rows)))
+    done = finetune(str(folder), [str(file)], resolve(given={"finetune.steps": 2}))
+    assert nextword.load(str(done.folder)).classify("the cat")[0].label in "ab"
+
+
+def test_the_context_may_be_chosen_and_no_other_size(text):
+    nextword.train(text, name="first", options={"training.steps": 1, "model.context": 32})
+    shorter = {"training.steps": 1, "model.context": 16}
+    second = nextword.train(text, name="second", start="first", options=shorter)
+    assert second.opened.model.shape.context == 16
+    for options, words in (
+        ({"model.depth": 3}, "model.depth = 3: first has 2"),
+        ({"model.hidden_size": 64}, "model.hidden_size = 64"),
+        ({"vocabulary.size": 300}, "brings its own vocabulary"),
+        ({"objective.name": "masked"}, "cannot be turned around"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            nextword.train(text, name="third", start="first", options=options)
+    assert not (text.parent / "runs" / "third").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_parameters: 'yarn'"),
+        ({"vocab_size": 20}, "vocab_size = 20"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_the_field(text, tmp_path, change, words):
+    import shutil
+
+    first = nextword.train(text, name="first", options={"training.steps": 1})
+    folder = tmp_path / "other"
+    shutil.copytree(first.opened.folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        nextword.train(text, name="second", start=folder)
+    assert not (text.parent / "runs" / "second").exists()
+
+
+def test_a_masked_run_is_resumed_bit_for_bit(text):
+    options = {
+        "training.steps": 8,
+        "training.checkpoint_every": 4,
+        "objective.name": "masked",
+        "model.context": 32,
+    }
+    whole = nextword.train(text, name="masked", options=options)
+    again = nextword.train(resume="masked@4")
+    for name, weight in body(again).items():
+        assert torch.equal(weight, body(whole)[name])
+
+
+def test_the_verb_takes_from(text, place):
+    nextword.train(text, name="first", options={"training.steps": 1})
+    options = ("--name", "second", "--training.steps", "1")
+    done = place.nextword("train", "t.txt", "--from", "first", *options)
+    assert done.returncode == 0, done.stderr
+    failed = place.nextword("train", "t.txt", "--from", "nobody", *options[:1], "third")
+    assert failed.returncode == 2
+    assert "nobody" in failed.stderr
+    failed = place.nextword("train", "--resume", "first", "--from", "first")
+    assert failed.returncode == 2
+    wrong = place.nextword("train", "t.txt", "--objective", "labelled")
+    assert wrong.returncode == 2
+    assert "nextword finetune" in wrong.stderr
+
+
+def test_what_a_masked_model_cannot_do_is_said_in_one_line(text, place):
+    options = {"training.steps": 2, "objective.name": "masked", "model.context": 32}
+    nextword.train(text, name="both", options=options)
+    (place.folder / "FILE").write_text("a cat")
+    for verb in (
+        ("generate", "both", "a"),
+        ("predict", "both", "a"),
+        ("compress", "both", "FILE", "-o", "OUT"),
+        ("ruler", "both"),
+        ("tour", "both"),
+    ):
+        failed = place.nextword(*verb)
+        assert failed.returncode == 2, verb
+        assert "not the probability of a text" in failed.stderr
+        assert failed.stderr.strip().splitlines()[-1].startswith("nextword: both")
+    assert not (place.folder / "OUT").exists()
+    for verb in (
+        ("fill", "both", "the [MASK] cat"),
+        ("explain", "both", "the good cat"),
+        ("audit", "both", "the good cat"),
+        ("replay", "both"),
+        ("evaluate", "both"),
+        ("evaluate", "both", "t.txt", "--pseudo"),
+        ("report", "both"),
+    ):
+        done = place.nextword(*verb)
+        assert done.returncode == 0, f"{verb}\n{done.stderr}"
+    page = (place.folder / "both.html").read_text()
+    assert "hidden" in page
+    assert "<h2>Is that good?</h2>" not in page
+    nextword.train(text, name="left", options={"training.steps": 2})
+    failed = place.nextword("fill", "left", "the [MASK]")
+    assert failed.returncode == 2
+    assert "what stands before" in failed.stderr
+    failed = place.nextword("evaluate", "left", "--pseudo")
+    assert failed.returncode == 2
+    with pytest.raises(NextwordError):
+        nextword.load("left").fill("the [MASK]")
