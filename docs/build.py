@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import nextword
-from nextword.explanation.render.tour import Stop, stop_markdown
+from nextword.explanation.render.stop import Stop, stop_markdown
 
 FOLDER = Path(__file__).parent / "ideas"
 
@@ -22,7 +22,7 @@ def pages(stops: list[Stop]) -> dict[str, str]:
         for number, (stop, name) in enumerate(zip(stops, names, strict=True), start=1)
     )
     found = {
-        "README.md": "# The ideas, one by one\n\nTen short pages, in the order in which the ideas "
+        "README.md": "# The ideas, one by one\n\nShort pages, in the order in which the ideas "
         "build on each other. All numbers come from one run of the default `nextword train`; "
         "`nextword tour` shows the same with yours.\n\n" + index
     }

@@ -16,7 +16,8 @@ from nextword.explanation.audit import Audit, audit
 from nextword.explanation.compare import Comparison, compare_documents, compare_text
 from nextword.explanation.look import floor_of
 from nextword.explanation.render.report import report_page
-from nextword.explanation.render.tour import Stop, stops
+from nextword.explanation.render.stop import Stop
+from nextword.explanation.render.tour import stops
 from nextword.explanation.render.training import Floor
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.report import build_report
@@ -292,7 +293,7 @@ class Model:
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
 
     def tour(self) -> list[Stop]:
-        """Return ten stops through the ideas, with this model's numbers."""
+        """Return the stops through the ideas, with this model's numbers."""
         self.opened.refuse("tour")
         run = self.opened.run
         train_tokens = None if run is None else run_facts(run)["corpus"]["train_tokens"]

@@ -161,13 +161,13 @@ def tour(
     ] = None,
     *,
     stop: Annotated[
-        int | None, Parameter(help="show this stop only, 1 to 10 (default: all, one by one)")
+        int | None, Parameter(help="show this stop only, counted from 1 (default: all, one by one)")
     ] = None,
 ) -> None:
-    """Walk through the ideas in ten short stops, each with the numbers of a real run."""
+    """Walk through the ideas in short stops, each with the numbers of a real run."""
     from nextword import api
     from nextword.base.errors import SettingsError
-    from nextword.explanation.render.tour import describe_stop
+    from nextword.explanation.render.stop import describe_stop
 
     walk = api.load(run or _small_run()).tour()
     if stop is not None and not 1 <= stop <= len(walk):

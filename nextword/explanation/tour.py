@@ -7,6 +7,7 @@ import torch
 
 from nextword.base.errors import NextwordError
 from nextword.explanation.audit import Audit, audit_worked
+from nextword.explanation.labels import LabelLesson, learn_labels
 from nextword.explanation.look import WORKED_SENTENCE
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.trace import Guess, Trace, trace
@@ -64,6 +65,8 @@ class TourFacts:
     scores: Evaluation | None
     """On a part of the hold-out, with the loss by context length."""
     written: tuple[WrittenPiece, ...]
+    labels: LabelLesson
+    """A few sentences that a person labelled, learned on the spot."""
 
 
 def gather_tour(
@@ -97,6 +100,7 @@ def gather_tour(
         replay=replay,
         scores=None if score is None else score(),
         written=_written(opened),
+        labels=learn_labels(model, vocabulary),
     )
 
 

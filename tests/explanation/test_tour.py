@@ -6,11 +6,12 @@ import shlex
 import pytest
 
 import nextword
-from nextword.explanation.render.tour import describe_stop, stop_markdown
+from nextword.explanation.render.stop import describe_stop, stop_markdown
 from nextword.explanation.render.words import chance
 from nextword.explanation.tour import WORKED_PROMPT
 
-STOPS = 10
+STOPS = 11
+NAMES = ("Ada", "Adam", "Eva", "Fred", "Dora", "Leo", "Lily", "John", "Anna", "Frank")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def walk(shared, small_run):
                 os.environ[key] = value
 
 
-def test_there_are_ten_stops_each_with_numbers_and_something_to_try(walk):
+def test_there_are_all_stops_each_with_numbers_and_something_to_try(walk):
     stops = walk[1]
     assert len(stops) == STOPS
     assert len({stop.anchor for stop in stops}) == STOPS
@@ -59,9 +60,45 @@ def test_numbers_are_the_models(walk):
     assert bits == pytest.approx(nats / 0.693147, abs=0.06)
 
 
+def test_labels_are_learned_with_the_gradient_that_finite_differences_give(walk):
+    """And the loss at first is ln 2, for each label was as likely."""
+    import math
+
+    import torch
+
+    from nextword.explanation import labels
+
+    lesson = labels.learn_labels(walk[0].opened.model, walk[0].vocabulary)
+    assert lesson.before == pytest.approx(math.log(2))
+    assert lesson.after < 0.8 * lesson.before
+    known = math.fsum(-math.log(one.probability) for one in lesson.learned) / len(lesson.learned)
+    assert lesson.after == pytest.approx(known)
+    assert not {one.text for one in lesson.learned} & {one.text for one in lesson.asked}
+    assert lesson.right == sum(one.probability > 0.5 for one in lesson.asked)
+    states = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    right, matrix = torch.tensor([0, 1, 1, 0, 1]), torch.zeros(2, 3, dtype=torch.float64)
+    before = labels._loss(states, matrix, right)
+    labels._descend(states, matrix, right)
+    after = labels._loss(states, matrix, right)
+    assert after < before
+    slope = torch.zeros_like(matrix)
+    for place in range(6):
+        moved = matrix.clone()
+        moved.view(-1)[place] += 1e-5
+        slope.view(-1)[place] = (labels._loss(states, moved, right) - after) / 1e-5
+    again = matrix.clone()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labels, "STEPS", 1)
+        labels._descend(states, again, right)
+    rate = labels.RATE / float(states.square().sum(dim=1).mean())
+    torch.testing.assert_close(matrix - again, rate * slope, atol=1e-4, rtol=1e-3)
+
+
 def test_what_is_to_be_tried_works(walk, shared):
     (shared.folder / "FILE").write_text("We are all humans born to make mistakes.")
     (shared.folder / "FILE.nw").unlink(missing_ok=True)
+    rows = "".join(f"{name} was a clerk.,{'ab'[number % 2]}\n" for number, name in enumerate(NAMES))
+    (shared.folder / "labels.csv").write_text(f"text,label\n{rows}")
     for stop in walk[1]:
         done = shared.nextword(*shlex.split(stop.try_it)[1:])
         assert done.returncode == 0, f"{stop.try_it}\n{done.stderr}"

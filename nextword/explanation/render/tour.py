@@ -1,11 +1,11 @@
-"""Ten short stops through the ideas, with the numbers of one run; for the terminal and the docs."""
+"""Short stops through the ideas, with the numbers of one run; for the terminal and the docs."""
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 from nextword.explanation.render.curve import log_curve_text
 from nextword.explanation.render.replay import chosen_moments
+from nextword.explanation.render.stop import Stop
 from nextword.explanation.render.trace import summary
 from nextword.explanation.render.words import chance, figure, quoted, table
 from nextword.explanation.tour import WORKED_PROMPT, TourFacts, WrittenPiece
@@ -15,47 +15,11 @@ SENTENCE = "We are all humans born to make mistakes"
 REGRESSION_GUESS, REGRESSION_TRUTH = 20.0, 17.0
 
 
-class Stop(NamedTuple):
-    """One idea: words, then numbers, then what they mean, then something to try."""
-
-    anchor: str
-    title: str
-    words: str
-    shown: list[str]
-    """Lines laid out in columns."""
-    meaning: str
-    try_it: str
-
-
-def describe_stop(stop: Stop, number: int, count: int, width: int = 96) -> str:
-    """Draw one stop for a terminal."""
-    rule = f"── {number} of {count} · {stop.title} "
-    lines = [rule + "─" * max(width - len(rule), 0), ""]
-    lines += _wrapped(stop.words, width)
-    lines += ["", *(f"    {line}".rstrip() for line in stop.shown), ""]
-    lines += _wrapped(stop.meaning, width)
-    return "\n".join([*lines, "", f"Try: {stop.try_it}"])
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    from textwrap import wrap
-
-    return wrap(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def stop_markdown(stop: Stop, number: int) -> str:
-    """Draw one stop as a page of the docs."""
-    shown = "\n".join(line.rstrip() for line in stop.shown)
-    return (
-        f"# {number}. {stop.title}\n\n{stop.words}\n\n```text\n{shown}\n```\n\n{stop.meaning}\n\n"
-        f"Try it:\n\n```console\n$ {stop.try_it}\n```\n"
-    )
-
-
 def stops(facts: TourFacts) -> list[Stop]:
-    """Return the ten stops, in the order of the ideas."""
+    """Return the stops, in the order of the ideas."""
     draw: list[Callable[[TourFacts], Stop]] = [
-        _targets, _contexts, _losses, _vocabulary, _softmax, _log, _average, _bits, _step, _writing
+        _targets, _contexts, _losses, _vocabulary, _softmax, _log, _average, _bits, _step, _writing,
+        _labels,
     ]  # fmt: skip
     return [one(facts) for one in draw]
 
@@ -395,4 +359,34 @@ def _writing(facts: TourFacts) -> Stop:
         "It does not plan ahead and does not know what it will say: each piece follows from what "
         "stands there already. That is the whole of it: predict the next piece, again and again.",
         f"nextword generate {facts.run} --show",
+    )
+
+
+def _labels(facts: TourFacts) -> Stop:
+    lesson, pieces = facts.labels, len(facts.trace.positions)
+    first, second = lesson.learned[:2]
+    rows = [
+        [quoted(one.text), one.label, chance(one.probability), "" if one.is_right else "wrong"]
+        for one in lesson.asked
+    ]
+    return Stop(
+        "labels",
+        "Labels: when a person prepares the answers",
+        f"So far the text gave every answer itself: {quoted(SENTENCE)} gave {pieces} targets "
+        "for nothing. For some questions no text holds the answer. Whom is a sentence about, a she "
+        f"or a he? Somebody had to read {len(lesson.learned)} sentences and write a label beside "
+        f"each: {quoted(first.text)} {first.label}, {quoted(second.text)} {second.label}, and so "
+        "on. Learning from labels is called supervised. It works as before, only the list to "
+        f"choose from is shorter: {len(lesson.names)} labels, not {facts.entries:,} pieces. Each "
+        "gets a score, softmax makes probabilities of them, the loss is −ln of the right one's. "
+        f"Here the model stayed as it was, and only {lesson.weights:,} numbers that make scores of "
+        f"what it has read were learned. On the {len(lesson.learned)} the loss fell from "
+        f"{lesson.before:.3f} (ln {len(lesson.names)}: no idea) to {lesson.after:.3f}. Then it was "
+        "asked about other names, which nobody had labeled:",
+        table(["sentence", "a person says", "P of that", ""], rows, frozenset({0, 1, 3})),
+        f"{lesson.right} of {len(lesson.asked)} are right. What it knows of these names it can "
+        "only have from text without labels, where each name kept its company. So a model is "
+        "first trained on much text, which costs no one's time, and then taught from few labels. "
+        "(Where the answer is a number, such as a price, the loss is the squared error.)",
+        f"nextword finetune {facts.run} labels.csv",
     )
