@@ -16,6 +16,7 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
+from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.explanation.render.training import describe_start
 from nextword.explanation.replay import choose_pins, write_pins
 from nextword.explanation.screen import Screen, duration
@@ -26,7 +27,7 @@ from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
-from nextword.objectives import find_objective
+from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import visible_positions
 from nextword.origin import find_origin, objective_for_text
 from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
@@ -50,13 +51,14 @@ from nextword.training.journal import Journal
 from nextword.training.lessons import window_reader
 from nextword.training.loop import Every, Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
+from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
 from nextword.vocabulary.gather import gather
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 
-STORIES_DECAY_POWER = 4.0
+STORIES_DECAY_POWER, STORIES_DECAY_POWER_MASKED = 4.0, 3.0
 
 
 def train(
@@ -89,7 +91,7 @@ def train(
     settings = settings if origin is None else origin.settings
     objective = objective_for_text(settings.objective)
     fresh = not paths and settings.corpus.builtin == "stories"
-    settings = _with_decay(settings, fresh)
+    settings = _with_defaults(settings, objective, fresh)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
@@ -142,14 +144,20 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
     return Mixture(tuple(windows), tuple(portion.weight for portion in portions), rows, seed)
 
 
-def _with_decay(settings: Settings, fresh: bool) -> Settings:
-    """Resolve how the rate falls, so that a resumed run finds it written down."""
-    if settings.training.decay_power is not None:
-        return settings
-    power = STORIES_DECAY_POWER if fresh else 1.0
-    return dataclasses.replace(
-        settings, training=dataclasses.replace(settings.training, decay_power=power)
-    )
+def _with_defaults(settings: Settings, objective: Objective, fresh: bool) -> Settings:
+    """Resolve what depends on text and objective, so that a resumed run finds it written down."""
+    corpus, training, masked = settings.corpus, settings.training, objective.attention == "both"
+    if corpus.stories is None:
+        stories = STORIES_MASKED if masked else STORIES
+        corpus = dataclasses.replace(corpus, stories=stories)
+    if training.decay_power is None:
+        stories = STORIES_DECAY_POWER_MASKED if masked else STORIES_DECAY_POWER
+        power = stories if fresh else 1.0
+        training = dataclasses.replace(training, decay_power=power)
+    if training.matrix_learning_rate is None:
+        rate = MATRIX_RATE_MASKED if masked else MATRIX_RATE
+        training = dataclasses.replace(training, matrix_learning_rate=rate)
+    return dataclasses.replace(settings, corpus=corpus, training=training)
 
 
 def resume(target: str, *, steps: int | None = None, screen: Screen | None = None) -> Run:

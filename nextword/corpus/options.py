@@ -6,6 +6,7 @@ from nextword.base.options import option
 
 HOLDOUT_SHARE = 0.1
 HOLDOUT_TOKENS = 1_000_000
+STORIES, STORIES_MASKED = 9_000, 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,11 @@ class CorpusSettings:
     """Which text, and how it is read."""
 
     builtin: str = option("stories", "the built-in corpus to train on when no path is given")
-    stories: int = option(9000, "how many stories to draw", minimum=20)
+    stories: int | None = option(
+        None,
+        "how many stories to draw (default: 9,000; for masked models 60,000, which are read once)",
+        minimum=20,
+    )
     field: str = option("text", "the field of a JSON line, or the column, that holds the text")
     format: str = option(
         "auto",
@@ -37,3 +42,8 @@ class CorpusSettings:
         "leave out of training what nearly repeats a held-out text or exactly an earlier one",
     )
     seed: int = option(0, "of the built-in stories", minimum=0)
+
+    @property
+    def num_stories(self) -> int:
+        """How many stories to draw where nothing more is known."""
+        return STORIES if self.stories is None else self.stories

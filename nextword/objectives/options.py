@@ -44,7 +44,7 @@ class ObjectiveSettings:
         "causal", "what is asked: causal (GPT: the next token) or masked (BERT: hidden tokens)"
     )
     rate: float = option(
-        0.3,
+        0.4,
         "share of a row's tokens that are hidden",
         unit="of all",
         above=0,

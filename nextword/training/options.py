@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
+MATRIX_RATE, MATRIX_RATE_MASKED = 0.03, 0.02
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -34,7 +36,9 @@ class TrainingSettings:
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
     learning_rate: float = option(0.012, "of AdamW, at its peak", above=0)
-    matrix_learning_rate: float = option(0.03, "of Muon, at its peak", above=0)
+    matrix_learning_rate: float | None = option(
+        None, "of Muon, at its peak (default: 0.03; for masked models 0.02)", above=0
+    )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
@@ -46,8 +50,8 @@ class TrainingSettings:
     )
     decay_power: float | None = option(
         None,
-        "of the fall: 1 a straight line, above 1 gentler at its end (default: 4 on the stories, "
-        "which averages their odds over more steps; else 1)",
+        "of the fall: 1 a straight line, above 1 gentler at its end (default: 4 on the stories, 3 "
+        "where they are masked, which averages their odds over more steps; else 1)",
         above=0,
     )
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
@@ -65,6 +69,11 @@ class TrainingSettings:
         unit="steps",
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)
+
+    @property
+    def matrix_rate(self) -> float:
+        """Muon's rate where nothing more is known."""
+        return MATRIX_RATE if self.matrix_learning_rate is None else self.matrix_learning_rate
 
     def __post_init__(self) -> None:
         """Refuse to be told the length twice."""

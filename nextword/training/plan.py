@@ -13,8 +13,8 @@ EPOCHS = 4
 """Muennighoff et al. 2023: up to four readings of a text teach nearly as much as new text."""
 FRESH_EPOCHS = 2
 """Of drawn stories: twice; the second reading evens out what was drawn when."""
-FRESH_EPOCHS_MASKED = 4
-"""Of a masked model, which is asked for a third of what it reads."""
+FRESH_EPOCHS_MASKED = 1
+"""Of a masked model, for which more stories are drawn: it would learn repeated ones by heart."""
 SHORTEST_CONTEXT, LONGEST_CONTEXT = 16, 2048
 MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 

@@ -19,7 +19,7 @@ def read_builtin(settings: CorpusSettings) -> Iterator[str]:
     """
     if settings.builtin == "stories":
         grammar = default_grammar()
-        return (grammar.draw(settings.seed, index).text for index in range(settings.stories))
+        return (grammar.draw(settings.seed, index).text for index in range(settings.num_stories))
     if settings.builtin == "python":
         return read_python_prose()
     known = ", ".join(BUILTIN)

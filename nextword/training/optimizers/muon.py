@@ -14,7 +14,7 @@ def build(
     rest = {kind: weights for kind, weights in groups.items() if kind != "matrices"}
     muon = torch.optim.Muon(
         groups["matrices"].values(),
-        lr=settings.matrix_learning_rate,
+        lr=settings.matrix_rate,
         weight_decay=settings.weight_decay,
     )
     return [muon, *adamw.build(rest, settings)]

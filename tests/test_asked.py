@@ -1,0 +1,78 @@
+"""Each verb works on a model of each objective, or says why not in one line."""
+
+import json
+
+import pytest
+
+import nextword
+from nextword.cli import main
+from nextword.finetune import finetune
+from nextword.objectives import find_objective, names
+from nextword.settings import resolve
+
+TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
+VERBS = {
+    "generate": ("generate", "RUN", "the", "--max-tokens", "3"),
+    "predict": ("predict", "RUN", "the"),
+    "fill": ("fill", "RUN", "the [MASK] cat"),
+    "evaluate": ("evaluate", "RUN", "t.txt"),
+    "explain": ("explain", "RUN", "the good cat"),
+    "audit": ("audit", "RUN", "the good cat"),
+    "replay": ("replay", "RUN"),
+    "ruler": ("ruler", "RUN"),
+    "report": ("report", "RUN", "-o", "out.html"),
+    "tour": ("tour", "RUN"),
+    "compress": ("compress", "RUN", "t.txt", "-o", "out.nw", "--force"),
+    "classify": ("classify", "RUN", "the good cat"),
+    "compare": ("compare", "RUN", "RUN", "the good cat"),
+}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make(objective, folder):
+    """Train a little, by the objective's own way."""
+    options = {"training.steps": 2, "vocabulary.kind": "byte", "model.context": 64}
+    if not find_objective(objective).supervised:
+        options["objective.name"] = objective
+        nextword.train(folder / "t.txt", name=objective, options=options)
+        return
+    nextword.train(folder / "t.txt", name="begun", options=options)
+    rows = {
+        "labelled": [{"text": f"the {n} cat", "label": "ab"[n % 2]} for n in range(12)],
+        "answer": [{"prompt": f"the {n}", "answer": "cat"} for n in range(12)],
+    }[objective]
+    file = folder / "examples.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    finetune("begun", [str(file)], resolve(given={"finetune.steps": 2}), name=objective)
+
+
+@pytest.mark.parametrize("objective", names())
+def test_every_verb_works_or_says_why_not(place, capsys, objective):
+    (place.folder / "t.txt").write_text(TEXT * 60)
+    make(objective, place.folder)
+    cannot = find_objective(objective).cannot
+    assert cannot.keys() - VERBS.keys() <= {"decompress"}
+    assert nextword.load(objective).opened.objective.name == objective
+    for verb, words in VERBS.items():
+        arguments = [objective if word == "RUN" else word for word in words]
+        capsys.readouterr()
+        if verb in cannot:
+            with pytest.raises(SystemExit) as left:
+                main(arguments)
+            said = capsys.readouterr()
+            assert left.value.code == 2, verb
+            assert cannot[verb] in said.err
+            assert not said.out, verb
+        else:
+            main(arguments)
+            assert capsys.readouterr().out.strip(), verb
+
+
+@pytest.mark.parametrize("objective", names())
+def test_the_layout_is_one_that_the_objective_declares(place, objective):
+    (place.folder / "t.txt").write_text(TEXT * 60)
+    make(objective, place.folder)
+    folder = nextword.load(objective).opened.folder
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"][0] in find_objective(objective).layouts
