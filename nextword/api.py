@@ -4,9 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nextword import pretrain
 from nextword.base.errors import EvaluationError, RunError
 from nextword.base.files import write_text
@@ -25,6 +22,7 @@ from nextword.explanation.ruler import Ruler, measure_ruler
 from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
+from nextword.finetune import finetune
 from nextword.machine.options import MachineSettings
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
@@ -34,6 +32,7 @@ from nextword.prediction.labels import Said, classify
 from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
 from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
+from nextword.prediction.texts import Encoded
 from nextword.settings import read_recipe, resolve
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -253,6 +252,28 @@ class Model:
         """
         return classify(self.opened.labeller, self.vocabulary, texts)
 
+    def finetune(
+        self,
+        *paths: str | Path,
+        name: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        from_nothing: bool = False,
+    ) -> "Model":
+        """Teach a copy of this model from examples; this one stays as it is.
+
+        Args:
+            paths: files ending in .jsonl, .csv or .tsv.
+            name: of the new run; default: the file's name and a number.
+            options: {"finetune.label": "stars", …}.
+            from_nothing: begin with new weights of the same sizes.
+
+        Returns:
+            the model that labels, or answers.
+        """
+        files, asked = [str(path) for path in paths], resolve(given=options)
+        start = str(self.opened.folder)
+        return load(finetune(start, files, asked, name=name, from_nothing=from_nothing).folder)
+
     def _texts(
         self, paths: Sequence[str | Path], corpus: CorpusSettings | None
     ) -> tuple[Documents, str]:
@@ -260,7 +281,7 @@ class Model:
         if not paths:
             prepared = self._prepared()
             return prepared.holdout, prepared.bits_withheld
-        texts = _Encoded(
+        texts = Encoded(
             self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
         )
         return texts, texts.withheld
@@ -296,8 +317,8 @@ class Model:
         """Return the stops through the ideas, with this model's numbers."""
         self.opened.refuse("tour")
         run = self.opened.run
-        train_tokens = None if run is None else run_facts(run)["corpus"]["train_tokens"]
-        score = None if run is None else self._score_a_part
+        corpus = {} if run is None else run_facts(run).get("corpus", {})
+        train_tokens, score = corpus.get("train_tokens"), self._score_a_part if corpus else None
         name = str(self.opened.folder) if run is None else run.name
         return stops(gather_tour(self.opened, name, train_tokens, score))
 
@@ -342,36 +363,9 @@ class Model:
             raise EvaluationError(
                 f"{self.opened.folder}: this model has no hold-out of its own; name a text to score"
             )
-        return open_prepared(Path(run_facts(self.opened.run)["prepared"]))
-
-
-class _Encoded:
-    """Texts encoded in memory, document by document."""
-
-    def __init__(
-        self, vocabulary: Vocabulary, paths: Sequence[str], corpus: CorpusSettings
-    ) -> None:
-        self.end_id = vocabulary.end_id
-        self.withheld = ""
-        self._documents: list[NDArray[np.int64]] = []
-        sizes, ids, size = [], [], 0
-        for piece in read_pieces(find_files(paths), corpus):
-            part = vocabulary.encode(piece.text)
-            if not self.withheld and vocabulary.decode(part) != piece.text:
-                self.withheld = "this vocabulary does not give this text back exactly"
-            ids += part
-            size += len(piece.text.encode("utf-8", "replace"))
-            if piece.is_last:
-                self._documents.append(np.array([*ids, vocabulary.end_id], dtype=np.int64))
-                sizes.append(size)
-                ids, size = [], 0
-        self.document_bytes: NDArray[np.int64] | None = np.array(sizes, dtype=np.int64)
-
-    @property
-    def num_documents(self) -> int:
-        """Count the documents."""
-        return len(self._documents)
-
-    def document(self, number: int) -> NDArray[np.int64]:
-        """Return one document's tokens."""
-        return self._documents[number]
+        facts = run_facts(self.opened.run)
+        if "prepared" not in facts:
+            raise EvaluationError(
+                f"{self.name}: learned from examples and has no held-out text; name one to score"
+            )
+        return open_prepared(Path(facts["prepared"]))

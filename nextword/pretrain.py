@@ -151,8 +151,8 @@ def _with_defaults(settings: Settings, objective: Objective, fresh: bool) -> Set
         stories = STORIES_MASKED if masked else STORIES
         corpus = dataclasses.replace(corpus, stories=stories)
     if training.decay_power is None:
-        stories = STORIES_DECAY_POWER_MASKED if masked else STORIES_DECAY_POWER
-        power = stories if fresh else 1.0
+        gentle = STORIES_DECAY_POWER_MASKED if masked else STORIES_DECAY_POWER
+        power = gentle if fresh else 1.0
         training = dataclasses.replace(training, decay_power=power)
     if training.matrix_learning_rate is None:
         rate = MATRIX_RATE_MASKED if masked else MATRIX_RATE
@@ -175,6 +175,10 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
     name, _, which = target.partition("@")
     folder = find_run(name)
     facts = run_facts(folder)
+    if "prepared" not in facts:
+        raise RunError(
+            f"{folder.name}: learned from examples, in one go; begin again with nextword finetune"
+        )
     settings = resolve(read_recipe(folder / SETTINGS))
     checkpoint = find_checkpoint(folder, which or "last")
     check_digests(checkpoint.folder)

@@ -39,10 +39,12 @@ SETTINGS = "settings.toml"
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """Ctrl-C: training stopped at a step's end, and what it had was saved."""
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, *, can_go_on: bool = True) -> None:
         """Say where it stopped."""
+        rest = f"go on with: nextword train --resume {run.name}"
         super().__init__(
-            f"stopped at step {step:,}; go on with: nextword train --resume {run.name}"
+            f"stopped at step {step:,}; "
+            + (rest if can_go_on else f"what it had learned is saved as {run.name}")
         )
         self.run = run
         self.step = step

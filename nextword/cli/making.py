@@ -102,7 +102,14 @@ def finetune(
     from nextword.finetune import finetune as teach
 
     screen = Screen(quiet=quiet)
-    done = teach(run, named(paths), settings, name=name, from_nothing=from_nothing, screen=screen)
+    from nextword.run import Interrupted
+
+    try:
+        done = teach(
+            run, named(paths), settings, name=name, from_nothing=from_nothing, screen=screen
+        )
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
     scores = done.taught.scores
     screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
     if json_:

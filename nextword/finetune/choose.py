@@ -1,5 +1,6 @@
 """Look at examples, say what they are, and teach them to a model."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ def finetune(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
     """
     screen = screen or Screen(quiet=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("finetune runs in one process; start it without a launcher")
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
     rows = read_rows(paths, settings.corpus)

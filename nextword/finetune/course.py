@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nextword.base.errors import DivergedError
@@ -19,7 +20,7 @@ from nextword.model.transformer import Transformer
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
 from nextword.prediction.open import FACTS
-from nextword.run import SETTINGS, versions
+from nextword.run import SETTINGS, Interrupted, interruptible, versions
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import save_checkpoint
 from nextword.training.journal import Journal
@@ -106,18 +107,8 @@ class Course:
         Raises:
             DivergedError: the loss is no number any more; nothing is kept.
         """
-        asked = self.settings.finetune
-        training = TrainingSettings(
-            optimizer="adamw",
-            learning_rate=asked.learning_rate,
-            weight_decay=asked.weight_decay,
-            decay_power=1.0,
-            seed=asked.seed,
-        )
-        optimizers = build_optimizers(_groups(model, faster or {}), training)
-        for group in optimizers[0].param_groups:
-            if any(weight is one for weight in group["params"] for one in (faster or {}).values()):
-                group["peak"] *= times
+        training = self._how()
+        optimizers = _optimizers(model, training, faster or {}, times)
         micro = max(1, min(rows, 4096 // width)) if self.machine.device.type == "cpu" else rows
         plan = Plan(steps, rows, micro, width)
         self.folder.mkdir(parents=True)
@@ -135,10 +126,18 @@ class Course:
             found = judge()
             journal.write({"event": "evaluation", "step": moment.step, "loss": found})
             if moment.is_last:
-                state = {"step": moment.step, "holdout_loss": found, "tokens": 0}
-                save_checkpoint(self.folder, model, optimizers, self.vocabulary, state)
+                save(moment.step, found)
             elif found is not None:
                 self.screen.say(f"step {moment.step:,}: hold-out loss {found:.4f}")
+
+        def save(step: int, loss: float | None) -> None:
+            state = {"step": step, "holdout_loss": loss, "tokens": 0}
+            save_checkpoint(self.folder, model, optimizers, self.vocabulary, state)
+
+        def stop_if_asked(moment: Moment) -> None:
+            if noted and not moment.is_last:
+                save(moment.step, None)
+                raise Interrupted(self.folder, moment.step, can_go_on=False)
 
         every = max(1, -(-steps // EVALUATIONS))
         whole = Training(
@@ -146,11 +145,22 @@ class Course:
         )
         self.screen.start(steps, 0)
         try:
-            run_loop(whole, 0, [Every(1, note), Every(every, judged)])
+            with interruptible() as noted:
+                run_loop(whole, 0, [Every(1, note), Every(every, judged), Every(1, stop_if_asked)])
         except DivergedError as error:
             raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
         finally:
             self.screen.stop()
+
+    def _how(self) -> TrainingSettings:
+        asked = self.settings.finetune
+        return TrainingSettings(
+            optimizer="adamw",
+            learning_rate=asked.learning_rate,
+            weight_decay=asked.weight_decay,
+            decay_power=1.0,
+            seed=asked.seed,
+        )
 
     def _facts(self, model: Transformer, plan: Plan) -> dict[str, Any]:
         return {
@@ -167,12 +177,20 @@ class Course:
         }
 
 
-def _groups(
-    model: Transformer, faster: Mapping[str, nn.Parameter]
-) -> dict[str, dict[str, nn.Parameter]]:
+def _optimizers(
+    model: Transformer,
+    training: TrainingSettings,
+    faster: Mapping[str, nn.Parameter],
+    times: float,
+) -> list[torch.optim.Optimizer]:
+    """Build the optimizer, in which some parameters learn at a rate of their own."""
     known = {id(weight) for weight in faster.values()}
     groups = {
         kind: {name: weight for name, weight in weights.items() if id(weight) not in known}
         for kind, weights in model.parameter_groups().items()
     }
-    return {**groups, "head": dict(faster)}
+    optimizers = build_optimizers({**groups, "head": dict(faster)}, training)
+    for group in optimizers[0].param_groups:
+        if any(id(weight) in known for weight in group["params"]):
+            group["peak"] *= times
+    return optimizers

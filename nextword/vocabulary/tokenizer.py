@@ -164,7 +164,7 @@ class Vocabulary:
                 before it, and may write the mask's name in it.
         """
         (folder / "tokenizer.json").write_text(
-            _with_template(self.tokenizer, self.reserved[0], self.end_id, template),
+            self._described_with(template),
             encoding="utf-8",
         )
         config: dict[str, Any] = {
@@ -183,6 +183,22 @@ class Vocabulary:
         (folder / "tokenizer_config.json").write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
+
+    def _described_with(self, template: str) -> str:
+        """Return tokenizer.json's content, with end-of-text around texts where that is asked."""
+        if not template:
+            return str(self.tokenizer.to_str(pretty=False))
+        from tokenizers import Tokenizer
+        from tokenizers.processors import TemplateProcessing
+
+        end, copy = self.reserved[0], Tokenizer.from_str(self.tokenizer.to_str())
+        single = f"{end} $A {end}" if template == "both" else f"{end} $A"
+        copy.post_processor = TemplateProcessing(single=single, special_tokens=[(end, self.end_id)])
+        described = json.loads(copy.to_str())
+        for entry in described["added_tokens"]:
+            if entry["content"] == self.mask_name and self.has_spaced_pieces:
+                entry["lstrip"] = True  # the space before it belongs to the piece that is hidden
+        return json.dumps(described, ensure_ascii=False)
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
@@ -203,18 +219,6 @@ class Vocabulary:
                 f"{config_file}: no eos_token; name the entry that ends a text there"
             )
         return cls(tokenizer, kind, [name for name in names if name is not None])
-
-
-def _with_template(tokenizer: "Tokenizer", end: str, end_id: int, template: str) -> str:
-    if not template:
-        return str(tokenizer.to_str(pretty=False))
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
-
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    single = f"{end} $A {end}" if template == "both" else f"{end} $A"
-    copy.post_processor = TemplateProcessing(single=single, special_tokens=[(end, end_id)])
-    return str(copy.to_str(pretty=False))
 
 
 def read_tokenizer(file: Path) -> "Tokenizer":

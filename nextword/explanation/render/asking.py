@@ -102,11 +102,17 @@ def describe_filled(place: Filled) -> str:
 
 def describe_runs(rows: Sequence[Mapping[str, Any]]) -> str:
     """List runs as a table."""
-    lines = [f"{'run':<20}{'parameters':>12}{'steps':>9}{'loss':>9}  age"]
+    lines = [f"{'run':<20}{'parameters':>12}{'steps':>9}{'loss':>10} age"]
     for row in rows:
-        loss = "–" if row["loss"] is None else f"{row['loss']:.4f}"
+        loss = (
+            "–"
+            if row["loss"] is None
+            else f"{row['loss']:.4g}"
+            if row["loss"] >= 1000
+            else f"{row['loss']:.4f}"
+        )
         lines.append(
-            f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,}{loss:>9}  {row['age']}"
+            f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,} {loss:>9} {row['age']}"
         )
     return "\n".join(lines)
 
