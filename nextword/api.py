@@ -1,6 +1,7 @@
 """The Python side: `nextword.train` and `nextword.load`, with the reach of the command line."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def load(target: str | Path, *, device: str = "auto") -> "Model":
     """Open a trained model.
 
     Args:
-        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3 or Llama model
-            folder.
+        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3, Llama or
+            EuroBERT model folder.
         device: auto, cpu, cuda or mps.
 
     Raises:
@@ -227,13 +228,15 @@ class Model:
         Raises:
             EvaluationError: the model predicts the next token, whose likelihood is a true one.
         """
+        self.opened.refuse("evaluate")
         if self.opened.model.shape.causal:
             raise EvaluationError(
                 f"{self.name}: predicts the next token, so its log-likelihood is a true one; "
                 "`nextword evaluate` without --pseudo gives it"
             )
-        texts, _ = self._texts(paths, corpus)
-        return pseudo(self.opened.model, self.opened.vocabulary, texts)
+        texts, withheld = self._texts(paths, corpus)
+        found = pseudo(self.opened.model, self.opened.vocabulary, texts)
+        return replace(found, num_bytes=None) if withheld else found
 
     def fill(self, text: str, top: int = 10) -> tuple[Filled, ...]:
         """List what may stand at each [MASK] of a text.

@@ -1,18 +1,21 @@
 """What a run begins with, where it begins with something: another run's model, or any folder."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from nextword.base.errors import ModelError, SettingsError
-from nextword.model.folder import read_shape
+from nextword.model.folder import read_model, read_shape
 from nextword.model.layouts import CONFIG, labels_of, read_config
 from nextword.model.shape import ModelSettings, Shape
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.open import find_model_folder
 from nextword.settings import Settings
-from nextword.training.plan import LONGEST_CONTEXT
+from nextword.training.plan import LONGEST_CONTEXT, fitting_context
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -25,24 +28,17 @@ class Origin:
     shape: Shape
     settings: Settings
     """Those asked for, with what the folder decides."""
+    weights: Mapping[str, Tensor]
 
-    def fit(self, vocabulary: Vocabulary, model: ModelSettings, context: int) -> Shape:
+    def fit(self, model: ModelSettings, train_tokens: int) -> Shape:
         """Return the sizes to train with: the folder's own, in a context that the text fills.
 
         Args:
-            vocabulary: that the text was encoded with.
             model: may name a context.
-            context: taken where none is named and the folder's is longer than can be trained here.
-
-        Raises:
-            ModelError: the network has fewer entries than the vocabulary.
+            train_tokens: in the training part.
         """
-        if len(vocabulary) > self.shape.vocab_size:
-            raise ModelError(
-                f"{self.folder / CONFIG}: vocab_size = {self.shape.vocab_size:,}, and the "
-                f"vocabulary beside it has {len(vocabulary):,} entries"
-            )
-        chosen = model.context or min(self.shape.context, context, LONGEST_CONTEXT)
+        longest = min(self.shape.context, LONGEST_CONTEXT)
+        chosen = model.context or fitting_context(longest, train_tokens)
         return dataclasses.replace(self.shape, context=chosen)
 
 
@@ -73,6 +69,8 @@ def find_origin(start: str, settings: Settings) -> Origin:
         ModelError: the folder is of another kind.
         SettingsError: an option contradicts the folder.
     """
+    if find_objective(settings.objective.name).supervised:
+        objective_for_text(settings.objective)  # says what to use instead
     folder = find_model_folder(start)[0]
     shape, config = read_shape(folder), read_config(folder)
     if labels_of(config, folder / CONFIG) is not None:
@@ -95,8 +93,15 @@ def find_origin(start: str, settings: Settings) -> Origin:
             )
         objective = dataclasses.replace(settings.objective, name=fitting)
         settings = dataclasses.replace(settings, objective=objective)
-    vocabulary = VocabularySettings(source=str(folder))
-    return Origin(folder, shape, dataclasses.replace(settings, vocabulary=vocabulary))
+    entries = len(Vocabulary.load(folder))
+    if entries > shape.vocab_size:
+        raise ModelError(
+            f"{folder / CONFIG}: vocab_size = {shape.vocab_size:,}, and the vocabulary beside it "
+            f"has {entries:,} entries"
+        )
+    vocabulary = VocabularySettings(source=str(folder), as_it_is=True)
+    settings = dataclasses.replace(settings, vocabulary=vocabulary)
+    return Origin(folder, shape, settings, read_model(folder).state_dict())
 
 
 def _refuse_other_sizes(start: str, shape: Shape, model: ModelSettings) -> None:

@@ -29,7 +29,7 @@ from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import visible_positions
-from nextword.origin import find_origin, objective_for_text
+from nextword.origin import Origin, find_origin, objective_for_text
 from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
 from nextword.run import (
     SETTINGS,
@@ -51,7 +51,7 @@ from nextword.training.journal import Journal
 from nextword.training.lessons import window_reader
 from nextword.training.loop import Every, Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
-from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED
+from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
 from nextword.vocabulary.gather import gather
@@ -90,8 +90,10 @@ def train(
     origin = None if start is None else find_origin(start, settings)
     settings = settings if origin is None else origin.settings
     objective = objective_for_text(settings.objective)
+    causal = objective.attention == "before"
+    resolve_shape(settings.model, 256, 256, causal=causal)  # refuses sizes before any text is read
     fresh = not paths and settings.corpus.builtin == "stories"
-    settings = _with_defaults(settings, objective, fresh)
+    settings = _with_defaults(settings, objective, fresh, origin)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
@@ -102,11 +104,10 @@ def train(
         check_leaks(prepared, screen.say)
         ranks.wait()
     train_tokens = len(prepared.train)
-    context = default_context(settings.model, train_tokens)
     if origin is not None:
-        shape = origin.fit(prepared.vocabulary, settings.model, context)
+        shape = origin.fit(settings.model, train_tokens)
     else:
-        causal = objective.attention == "before"
+        context = default_context(settings.model, train_tokens)
         shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
     windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
     plan = make_plan(
@@ -144,8 +145,12 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
     return Mixture(tuple(windows), tuple(portion.weight for portion in portions), rows, seed)
 
 
-def _with_defaults(settings: Settings, objective: Objective, fresh: bool) -> Settings:
+def _with_defaults(
+    settings: Settings, objective: Objective, fresh: bool, origin: Origin | None
+) -> Settings:
     """Resolve what depends on text and objective, so that a resumed run finds it written down."""
+    # Who has learned much already is not to forget it: a wide network begun elsewhere goes slower.
+    narrower = 1.0 if origin is None else min(1.0, (128 / origin.shape.hidden_size) ** 2)
     corpus, training, masked = settings.corpus, settings.training, objective.attention == "both"
     if corpus.stories is None:
         stories = STORIES_MASKED if masked else STORIES
@@ -154,8 +159,11 @@ def _with_defaults(settings: Settings, objective: Objective, fresh: bool) -> Set
         gentle = STORIES_DECAY_POWER_MASKED if masked else STORIES_DECAY_POWER
         power = gentle if fresh else 1.0
         training = dataclasses.replace(training, decay_power=power)
+    if training.learning_rate is None:
+        rate = narrower * (RATE_MASKED if masked else RATE)
+        training = dataclasses.replace(training, learning_rate=rate)
     if training.matrix_learning_rate is None:
-        rate = MATRIX_RATE_MASKED if masked else MATRIX_RATE
+        rate = narrower * (MATRIX_RATE_MASKED if masked else MATRIX_RATE)
         training = dataclasses.replace(training, matrix_learning_rate=rate)
     return dataclasses.replace(settings, corpus=corpus, training=training)
 
@@ -210,7 +218,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     if checkpoint is not None:
         _load_weights(model, checkpoint)
     elif run.origin is not None:
-        _load_weights(model, run.origin.folder)
+        model.load_state_dict(run.origin.weights)
     else:
         initialize(model, run.settings.training.seed)
     model.to(run.machine.device)

@@ -107,6 +107,59 @@ def test_the_context_may_be_chosen_and_no_other_size(text):
     assert not (text.parent / "runs" / "third").exists()
 
 
+def test_a_tokenizer_that_fills_the_network_is_taken_as_it_is(text, tmp_path):
+    """Public folders have no entries to spare for padding and hiding; none are needed."""
+    import shutil
+
+    first = nextword.train(text, name="first", options={"training.steps": 1})
+    folder = tmp_path / "public"
+    shutil.copytree(first.opened.folder, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config = {**config, "pad_token": None, "mask_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    again = nextword.train(text, name="on", start=folder, options={"training.steps": 1})
+    assert again.opened.model.shape.vocab_size == first.opened.model.shape.vocab_size
+    assert again.vocabulary.pad_id is None
+
+
+def test_a_long_context_is_kept_and_halved_only_for_a_short_text(text):
+    options = {"training.steps": 1, "model.context": 512, "vocabulary.kind": "byte"}
+    nextword.train(text, name="first", options=options)
+    second = nextword.train(text, name="second", start="first", options={"training.steps": 1})
+    assert second.opened.model.shape.context == 512
+    text.write_text(TEXT * 40)
+    third = nextword.train(text, name="third", start="first", options={"training.steps": 1})
+    assert third.opened.model.shape.context == 128
+
+
+def test_text_prepared_with_its_vocabulary_is_trained_on(text, place):
+    nextword.train(text, name="first", options={"training.steps": 1})
+    made = place.nextword("prepare", "t.txt", "-o", "shards", "--vocabulary.source", "first")
+    assert made.returncode == 0, made.stderr
+    done = place.nextword("train", "shards", "--from", "first", "--training.steps", "1")
+    assert done.returncode == 0, done.stderr
+    other = place.nextword("prepare", "t.txt", "-o", "other", "--vocabulary.kind", "byte")
+    assert other.returncode == 0, other.stderr
+    failed = place.nextword("train", "other", "--from", "first", "--name", "x")
+    assert failed.returncode == 2
+    assert "another vocabulary" in failed.stderr
+
+
+def test_bad_weights_are_refused_before_a_run_is_made(text, tmp_path):
+    import shutil
+
+    first = nextword.train(text, name="first", options={"training.steps": 1})
+    folder = tmp_path / "broken"
+    shutil.copytree(first.opened.folder, folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="safetensors only"):
+        nextword.train(text, name="second", start=folder)
+    options = {"objective.name": "masked", "model.qk_norm": True}
+    with pytest.raises(SettingsError, match="qk_norm"):
+        nextword.train(text, name="second", options=options)
+    assert not (text.parent / "runs" / "second").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -139,6 +192,27 @@ def test_a_masked_run_is_resumed_bit_for_bit(text):
     again = nextword.train(resume="masked@4")
     for name, weight in body(again).items():
         assert torch.equal(weight, body(whole)[name])
+
+
+def test_other_programs_read_a_masked_text_as_it_is_read_here(text):
+    """Its tokenizer writes the beginning, and the space before a mask belongs to what is hidden."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    options = {"training.steps": 4, "objective.name": "masked", "model.context": 32}
+    model = nextword.train(text, name="both", options=options)
+    words = model.vocabulary
+    assert words.has_spaced_pieces
+    tokenizer = AutoTokenizer.from_pretrained(model.opened.folder)
+    theirs = AutoModelForMaskedLM.from_pretrained(model.opened.folder).eval()
+    assert tokenizer.mask_token_id == words.mask
+    batch = tokenizer(f"the good {tokenizer.mask_token} sat on", return_tensors="pt")
+    row = batch["input_ids"][0].tolist()
+    wanted = [*words.encode("the good"), words.mask, *words.encode(" sat on")]
+    assert row == [words.end_id, *wanted]
+    with torch.no_grad():
+        odds = theirs(**batch).logits[0, row.index(words.mask)].double().softmax(-1)
+    for one in model.fill("the good [MASK] sat on", 5)[0].candidates:
+        assert one.probability == pytest.approx(float(odds[one.id]), abs=1e-4)
 
 
 def test_the_verb_takes_from(text, place):

@@ -77,6 +77,12 @@ def finetune(
     ] = None,
     text: Annotated[str | None, Parameter(help="the field that holds the text")] = None,
     label: Annotated[str | None, Parameter(help="the field that holds the label")] = None,
+    format_: Annotated[
+        str | None, Parameter(name="--format", help="how to read files (default: by their names)")
+    ] = None,
+    errors: Annotated[
+        str | None, Parameter(help="bytes that are not UTF-8: strict stops, replace puts U+FFFD")
+    ] = None,
     from_nothing: Annotated[
         bool,
         Parameter(negative=(), help="begin with new weights, to see what RUN's were worth"),
@@ -91,7 +97,12 @@ def finetune(
     """
     from nextword.settings import resolve
 
-    given = {"finetune.text": text, "finetune.label": label}
+    given = {
+        "finetune.text": text,
+        "finetune.label": label,
+        "corpus.format": format_,
+        "corpus.errors": errors,
+    }
     options |= {path: value for path, value in given.items() if value is not None}
     settings = resolve(given=options)
     from nextword.corpus.documents import find_files

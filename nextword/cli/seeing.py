@@ -96,6 +96,7 @@ def ruler(
     from nextword.explanation.render.ruler import describe_ruler
 
     model = api.load(run)
+    model.opened.refuse("ruler")
     say("scoring, counting and compressing the held-out text …")
     measured = model.ruler(primed=primed)
     write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
@@ -118,6 +119,7 @@ def report(
         raise RunError(f"{output}: cannot be written; give the name of a file in a folder there is")
     model = api.load(run)
     file = output or Path(f"{model.name.partition('@')[0]}.html")
+    model.opened.refuse("report")
     say("scoring, counting and compressing the held-out text …")
     model.report(file)
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
@@ -140,8 +142,10 @@ def compare(
     *runs, text = named(given) or ("",)
     if len(runs) < 2:
         raise SettingsError("give two runs or more, and after them a text or a path")
-    is_path = Path(text).exists()
-    if (runs_folder() / text.partition("@")[0] / FACTS).is_file() or (Path(text) / FACTS).is_file():
+    is_path = _is_path(text)
+    if not any(letter.isspace() for letter in text) and (
+        (runs_folder() / text.partition("@")[0] / FACTS).is_file() or (Path(text) / FACTS).is_file()
+    ):
         raise SettingsError(f"{text}: is a run; after the runs give a text or a path to judge")
     from nextword import api
     from nextword.explanation.render.compare import describe_comparison_of_models
@@ -183,6 +187,20 @@ def tour(
             except EOFError:
                 return
             write("")
+
+
+def _is_path(text: str) -> bool:
+    """Whether an argument is a path and no text: it is there, or looks like one."""
+    from nextword.corpus.addresses import is_address
+    from nextword.corpus.documents import looks_readable
+
+    try:
+        if Path(text).exists():
+            return True
+    except OSError:
+        return False  # too long for a path
+    one_word = bool(text) and not any(letter.isspace() for letter in text)
+    return one_word and (is_address(text) or looks_readable(text) or any(s in text for s in "*[/"))
 
 
 def _small_run() -> str:

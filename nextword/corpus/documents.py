@@ -129,5 +129,10 @@ def _named_ending(file: str) -> str:
     return Path(split_compression(file_name(file))[0]).suffix.lower()
 
 
+def looks_readable(file: str) -> bool:
+    """Whether a name ends as those of files that can be read here."""
+    return _named_ending(file) in all_formats()
+
+
 def _is_readable(file: str) -> bool:
     return _named_ending(file) in all_formats() and not Path(file_name(file)).name.startswith(".")

@@ -41,7 +41,10 @@ class Row(NamedTuple):
         Raises:
             CorpusError: it is missing.
         """
-        if self.values.get(field) is None:
+        value = self.values.get(field)
+        if field in self.values and (value is None or value == ""):
+            raise CorpusError(f'{self.place}: the field "{field}" is empty; fill or drop the line')
+        if field not in self.values:
             known = ", ".join(self.values) or "none"
             raise CorpusError(
                 f'{self.place}: no field "{field}", only {known}; name the right one with '
@@ -70,8 +73,8 @@ def _read(file: str, settings: CorpusSettings) -> Iterator[Row]:
         rows = csv.read_table(source, ending)
     else:
         raise CorpusError(
-            f"{source.name}: examples are read from files ending in {', '.join(FORMATS)}; with "
-            "--corpus.format one can say how another is read"
+            f"{source.name}: examples are read from files ending in {', '.join(FORMATS)}; "
+            "--format says how another is read"
         )
     for line, values in rows:
         yield Row(f"{source.name}, line {line}", values)

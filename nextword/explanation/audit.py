@@ -24,6 +24,7 @@ from nextword.vocabulary.tokenizer import Vocabulary
 RISKY_LOGIT = 300.0
 """Above it e^z is shown after the greatest logit was subtracted from all: e^709 is the last number
 that float64 can write."""
+MOST_READINGS = 128
 WORKED_WORD = "make"
 STEP_SHARE = 0.01
 """Without a rate given, the step is as long as by the slope makes the loss fall by this share."""
@@ -168,6 +169,8 @@ def audit(
     ids = vocabulary.encode(text) if ids is None else ids
     pieces = tuple((vocabulary.piece(id_), id_) for id_ in ids)
     most = model.shape.context - (not model.shape.causal)
+    if not model.shape.causal:
+        most = min(most, MOST_READINGS)  # one reading for each piece, all with gradients
     _check(ids, token, most)
     exact = copy.deepcopy(model).cpu().double()  # some GPUs have no float64
     exact.set_precision(torch.float64)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
 from nextword.loss.bits import bits
-from nextword.prediction.asked import ask_each
+from nextword.prediction.asked import ask_by_window
 from nextword.prediction.evaluate import score_tokens
 from nextword.prediction.masked import pseudo_nats
 from nextword.prediction.open import Opened
@@ -110,12 +110,13 @@ class Comparison:
 
 @torch.inference_mode()
 def token_nats(opened: Opened, ids: list[int]) -> NDArray[np.float64]:
-    """Return −ln P of every token of a text, by a model of either kind."""
-    model = opened.model
-    asked = ask_each(model, opened.vocabulary, ids)
-    wanted = torch.tensor(ids, device=model.device)
-    losses, _ = score_tokens(asked.states.float(), model.output_weight.float(), wanted)
-    return losses.cpu().double().numpy()
+    """Return −ln P of every token of a text, by a model of either kind, window by window."""
+    model, found = opened.model, []
+    for asked, part in ask_by_window(model, opened.vocabulary, ids):
+        wanted = torch.tensor(part, device=model.device)
+        losses, _ = score_tokens(asked.states.float(), model.output_weight.float(), wanted)
+        found.append(losses.cpu().double().numpy())
+    return np.concatenate(found)
 
 
 def compare_text(models: Sequence[Opened], text: str) -> Comparison:
@@ -173,7 +174,7 @@ def compare_documents(
             ids = opened.vocabulary.encode(text)
             exact = exact and opened.vocabulary.gives_back(text)
             nats[number, which] = document_nats(opened, ids)
-            tokens += len(ids)
+            tokens += len(ids) + opened.model.shape.causal  # which is asked for the end too
         judges.append(_judge(opened, float(nats[number].sum()), tokens, exact))
     differences: tuple[Difference, ...] = ()
     if len(documents) >= FEWEST_DOCUMENTS:
@@ -210,14 +211,23 @@ def _differences(
     """
     known = [number for number, one in enumerate(judges) if not one.withheld and not one.both_sides]
     known.sort(key=lambda number: float(nats[number].sum()))
-    source = np.random.default_rng(seed)
-    counts = source.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
-    bytes_of = counts @ sizes
     edges = [(1 - SURE) / 2, (1 + SURE) / 2]
     found = []
     for other in known[1:]:
         apart = bits(1.0) * (nats[other] - nats[known[0]])
-        low, high = np.quantile((counts @ apart) / bytes_of, edges)
+        low, high = np.quantile(_resampled(apart, sizes, seed), edges)
         whole = float(apart.sum() / sizes.sum())
         found.append(Difference(known[0], other, whole, float(low), float(high)))
     return found
+
+
+def _resampled(
+    apart: NDArray[np.float64], sizes: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Return the difference a byte over documents drawn again with replacement, (R,)."""
+    source, count = np.random.default_rng(seed), len(sizes)
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = source.integers(0, count, count)
+        found.append(apart[drawn].sum() / sizes[drawn].sum())
+    return np.array(found)

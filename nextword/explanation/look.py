@@ -37,7 +37,9 @@ def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look |
     most = min(SAMPLE_TOKENS, model.shape.context - (not model.shape.causal))
     ids = holdout.document(step % holdout.num_documents)[:most].tolist()
     if not model.shape.causal:
-        ids = [id_ for id_ in ids if id_ != vocabulary.end_id] or ids
+        ids = [id_ for id_ in ids if id_ != vocabulary.end_id]
+        if not ids:
+            return None
     with at_full_precision(model):
         states = ask_each(model, vocabulary, ids).states.float()
         logits = states @ model.output_weight.float().T
@@ -45,7 +47,7 @@ def look_at_holdout(model: Transformer, prepared: Prepared, step: int) -> Look |
     right = probabilities.gather(1, torch.tensor(ids)[:, None])[:, 0]
     # The first words of a text are anybody's guess; the hardest later one says more.
     place = LEAST_CONTEXT + int(right[LEAST_CONTEXT:].argmin()) if len(ids) > LEAST_CONTEXT else 0
-    likeliest = int(probabilities[place].argmax())
+    likeliest = int(probabilities[place, : len(vocabulary)].argmax())
     return Look(
         vocabulary.decode(ids[:place]),
         vocabulary.piece(likeliest),

@@ -9,7 +9,7 @@ from typing import Any
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
-from nextword.finetune.course import Course, Taught
+from nextword.finetune.course import Course, Rows, Taught, steps_of
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
@@ -17,7 +17,8 @@ from nextword.objectives.answer import Turns, answer, pack
 from nextword.objectives.labelled import in_order
 from nextword.objectives.options import FinetuneSettings
 from nextword.prediction.answers import AnswerScores, score_answers
-from nextword.targets.batch import Batch
+from nextword.targets.batch import IGNORED, Batch
+from nextword.training.plan import LONGEST_CONTEXT
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -46,14 +47,16 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     before = score_answers(model, holdout, fill_id) if holdout else None
     model.set_precision(course.machine.precision)
-    rows = pack(train, shape.context)
+    longest = max(example.places for example in train)
+    width = max(longest, min(shape.context, LONGEST_CONTEXT))
+    rows = pack(train, width)
     rows_a_step = max(1, min(len(rows), round(settings.batch_examples * len(rows) / len(train))))
 
     def read(step: int, part: slice) -> Batch:
         chosen = in_order(len(rows), rows_a_step, step, settings.seed)[part]
         return answer([[train[one] for one in rows[row]] for row in chosen.tolist()], fill_id)
 
-    steps = settings.steps or min(max(100, 10 * len(rows) // rows_a_step), 2000)
+    steps = steps_of(settings, len(rows), rows_a_step)
     scores: list[AnswerScores] = []
 
     def judge() -> float | None:
@@ -65,7 +68,8 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
 
     course.say_start(len(train), len(holdout), steps, settings.batch_examples)
     loss = LanguageModelLoss(model, precision=course.machine.precision)
-    course.run(model, loss, read, steps, rows_a_step, shape.context, judge)
+    tokens = sum(example.places for example in train) / len(rows)
+    course.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge)
     return Taught(course.folder, scores[-1] if scores else None, before)
 
 
@@ -88,33 +92,47 @@ def read_turns(
             said = row.text(settings.answer, "--finetune.answer")
             parted = prompt[-1].isspace() or said[0].isspace()
             parts = [(prompt, False), (said if parted else f" {said}", True)]
-        ids, asked = [vocabulary.end_id], [False]
-        for text, is_answer in parts:
-            end = [vocabulary.end_id] * is_answer
-            piece = [*vocabulary.encode(text), *end]
-            ids += piece
-            asked += [is_answer] * len(piece)
-        if len(ids) - 1 > context:
+        turns = _in_tokens(parts, vocabulary)
+        if turns.places > context:
             raise CorpusError(
-                f"{row.place}: {len(ids):,} tokens, and the model reads {context:,} at once; "
+                f"{row.place}: {turns.places:,} tokens, and the model reads {context:,} at once; "
                 "shorten the example or leave it out"
             )
-        found.append(Turns(tuple(ids), tuple(asked)))
+        found.append(turns)
     return found
+
+
+def _in_tokens(parts: Sequence[tuple[str, bool]], vocabulary: Vocabulary) -> Turns:
+    inputs: list[int] = [vocabulary.end_id]
+    targets: list[int] = []
+    ended = False
+    for text, is_answer in parts:
+        for id_ in vocabulary.encode(text):
+            targets.append(vocabulary.end_id if ended else id_ if is_answer else IGNORED)
+            inputs.append(id_)
+            ended = False
+        ended = is_answer
+    if not ended:  # what follows the last answer teaches nothing
+        last = max(place for place, target in enumerate(targets) if target != IGNORED)
+        return Turns(tuple(inputs[: last + 1]), tuple(targets[: last + 1]))
+    return Turns(tuple(inputs), (*targets, vocabulary.end_id))
 
 
 def _chat(row: Row) -> list[tuple[str, bool]]:
     """Write a chat as text: a line for each message, those of the assistant to be learned."""
     messages = row.values["messages"]
     parts: list[tuple[str, bool]] = []
+    before = ""
     if not isinstance(messages, list) or not messages:
         raise CorpusError(f'{row.place}: "messages" is no list of messages')
     for message in messages:
         role, content = _message(row, message)
         if role == "assistant":
-            parts += [(ROLES[role], False), (f" {content}", True)]
+            parts += [(before + ROLES[role], False), (f" {content}", True)]
+            before = "\n"
         else:
-            parts.append((f"{ROLES[role]} {content}\n", False))
+            parts.append((f"{before}{ROLES[role]} {content}\n", False))
+            before = ""
     if not any(is_answer for _, is_answer in parts):
         raise CorpusError(f"{row.place}: no message of the assistant, so nothing to learn")
     return parts
@@ -134,17 +152,17 @@ def _message(row: Row, message: Any) -> tuple[str, str]:
 def _divide(
     examples: Sequence[Turns], settings: FinetuneSettings
 ) -> tuple[list[Turns], list[Turns]]:
-    """Hold a share out by chance; equal examples fall on one side."""
-    different = sorted(set(examples))
+    """Hold a share out by chance; examples with the same prompt fall on one side."""
+    different = sorted({example.prompt for example in examples})
     random.Random(settings.seed).shuffle(different)
     count = round(settings.holdout * len(different))
     if settings.holdout > 0:
         count = max(count, 1)
     held = set(different[:count])
-    train = [example for example in examples if example not in held]
+    train = [example for example in examples if example.prompt not in held]
     if not train:
         raise CorpusError(
-            f"{len(different)} different examples are too few to learn from some and hold others "
+            f"{len(different)} different prompts are too few to learn from some and hold others "
             "out; give more"
         )
-    return train, [example for example in examples if example in held]
+    return train, [example for example in examples if example.prompt in held]

@@ -14,6 +14,7 @@ from nextword.finetune.examples import labelled, look
 from nextword.finetune.labels import teach_labels
 from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
+from nextword.model.layouts import CONFIG, labels_of, read_config
 from nextword.prediction.open import find_model_folder
 from nextword.run import new_folder
 from nextword.settings import Settings
@@ -91,6 +92,11 @@ def finetune(
             raise SettingsError(
                 f"{start}: a masked model cannot write an answer; take one that predicts the next "
                 "token"
+            )
+        if labels_of(read_config(origin), origin / CONFIG) is not None:
+            raise ModelError(
+                f"{start}: its head gives labels and no longer words; take the model that it was "
+                "finetuned from"
             )
         turns = read_turns(rows, vocabulary, settings.finetune, shape.context)
         return Finetuned(folder, task, teach_answers(course, turns))

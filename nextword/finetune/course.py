@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from nextword.explanation.screen import Screen
 from nextword.machine.device import Machine
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
+from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
 from nextword.prediction.open import FACTS
@@ -27,6 +28,7 @@ from nextword.training.journal import Journal
 from nextword.training.loop import Asks, Every, Moment, Plan, Training, describe, run_loop
 from nextword.training.optimizers import build_optimizers
 from nextword.training.options import TrainingSettings
+from nextword.training.plan import MICRO_BATCH_TOKENS
 from nextword.vocabulary.tokenizer import Vocabulary
 
 EVALUATIONS = 4
@@ -42,6 +44,21 @@ class Taught:
     """On the hold-out; None without one."""
     before: AnswerScores | None = None
     """The same before any step."""
+
+
+class Rows(NamedTuple):
+    """What a step reads."""
+
+    number: int
+    longest: int
+    """Positions of the longest."""
+    tokens: float
+    """Of one, on average."""
+
+
+def steps_of(settings: FinetuneSettings, rows: int, rows_a_step: int) -> int:
+    """Return the steps to take: ten readings, 100 to 2,000 steps, where none are named."""
+    return settings.steps or min(max(100, 10 * rows // rows_a_step), 2000)
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,7 @@ class Course:
         loss: nn.Module,
         read: Callable[[int, slice], Asks],
         steps: int,
-        rows: int,
-        width: int,
+        rows: Rows,
         judge: Callable[[], float | None],
         *,
         faster: Mapping[str, nn.Parameter] | None = None,
@@ -99,18 +115,17 @@ class Course:
             read: the batches.
             steps: to take.
             rows: of a step.
-            width: of the longest row, in tokens.
             judge: scores the hold-out and returns its loss.
             faster: parameters that learn at a rate of their own.
             times: that of all others.
 
         Raises:
-            DivergedError: the loss is no number any more; nothing is kept.
+            DivergedError: the loss is no number any more; no checkpoint is written.
         """
         training = self._how()
         optimizers = _optimizers(model, training, faster or {}, times)
-        micro = max(1, min(rows, 4096 // width)) if self.machine.device.type == "cpu" else rows
-        plan = Plan(steps, rows, micro, width)
+        at_once = MICRO_BATCH_TOKENS.get(self.machine.device.type, 4096) // rows.longest
+        plan = Plan(steps, rows.number, max(1, min(rows.number, at_once)), round(rows.tokens))
         self.folder.mkdir(parents=True)
         (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
         write_json(self.folder / FACTS, self._facts(model, plan))
@@ -156,7 +171,7 @@ class Course:
         asked = self.settings.finetune
         return TrainingSettings(
             optimizer="adamw",
-            learning_rate=asked.learning_rate,
+            learning_rate=asked.learning_rate or finetune_rate(self.shape.hidden_size),
             weight_decay=asked.weight_decay,
             decay_power=1.0,
             seed=asked.seed,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nextword.finetune.course import Course, Taught
+from nextword.finetune.course import Course, Rows, Taught, steps_of
 from nextword.finetune.examples import Labelled, LabelledSet
 from nextword.model.folder import read_body
 from nextword.model.initialize import initialize
@@ -58,6 +58,11 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
     if known.is_number:
         spread = float(labels.std()) or 1.0
         _begin_at_the_mean(model, vocabulary, train, float(labels.mean()))
+    if cut := sum(len(row) == shape.context for row in [*train, *holdout]):
+        course.screen.say(
+            f"note        {cut:,} texts fill the {shape.context:,} tokens that the model reads at "
+            "once; what is longer was cut at its end"
+        )
     weights = _weights(labels, known, settings)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     rows_a_step = min(settings.batch_examples, len(train))
@@ -66,7 +71,7 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
         chosen = in_order(len(train), rows_a_step, step, settings.seed)[rows].tolist()
         return label([train[one] for one in chosen], labels[chosen], weights[chosen], fill_id)
 
-    steps = settings.steps or min(max(100, 10 * len(train) // rows_a_step), 2000)
+    steps = steps_of(settings, len(train), rows_a_step)
     last = dict(model.last.named_parameters(prefix="last"))
     scores: list[Scores] = []
 
@@ -80,8 +85,9 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
 
     course.say_start(len(train), len(holdout), steps, rows_a_step)
     loss = LabelLoss(model, spread=spread)
-    longest = max(map(len, train))
-    course.run(model, loss, read, steps, rows_a_step, longest, judge, faster=last, times=spread)
+    sizes = [len(row) for row in train]
+    rows_ = Rows(rows_a_step, max(sizes), sum(sizes) / len(sizes))
+    course.run(model, loss, read, steps, rows_, judge, faster=last, times=spread)
     return Taught(course.folder, scores[-1] if scores else None)
 
 

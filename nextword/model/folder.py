@@ -115,7 +115,9 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         if not file.is_file():
             raise ModelError(f"{file}: no such file; weights are read from safetensors only")
         try:
-            weights.update(load_file(file))
+            found = load_file(file)
+            # Old folders hold the angles of rotation too, which follow from config.json.
+            weights.update({k: w for k, w in found.items() if not k.endswith("inv_freq")})
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file}: damaged weights ({error})") from None
     return weights

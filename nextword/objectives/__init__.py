@@ -68,4 +68,5 @@ def objective_of(layout: str) -> Objective:
     found = (find_objective(name) for name in names())
     # A causal network may have been trained on answers too; as a folder alone it is causal.
     fitting = [objective for objective in found if layout in objective.layouts]
+    fitting = fitting or [find_objective("causal")]
     return next((one for one in fitting if not one.supervised), fitting[0])

@@ -1,8 +1,9 @@
 """Prompt and answer: go on from a prompt as a person would have it. The loss counts answers only.
 
 Several examples stand in a row, each looking only at itself and counting its positions from 0, so a
-packed row teaches exactly what its examples would teach apart. Each answer ends with end-of-text,
-which is asked for like any other token: so the model learns to stop.
+packed row teaches exactly what its examples would teach apart. After each answer end-of-text is
+asked for like any other token: so the model learns to stop. Where a chat goes on it is not read,
+for who asks later writes the chat down as text.
 """
 
 from collections.abc import Sequence
@@ -18,19 +19,25 @@ from nextword.targets.batch import IGNORED, Batch
 class Turns(NamedTuple):
     """One example in tokens."""
 
-    ids: tuple[int, ...]
-    """From the end-of-text before the prompt to that after the last answer."""
-    asked: tuple[bool, ...]
-    """Which of them a person answered."""
+    inputs: tuple[int, ...]
+    """From the end-of-text before the prompt to the last answer's last token."""
+    targets: tuple[int, ...]
+    """What is asked for after each: an answer's tokens, end-of-text after it, else IGNORED."""
 
     @property
     def places(self) -> int:
         """Positions it takes up in a row."""
-        return len(self.ids) - 1
+        return len(self.inputs)
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What stands before the first answer."""
+        first = next(place for place, one in enumerate(self.targets) if one != IGNORED)
+        return self.inputs[: first + 1]
 
 
 def pack(examples: Sequence[Turns], context: int) -> list[list[int]]:
-    """Divide examples over rows, each in the first row that has room.
+    """Divide examples over rows, the longest first, each where it leaves the least room.
 
     Args:
         examples: none longer than a row.
@@ -40,16 +47,22 @@ def pack(examples: Sequence[Turns], context: int) -> list[list[int]]:
         for each row the numbers of its examples.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    with_room: list[list[int]] = [[] for _ in range(context + 1)]
+    rooms = 0  # a bit for each number of free positions that some row has
     for number in sorted(range(len(examples)), key=lambda number: -examples[number].places):
         needed = examples[number].places
-        row = next((row for row, left in enumerate(room) if left >= needed), None)
-        if row is None:
+        fitting = rooms >> needed
+        if fitting:
+            left = needed + (fitting & -fitting).bit_length() - 1
+            row = with_room[left].pop()
+            if not with_room[left]:
+                rooms &= ~(1 << left)
+        else:
+            left, row = context, len(rows)
             rows.append([])
-            room.append(context)
-            row = len(rows) - 1
         rows[row].append(number)
-        room[row] -= needed
+        with_room[left - needed].append(row)
+        rooms |= 1 << (left - needed)
     return rows
 
 
@@ -67,10 +80,9 @@ def answer(rows: Sequence[Sequence[Turns]], fill_id: int) -> Batch:
     for number, row in enumerate(rows):
         start = 0
         for which, example in enumerate(row, start=1):
-            ids, asked = np.array(example.ids), np.array(example.asked)
             stop = start + example.places
-            inputs[number, start:stop] = ids[:-1]
-            targets[number, start:stop] = np.where(asked[1:], ids[1:], IGNORED)
+            inputs[number, start:stop] = example.inputs
+            targets[number, start:stop] = example.targets
             documents[number, start:stop] = which
             positions[number, start:stop] = np.arange(example.places)
             start = stop

@@ -6,6 +6,11 @@ from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
 
+def finetune_rate(width: int) -> float:
+    """Return the rate for a network of a width: 0.001 at 128, and 3e-5 at BERT's 768."""
+    return 0.001 * min(1.0, (128 / width) ** 2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
     """How examples that a person prepared are learned from."""
@@ -28,10 +33,12 @@ class FinetuneSettings:
         choices=("none", "balanced"),
     )
     steps: int | None = option(
-        None, "optimizer steps (default: 10 times the examples, 100 to 2,000)", minimum=1
+        None, "optimizer steps (default: ten readings of all, 100 to 2,000 steps)", minimum=1
     )
     batch_examples: int = option(32, "examples a step learns from", minimum=1)
-    learning_rate: float = option(0.001, "of AdamW, at its peak", above=0)
+    learning_rate: float | None = option(
+        None, "of AdamW, at its peak (default: 0.001 up to 128 wide, less with the square)", above=0
+    )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     seed: int = option(0, "of the hold-out, the order and new weights", minimum=0)
 

@@ -40,25 +40,34 @@ def ask_each(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> Aske
         vocabulary: of the same model.
         ids: of the text, at least one; one longer than the context is read in windows.
     """
-    whole = np.array(ids, dtype=np.int64)
-    if not model.shape.causal:
-        return _ask_masked(model, vocabulary, whole)
-    states, read = [], []
-    for block in cut_document(whole, vocabulary.end_id, model.shape.context, EvaluationSettings()):
-        tokens = torch.from_numpy(block.tokens).to(model.device)
-        states.append(model.hidden(tokens[None, :-1])[0])
-        read += [place + block.read for place in range(len(block.tokens) - 1)]
-    return Asked(torch.cat(states), read)
+    parts = [asked for asked, _ in ask_by_window(model, vocabulary, ids)]
+    return Asked(
+        torch.cat([part.states for part in parts]), [one for part in parts for one in part.read]
+    )
 
 
-def _ask_masked(model: Transformer, vocabulary: Vocabulary, ids: NDArray[np.int64]) -> Asked:
+def ask_by_window(
+    model: Transformer, vocabulary: Vocabulary, ids: list[int]
+) -> Iterator[tuple[Asked, list[int]]]:
+    """Do the same window by window, for texts whose states would not fit in memory.
+
+    Yields:
+        the states, and the ids that are asked for there. Of a model that looks to both sides,
+        end-of-text is never asked for.
+    """
+    whole, end_id, context = np.array(ids, dtype=np.int64), vocabulary.end_id, model.shape.context
+    if model.shape.causal:
+        for block in cut_document(whole, end_id, context, EvaluationSettings()):
+            tokens = torch.from_numpy(block.tokens).to(model.device)
+            states = model.hidden(tokens[None, :-1])[0]
+            read = [place + block.read for place in range(len(block.tokens) - 1)]
+            yield Asked(states, read), block.tokens[1:].tolist()
+        return
     # Where the text ends is left open: what is asked about may be part of a longer one.
-    row = np.concatenate([np.array([vocabulary.end_id], dtype=np.int64), ids])
-    states, read = [], []
-    for window, places in windows_with_pieces(row, vocabulary.end_id, model.shape.context):
-        states.append(hide_each(model, window, places, vocabulary.mask))
-        read += [len(places) - 1] * len(places)
-    return Asked(torch.cat(states), read)
+    row = np.concatenate([np.array([end_id], dtype=np.int64), whole])
+    for window, places in windows_with_pieces(row, end_id, context):
+        states = hide_each(model, window, places, vocabulary.mask)
+        yield Asked(states, [len(places) - 1] * len(places)), window[places].tolist()
 
 
 def windows_with_pieces(

@@ -50,7 +50,7 @@ def predict(model: Transformer, vocabulary: Vocabulary, prompt: str, top: int = 
     """
     logits = Reader(model).read([vocabulary.end_id, *vocabulary.encode(prompt)])
     probabilities = logits.cpu().double().softmax(0)
-    best = torch.topk(logits, min(top, len(vocabulary), len(logits)))
+    best = torch.topk(logits[: len(vocabulary)], min(top, len(vocabulary), len(logits)))
     candidates = [
         Candidate(vocabulary.piece(id_), id_, logit, float(probabilities[id_]))
         for logit, id_ in zip(best.values.tolist(), best.indices.tolist(), strict=True)

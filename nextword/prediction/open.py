@@ -12,7 +12,7 @@ from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
 from nextword.model.folder import read_model
 from nextword.model.labels import Labeller
-from nextword.model.layouts import CONFIG, read_config
+from nextword.model.layouts import CONFIG, KINDS, labels_of, read_config
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
@@ -210,5 +210,9 @@ def _objective(folder: Path, run: Path | None) -> Objective:
     """Find out what a model was asked: the run knows, or the folder's layout says."""
     if run is not None and (name := run_facts(run).get("objective")):
         return find_objective(str(name))
-    layouts = read_config(folder).get("architectures") or ["Qwen3ForCausalLM"]
-    return objective_of(layouts[0])
+    config = read_config(folder)
+    layouts = config.get("architectures") or []
+    if labels_of(config, folder / CONFIG) is not None:
+        return find_objective("labelled")
+    kind = KINDS.get(config.get("model_type", ""))
+    return objective_of(kind.language_model if kind else layouts[0] if layouts else "")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
+RATE, RATE_MASKED = 0.012, 0.004
 MATRIX_RATE, MATRIX_RATE_MASKED = 0.03, 0.02
 
 
@@ -35,7 +36,9 @@ class TrainingSettings:
         unit="tokens",
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
-    learning_rate: float = option(0.012, "of AdamW, at its peak", above=0)
+    learning_rate: float | None = option(
+        None, "of AdamW, at its peak (default: 0.012; for masked models 0.004)", above=0
+    )
     matrix_learning_rate: float | None = option(
         None, "of Muon, at its peak (default: 0.03; for masked models 0.02)", above=0
     )
@@ -69,6 +72,11 @@ class TrainingSettings:
         unit="steps",
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)
+
+    @property
+    def rate(self) -> float:
+        """AdamW's rate where nothing more is known."""
+        return RATE if self.learning_rate is None else self.learning_rate
 
     @property
     def matrix_rate(self) -> float:

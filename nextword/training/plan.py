@@ -21,7 +21,11 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 
 def default_context(model: ModelSettings, train_tokens: int) -> int:
     """Return 256 tokens, more from depth 8 on, and never more than a sixteenth of a small text."""
-    context = min(max(256, 128 * (model.depth // 2)), LONGEST_CONTEXT)
+    return fitting_context(min(max(256, 128 * (model.depth // 2)), LONGEST_CONTEXT), train_tokens)
+
+
+def fitting_context(context: int, train_tokens: int) -> int:
+    """Halve a context until a text holds sixteen of it, down to 16 tokens."""
     while context > SHORTEST_CONTEXT and context * 16 > train_tokens:
         context //= 2
     return context

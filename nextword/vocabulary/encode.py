@@ -73,7 +73,7 @@ def prepare(
         CorpusError: the text cannot be read or is too short, or the folder holds something else.
     """
     if vocabulary is None and settings.source is not None:
-        vocabulary = load_source(Path(settings.source))
+        vocabulary = load_source(Path(settings.source), as_it_is=settings.as_it_is)
     found = scan(corpus.pieces())
     split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None

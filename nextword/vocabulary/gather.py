@@ -101,12 +101,29 @@ def open_ready(
     folder = Path(path)
     if not is_prepared(folder):
         return open_foreign(folder, settings.source, corpus_settings)
-    if settings.source is not None:
+    prepared = open_prepared(folder)
+    check_same(path, prepared, settings)
+    return prepared
+
+
+def check_same(path: str, prepared: Prepared, settings: VocabularySettings) -> None:
+    """Refuse text that was prepared with another vocabulary than the one asked for.
+
+    Raises:
+        CorpusError: it was.
+    """
+    if settings.source is None:
+        return
+    asked = load_source(Path(settings.source), as_it_is=settings.as_it_is)
+    known = prepared.vocabulary
+    same = asked.tokenizer.get_vocab(with_added_tokens=True) == known.tokenizer.get_vocab(
+        with_added_tokens=True
+    )
+    if not same or asked.end_id != known.end_id:
         raise CorpusError(
-            f"{path}: is prepared with a vocabulary of its own; leave out --vocabulary.source, or "
-            "prepare the text again with it"
+            f"{path}: was prepared with another vocabulary than that of {settings.source}; prepare "
+            "the text again with --vocabulary.source and that folder"
         )
-    return open_prepared(folder)
 
 
 class _Raw(NamedTuple):
@@ -196,7 +213,7 @@ class _Mix:
         if self.ready:
             return self._shared_vocabulary()
         if self.settings.source is not None:
-            return load_source(Path(self.settings.source))
+            return load_source(Path(self.settings.source), as_it_is=self.settings.as_it_is)
         if (folder / "tokenizer.json").is_file():  # from a preparation that was interrupted
             return Vocabulary.load(folder)
         self.report("learning one vocabulary for all")

@@ -25,6 +25,9 @@ class VocabularySettings:
     source: str | None = option(
         None, "use the vocabulary of this tokenizer.json, or of the model folder that holds one"
     )
+    as_it_is: bool = option(
+        False, "take a source as it is, without entries for padding and hiding that it lacks"
+    )
     sample_bytes: int = option(
         32_000_000,
         "how much of the training text the vocabulary is learned from",

@@ -24,31 +24,34 @@ class Vocabulary:
     """All that the model knows: a fixed list of pieces, each with an id."""
 
     def __init__(
-        self, tokenizer: "Tokenizer", kind: str, reserved: Sequence[str] = RESERVED
+        self, tokenizer: "Tokenizer", kind: str, reserved: Sequence[str | None] = RESERVED
     ) -> None:
         """Wrap a tokenizer.
 
         Args:
             tokenizer: of the `tokenizers` library.
             kind: one of those built here, or the library's word for what came from elsewhere.
-            reserved: names of the end-of-text, pad and mask entries.
+            reserved: names of the end-of-text, pad and mask entries; None where there is none.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
         self.tokenizer = tokenizer
         self.kind = kind
-        self.reserved = tuple(reserved)
-        end = tokenizer.token_to_id(reserved[0])
-        if end is None:
+        roles = [*reserved, None, None][:3]
+        if roles[1] == roles[0]:
+            roles[1] = None  # what ends a text is no padding: it is read and asked for
+        self.reserved = tuple(name for name in roles if name is not None)
+        found = [None if name is None else tokenizer.token_to_id(name) for name in roles]
+        if found[0] is None:
             raise VocabularyError(
-                f"the vocabulary has no entry {reserved[0]!r} to mark the end of a text"
+                f"the vocabulary has no entry {roles[0]!r} to mark the end of a text"
             )
-        self.end_id: int = end
-        self.pad_id: int | None = tokenizer.token_to_id(reserved[1]) if len(reserved) > 1 else None
+        self.end_id: int = found[0]
+        self.pad_id: int | None = found[1]
+        self.mask_id: int | None = found[2]
         self._description: dict[str, Any] = json.loads(tokenizer.to_str())
         self._speller = Speller(self._description)
         self.unknown_id: int | None = self._unknown()
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
-        self.mask_id: int | None = tokenizer.token_to_id(reserved[2]) if len(reserved) > 2 else None
 
     def __len__(self) -> int:
         """Count the ids, reserved ones included; a vocabulary from elsewhere may leave some out."""
@@ -173,11 +176,13 @@ class Vocabulary:
             "split_special_tokens": not template,
             "model_max_length": int(1e30),
             "eos_token": self.reserved[0],
-            "pad_token": self.reserved[1] if len(self.reserved) > 1 else self.reserved[0],
+            "pad_token": self.tokenizer.id_to_token(
+                self.end_id if self.pad_id is None else self.pad_id
+            ),
             "nextword_kind": self.kind,
         }
-        if len(self.reserved) > 2:
-            config["mask_token"] = self.reserved[2]
+        if self.mask_name is not None:
+            config["mask_token"] = self.mask_name
         if self.unknown_id is not None:
             config["unk_token"] = self.tokenizer.id_to_token(self.unknown_id)
         (folder / "tokenizer_config.json").write_text(
@@ -218,7 +223,7 @@ class Vocabulary:
             raise VocabularyError(
                 f"{config_file}: no eos_token; name the entry that ends a text there"
             )
-        return cls(tokenizer, kind, [name for name in names if name is not None])
+        return cls(tokenizer, kind, names)
 
 
 def read_tokenizer(file: Path) -> "Tokenizer":

@@ -61,6 +61,7 @@ def test_documents_cost_what_evaluate_says(models, tmp_path):
     for number, name in enumerate(("bpe", "longer")):
         scores = nextword.load(name).evaluate(file)
         assert found.judges[number].nats == pytest.approx(scores.nats, rel=1e-5)
+        assert found.judges[number].tokens == scores.tokens
     assert found.documents == 12
 
 
@@ -129,6 +130,8 @@ def test_the_verb_takes_texts_and_paths(models, place):
     assert done.returncode == 0, done.stderr
     for words in ("bpe@5", "longer@30", "bits a byte", "reads both sides"):
         assert words in done.stdout
+    long = place.nextword("compare", "bpe", "longer", "the good cat " * 100)
+    assert long.returncode == 0, long.stderr
     (place.folder / "d.csv").write_text("text\n" + "\n".join([TEXT.strip()] * 9))
     done = place.nextword("compare", "bpe", "longer", "d.csv", "--json")
     values = json.loads(done.stdout)
@@ -139,6 +142,7 @@ def test_the_verb_takes_texts_and_paths(models, place):
         (("compare", "bpe", "a text"), "two runs or more"),
         (("compare", "bpe", "longer", "both"), "both: is a run"),
         (("compare", "bpe", "nobody", "a text"), "nobody"),
+        (("compare", "bpe", "longer", "bok.jsonl"), "bok.jsonl: no such file"),
     ):
         failed = place.nextword(*wrong)
         assert failed.returncode == 2

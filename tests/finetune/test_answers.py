@@ -22,10 +22,11 @@ from nextword.training.step import LanguageModelLoss, accumulate
 from tests.model.test_transformer import scattered
 
 E = 0
+N = IGNORED
 EXAMPLES = [
-    Turns((E, 5, 6, 7, 8, E), (False, False, False, True, True, True)),
-    Turns((E, 9, 10, E), (False, False, True, True)),
-    Turns((E, 11, 12, 13, E, 14, 15, E), (False, False, True, True, True, False, True, True)),
+    Turns((E, 5, 6, 7, 8), (N, N, 7, 8, E)),
+    Turns((E, 9, 10), (N, 10, E)),
+    Turns((E, 11, 12, 13, 14, 15), (N, 12, 13, E, 15, E)),
 ]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +49,7 @@ def test_packed_logits_are_those_of_each_example_apart():
     with torch.no_grad():
         packed = model.hidden(torch.from_numpy(batch.inputs), seen=seen, positions=places)[0]
         apart = [
-            model.hidden(torch.tensor([one.ids[:-1]]))[0]
+            model.hidden(torch.tensor([one.inputs]))[0]
             for one in (EXAMPLES[2], EXAMPLES[0], EXAMPLES[1])
         ]
     torch.testing.assert_close(packed, torch.cat(apart), atol=1e-5, rtol=1e-5)
@@ -75,10 +76,11 @@ def test_prompt_tokens_contribute_nothing():
     by_hand, count = 0.0, 0
     with torch.no_grad():
         for one in EXAMPLES:
-            odds = model(torch.tensor([one.ids[:-1]]))[0].double().log_softmax(-1)
-            for place, (id_, asked) in enumerate(zip(one.ids[1:], one.asked[1:], strict=True)):
-                by_hand -= float(odds[place, id_]) * asked
-                count += asked
+            odds = model(torch.tensor([one.inputs]))[0].double().log_softmax(-1)
+            for place, id_ in enumerate(one.targets):
+                if id_ != IGNORED:
+                    by_hand -= float(odds[place, id_])
+                    count += 1
     assert fine.tokens == count == 10
     assert fine.nats == pytest.approx(by_hand, rel=1e-5)
 
@@ -86,11 +88,11 @@ def test_prompt_tokens_contribute_nothing():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=40))
 def test_packing_keeps_every_example_once_and_fits(lengths):
-    examples = [Turns((E,) * length, (False,) * length) for length in lengths]
-    rows = pack(examples, 29)
+    examples = [Turns((E,) * length, (N,) * length) for length in lengths]
+    rows = pack(examples, 30)
     assert sorted(one for row in rows for one in row) == list(range(len(examples)))
-    assert all(sum(examples[one].places for one in row) <= 29 for row in rows)
-    assert len(rows) <= 2 * -(-sum(one.places for one in examples) // 29) + 1
+    assert all(sum(examples[one].places for one in row) <= 30 for row in rows)
+    assert len(rows) <= 2 * -(-sum(one.places for one in examples) // 30) + 1
 
 
 @pytest.fixture
@@ -110,10 +112,11 @@ def test_prompts_are_read_as_they_will_be_asked(tiny):
     values = [{"prompt": "Ten?", "answer": "10"}, {"prompt": "Ten?\n", "answer": "10"}]
     spaced, as_is = read_turns(rows(values), words, FinetuneSettings(), 64)
     for turns, said in ((spaced, " 10"), (as_is, "10")):
-        asked = [id_ for id_, one in zip(turns.ids, turns.asked, strict=True) if one]
+        asked = [id_ for id_ in turns.targets if id_ != IGNORED]
         assert asked == [*words.encode(said), words.end_id]
-        assert turns.ids[0] == words.end_id
-        assert not turns.asked[0]
+        assert turns.inputs[0] == words.end_id
+        assert turns.targets[0] == IGNORED
+        assert list(turns.inputs[1:]) == words.encode(turns_prompt(turns, words)) + asked[:-1]
 
 
 def test_in_a_chat_the_assistants_messages_are_learned(tiny):
@@ -126,18 +129,47 @@ def test_in_a_chat_the_assistants_messages_are_learned(tiny):
         {"role": "assistant", "content": "So long"},
     ]
     (turns,) = read_turns(rows([{"messages": chat}]), words, FinetuneSettings(), 200)
-    asked = [id_ for id_, one in zip(turns.ids, turns.asked, strict=True) if one]
+    asked = [id_ for id_ in turns.targets if id_ != IGNORED]
     end = words.end_id
     assert asked == [*words.encode(" Ho"), end, *words.encode(" So long"), end]
-    text = words.decode([id_ for id_ in turns.ids if id_ != end])
-    assert text == "System: Be brief.\nUser: Hi\nAssistant: HoUser: Bye\nAssistant: So long"
+    # The chat is read as whoever asks later can write it: as text, no end within it.
+    text = "System: Be brief.\nUser: Hi\nAssistant: Ho\nUser: Bye\nAssistant: So long"
+    assert list(turns.inputs) == [end, *words.encode(text)]
+    for place, target in enumerate(turns.targets[:-1]):
+        assert target in (IGNORED, end, turns.inputs[place + 1])
+
+
+def turns_prompt(turns, words):
+    return words.decode(list(turns.prompt[1:]))
+
+
+def test_what_follows_the_last_answer_is_left_out(tiny):
+    words = nextword.load(tiny).vocabulary
+    chat = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ho"},
+        {"role": "user", "content": "never answered"},
+    ]
+    (turns,) = read_turns(rows([{"messages": chat}]), words, FinetuneSettings(), 200)
+    assert turns.targets[-1] == words.end_id
+    assert words.decode(list(turns.inputs)) == "User: Hi\nAssistant: Ho"
+
+
+def test_examples_with_one_prompt_fall_on_one_side():
+    """Several people may have answered the same: who saw one answer is not judged by another."""
+    from nextword.finetune.answers import _divide
+
+    examples = [Turns((E, 5 + n // 3, 40 + n), (N, 40 + n, E)) for n in range(60)]
+    train, holdout = _divide(examples, FinetuneSettings())
+    assert len(holdout) == 12
+    assert not {one.prompt for one in train} & {one.prompt for one in holdout}
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
         ({"prompt": "a"}, 'no field "answer"'),
-        ({"prompt": "a", "answer": ""}, "holds no text"),
+        ({"prompt": "a", "answer": ""}, "is empty"),
         ({"messages": "hi"}, "no list"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "needs a role"),
         ({"messages": [{"role": "user", "content": "x"}]}, "nothing to learn"),

@@ -88,6 +88,8 @@ def test_numbers_are_held_out_from_each_tenth():
         ([{"text": "a", "lable": "b"}], "Did you mean lable"),
         ([{"text": " ", "label": "b"}], 'line 1: the field "text" holds no text'),
         ([{"text": 5, "label": "b"}], "holds no text"),
+        ([{"text": "a", "label": None}], 'line 1: the field "label" is empty'),
+        ([{"text": "a", "label": "b"}, {"text": "a", "label": ""}], "line 2.*is empty"),
         ([{"text": "a", "label": "b"}] * 4, "1 different labels"),
         ([{"text": "a", "label": "b"}, {"text": "a", "label": "c"}], "too few to learn"),
     ],

@@ -141,6 +141,44 @@ def test_what_gives_labels_gives_no_words(begun, place):
         nextword.load("begun").classify("a")
 
 
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"])
+def test_where_nothing_but_end_of_text_fills_rows_up_labels_stay_the_same(place, pad):
+    """Public folders often have no entry for padding, or the end-of-text in its place."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    (place.folder / "t.txt").write_text(TEXT)
+    begun = nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples())))
+    file = begun.opened.folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "pad_token": pad, "mask_token": None}))
+    done = taught(place)
+    model = nextword.load(str(done.folder))
+    assert model.vocabulary.pad_id is None
+    texts = [row["text"] for row in examples(9, seed=5)]
+    said = model.classify(*texts)
+    right = sum(one.label == row["label"] for one, row in zip(said, examples(9, 5), strict=True))
+    assert right >= 7  # asked as it was taught
+    theirs = AutoModelForSequenceClassification.from_pretrained(model.opened.folder).eval()
+    batch = AutoTokenizer.from_pretrained(model.opened.folder)(
+        texts, padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        odds = theirs(**{key: batch[key] for key in ("input_ids", "attention_mask")}).logits
+    for row, one in enumerate(said):
+        assert one.label == theirs.config.id2label[int(odds[row].argmax())]
+        top = float(odds[row].double().softmax(-1).max())
+        assert one.probabilities[one.label] == pytest.approx(top, abs=1e-4)
+
+
+def test_answers_cannot_be_taught_to_a_model_with_labels(begun, place):
+    done = taught(place, **{"finetune.steps": 2})
+    file = place.folder / "qa.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "answer": "b"}))
+    with pytest.raises(NextwordError, match=r"labels and no longer words|cannot write an answer"):
+        finetune(str(done.folder), [str(file)], resolve())
+
+
 def test_it_can_begin_with_nothing_for_comparison(begun, place):
     file = str(place.folder / "labels.jsonl")
     given = resolve(given={"finetune.steps": 2})
@@ -151,6 +189,54 @@ def test_it_can_begin_with_nothing_for_comparison(begun, place):
     ours = nextword.load(str(done.folder)).opened.model.model.embed_tokens.weight
     theirs = nextword.load("begun").opened.model.model.embed_tokens.weight
     assert (ours - theirs).abs().max() > 1e-3
+
+
+def test_ctrl_c_keeps_what_was_learned(place):
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    (place.folder / "t.txt").write_text(TEXT)
+    nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples())))
+    words = ["finetune", "begun", "labels.jsonl", "--finetune.steps", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nextword", *words],
+        cwd=place.folder,
+        env={**place.environment(), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal, until = place.folder / "runs" / "labels-1" / "metrics.jsonl", time.monotonic() + 60
+    while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "what it had learned is saved as labels-1" in said
+    assert nextword.load("labels-1").classify("the good cat")[0].label in ("good one", "bad one")
+    failed = place.nextword("train", "--resume", "labels-1")
+    assert failed.returncode == 2
+    assert "begin again with nextword finetune" in failed.stderr
+
+
+def test_a_model_is_finetuned_from_python_and_stays_as_it_was(begun, place):
+    model = nextword.load("begun")
+    before = model.opened.model.model.embed_tokens.weight.clone()
+    options = {"finetune.steps": 2}
+    taught_one = model.finetune(place.folder / "labels.jsonl", name="mine", options=options)
+    assert taught_one.classify("the good cat")[0].label in ("good one", "bad one")
+    assert torch.equal(before, model.opened.model.model.embed_tokens.weight)
+    with pytest.raises(NextwordError, match="mine"):
+        model.finetune(place.folder / "labels.jsonl", name="mine", options=options)
+
+
+def test_a_launcher_of_many_processes_is_refused(begun, place, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(NextwordError, match="one process"):
+        taught(place)
 
 
 def test_the_verbs_work_and_say_what_was_found(place):

@@ -116,6 +116,9 @@ def test_what_cannot_be_filled_is_said():
         fill(MODEL, WORDS, "The cat sat.")
     with pytest.raises(EvaluationError, match="reads 24 at once"):
         fill(MODEL, WORDS, "The cat [MASK] " * 20)
+    unpadded = type(WORDS)(WORDS.tokenizer, "bpe", (WORDS.reserved[0], None, WORDS.reserved[2]))
+    assert unpadded.pad_id is None
+    assert unpadded.mask == WORDS.mask
     plain = type(WORDS)(WORDS.tokenizer, "bpe", WORDS.reserved[:2])
     with pytest.raises(VocabularyError, match="mask_token"):
         fill(MODEL, plain, "The [MASK]")

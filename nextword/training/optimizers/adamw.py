@@ -20,6 +20,6 @@ def build(
     ]
     return [
         torch.optim.AdamW(
-            parts, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True
+            parts, lr=settings.rate, betas=(settings.beta1, settings.beta2), fused=True
         )
     ]
