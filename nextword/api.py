@@ -13,6 +13,7 @@ from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.compare import Comparison, compare_documents, compare_text
 from nextword.explanation.look import floor_of
+from nextword.explanation.render.finetuned import describe_taught
 from nextword.explanation.render.report import report_page
 from nextword.explanation.render.stop import Stop
 from nextword.explanation.render.tour import stops
@@ -255,12 +256,25 @@ class Model:
         """
         return classify(self.opened.labeller, self.vocabulary, texts)
 
+    def compare(
+        self, *others: "Model", text: str | None = None, path: str | Path | None = None
+    ) -> Comparison:
+        """Judge the same text, or documents, by this model and others.
+
+        Args:
+            others: one or more.
+            text: one text; or
+            path: a file or folder of documents: then it is told what could be chance.
+        """
+        return compare([self, *others], text=text, path=path)
+
     def finetune(
         self,
         *paths: str | Path,
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
         from_nothing: bool = False,
+        quiet: bool = True,
     ) -> "Model":
         """Teach a copy of this model from examples; this one stays as it is.
 
@@ -269,13 +283,17 @@ class Model:
             name: of the new run; default: the file's name and a number.
             options: {"finetune.label": "stars", …}.
             from_nothing: begin with new weights of the same sizes.
+            quiet: say nothing while it learns; how right it is stands in the run's metrics.jsonl.
 
         Returns:
             the model that labels, or answers.
         """
         files, asked = [str(path) for path in paths], resolve(given=options)
         start = str(self.opened.folder)
-        return load(finetune(start, files, asked, name=name, from_nothing=from_nothing).folder)
+        screen = Screen(quiet=quiet)
+        done = finetune(start, files, asked, name=name, from_nothing=from_nothing, screen=screen)
+        screen.say(describe_taught(done.folder, done.task, done.taught.scores, done.taught.before))
+        return load(done.folder)
 
     def _texts(
         self, paths: Sequence[str | Path], corpus: CorpusSettings | None

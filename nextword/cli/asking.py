@@ -1,4 +1,4 @@
-"""Verbs that ask a model: generate, predict, evaluate."""
+"""Verbs that ask a model: generate, predict, fill, classify, evaluate."""
 
 import json
 from typing import Annotated, Any

@@ -48,7 +48,7 @@ def compress(
 
     The same model on the same machine gives it back, byte for byte: `nextword decompress`.
     """
-    opened = _open(run, file, output, force, threads, device)
+    opened = _open("compress", run, file, output, force, threads, device)
     from nextword.explanation.render.receipt import describe_receipt
     from nextword.prediction.archive import compress as written
 
@@ -69,7 +69,7 @@ def decompress(
     json_: AsJson = False,
 ) -> None:
     """Write the file back that `nextword compress` made shorter, with the very same model."""
-    opened = _open(run, file, output, force, threads, device)
+    opened = _open("decompress", run, file, output, force, threads, device)
     from nextword.prediction.archive import decompress as restored
 
     with _progress("decompressing") as progress:
@@ -84,7 +84,13 @@ def decompress(
 
 
 def _open(
-    run: str, file: Path, output: Path, force: bool, threads: int | None, device: str | None
+    verb: str,
+    run: str,
+    file: Path,
+    output: Path,
+    force: bool,
+    threads: int | None,
+    device: str | None,
 ) -> Any:
     """Open the model, once all that can be known before has been checked."""
     from nextword.base.errors import CorpusError
@@ -99,7 +105,7 @@ def _open(
 
     check_output(output, file, force=force)
     opened = open_model(run, settings.machine)
-    opened.refuse("compress")
+    opened.refuse(verb)
     return opened
 
 

@@ -1,4 +1,4 @@
-"""Verbs that make something: train, prepare."""
+"""Verbs that make something: train, finetune, prepare."""
 
 import dataclasses
 import json

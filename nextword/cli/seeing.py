@@ -1,4 +1,4 @@
-"""Verbs that let one see how a model learns: explain, audit, replay, ruler, report, tour."""
+"""Verbs that let one see: explain, audit, replay, ruler, report, compare, tour."""
 
 import json
 import os

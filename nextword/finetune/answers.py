@@ -4,7 +4,7 @@ The loss counts what a person answered and nothing else; each answer's end is le
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nextword.base.errors import CorpusError
@@ -59,12 +59,12 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
     steps = steps_of(settings, len(rows), rows_a_step)
     scores: list[AnswerScores] = []
 
-    def judge() -> float | None:
+    def judge() -> Mapping[str, Any] | None:
         if not holdout:
             return None
         with course.full_precision(model):
             scores.append(score_answers(model, holdout, fill_id))
-        return scores[-1].loss
+        return scores[-1].as_dict()
 
     course.say_start(len(train), len(holdout), steps, settings.batch_examples)
     loss = LanguageModelLoss(model, precision=course.machine.precision)

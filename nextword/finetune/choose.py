@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nextword.base.errors import ModelError, RunError, SettingsError
@@ -75,6 +75,8 @@ def finetune(
         raise RunError(f"{folder}: exists already; give another --name")
     how = "given" if settings.finetune.task != "auto" else "found by looking"
     screen.say(f"task        {TOLD[task]} ({how}; --finetune.task for another)")
+    objective = "answer" if task == "answers" else "labelled"
+    settings = replace(settings, objective=replace(settings.objective, name=objective))
     course = Course(
         folder=folder,
         origin=origin,

@@ -102,7 +102,7 @@ class Course:
         read: Callable[[int, slice], Asks],
         steps: int,
         rows: Rows,
-        judge: Callable[[], float | None],
+        judge: Callable[[], Mapping[str, Any] | None],
         *,
         faster: Mapping[str, nn.Parameter] | None = None,
         times: float = 1.0,
@@ -115,7 +115,7 @@ class Course:
             read: the batches.
             steps: to take.
             rows: of a step.
-            judge: scores the hold-out and returns its loss.
+            judge: scores the hold-out; its figures hold at least "loss".
             faster: parameters that learn at a rate of their own.
             times: that of all others.
 
@@ -139,11 +139,11 @@ class Course:
 
         def judged(moment: Moment) -> None:
             found = judge()
-            journal.write({"event": "evaluation", "step": moment.step, "loss": found})
+            journal.write({"event": "evaluation", "step": moment.step, **(found or {})})
             if moment.is_last:
-                save(moment.step, found)
+                save(moment.step, None if found is None else found["loss"])
             elif found is not None:
-                self.screen.say(f"step {moment.step:,}: hold-out loss {found:.4f}")
+                self.screen.say(f"step {moment.step:,}: hold-out loss {found['loss']:.4f}")
 
         def save(step: int, loss: float | None) -> None:
             state = {"step": step, "holdout_loss": loss, "tokens": 0}
@@ -180,7 +180,7 @@ class Course:
     def _facts(self, model: Transformer, plan: Plan) -> dict[str, Any]:
         return {
             "paths": [str(Path(path).absolute()) for path in self.paths],
-            "objective": "answer" if self.task == "answers" else "labelled",
+            "objective": self.settings.objective.name,
             "task": self.task,
             "began_with": None if self.from_nothing else str(self.origin.absolute()),
             "shape": asdict(model.shape),

@@ -5,7 +5,8 @@ rows → texts and labels → two sides → tokens → the body of a trained mod
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,13 +76,13 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
     last = dict(model.last.named_parameters(prefix="last"))
     scores: list[Scores] = []
 
-    def judge() -> float | None:
+    def judge() -> Mapping[str, Any] | None:
         if not holdout:
             return None
         with course.full_precision(model):
             logits = logits_of(model, vocabulary, holdout)
         scores.append(_score(logits, known, labels))
-        return scores[-1].loss
+        return scores[-1].as_dict()
 
     course.say_start(len(train), len(holdout), steps, rows_a_step)
     loss = LabelLoss(model, spread=spread)

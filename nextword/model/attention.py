@@ -1,4 +1,4 @@
-"""Attention: each position gathers from those before it what it needs.
+"""Attention: each position gathers from others what it needs.
 
 Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """

@@ -38,7 +38,7 @@ class Checkpoint:
     folder: Path
     step: int
     holdout_loss: float | None
-    """Nats a token on the hold-out, if it was evaluated at this step."""
+    """On the hold-out, in the objective's own unit, if it was evaluated at this step."""
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:

@@ -185,6 +185,9 @@ def test_it_can_begin_with_nothing_for_comparison(begun, place):
     done = finetune("begun", [file], given, from_nothing=True)
     facts = json.loads((done.folder / "run.json").read_text())
     assert facts["began_with"] is None
+    lines = (done.folder / "metrics.jsonl").read_text().splitlines()
+    judged = [event for event in map(json.loads, lines) if event["event"] == "evaluation"]
+    assert judged[-1]["accuracy"] == done.taught.scores.accuracy
     assert facts["objective"] == "labelled"
     ours = nextword.load(str(done.folder)).opened.model.model.embed_tokens.weight
     theirs = nextword.load("begun").opened.model.model.embed_tokens.weight
