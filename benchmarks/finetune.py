@@ -27,8 +27,8 @@ from nextword.settings import resolve
 
 SIZES = (100, 300, 1000)
 SEEDS = (0, 1, 2, 3, 4)
-RATES = (0.0003, 0.001, 0.003, 0.01)
-STEPS = 120
+RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
+STEPS = 150
 TUNED_ON, JUDGED_ON = 400, 1000
 DRAWN_WITH = 7_000_003
 """Seed of the labelled stories, which no run was trained on."""

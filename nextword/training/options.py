@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
-RATE, RATE_MASKED = 0.012, 0.004
+RATE, RATE_MASKED = 0.012, 0.006
 MATRIX_RATE, MATRIX_RATE_MASKED = 0.03, 0.02
 
 
@@ -37,7 +37,7 @@ class TrainingSettings:
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
     learning_rate: float | None = option(
-        None, "of AdamW, at its peak (default: 0.012; for masked models 0.004)", above=0
+        None, "of AdamW, at its peak (default: 0.012; for masked models 0.006)", above=0
     )
     matrix_learning_rate: float | None = option(
         None, "of Muon, at its peak (default: 0.03; for masked models 0.02)", above=0
