@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from nextword.base.errors import CorpusError
+from nextword.base.errors import CorpusError, VocabularyError
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.shares import read_shares
 from nextword.vocabulary.gather import gather
@@ -79,8 +79,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(place):
 
 def test_a_prepared_folder_keeps_its_vocabulary(place):
     gather([write_texts(place.folder, "one")], CORPUS, BYTES, folder=place.folder / "made")
-    with pytest.raises(CorpusError, match="a vocabulary of its own"):
+    others = VocabularySettings(kind="char")
+    gather([write_texts(place.folder, "two")], CORPUS, others, folder=place.folder / "other")
+    with pytest.raises(CorpusError, match="prepared with another vocabulary"):
+        gather(["made"], CORPUS, VocabularySettings(source="other"))
+    with pytest.raises(VocabularyError, match="elsewhere"):
         gather(["made"], CORPUS, VocabularySettings(source="elsewhere"))
+    assert gather(["made"], CORPUS, VocabularySettings(source="made")).was_cached
     with pytest.raises(CorpusError, match="give each a weight"):
         gather(["made", "made"], CORPUS, BYTES)
 
