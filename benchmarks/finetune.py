@@ -27,6 +27,7 @@ from nextword.settings import resolve
 
 SIZES = (100, 300, 1000)
 SEEDS = (0, 1, 2, 3, 4)
+TUNED_SEEDS = (0, 1)
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 STEPS = 150
 TUNED_ON, JUDGED_ON = 400, 1000
@@ -90,7 +91,11 @@ def main() -> None:
                 Path(files[-1]).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
             for scratch in (False, True):
                 tried = {
-                    rate: accuracy(start, files[0], tuned_on, rate, 0, scratch) for rate in RATES
+                    rate: statistics.mean(
+                        accuracy(start, files[seed], tuned_on, rate, seed, scratch)
+                        for seed in TUNED_SEEDS
+                    )
+                    for rate in RATES
                 }
                 best = max(tried, key=tried.__getitem__)
                 found = [

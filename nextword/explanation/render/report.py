@@ -30,12 +30,16 @@ class Section(NamedTuple):
     draw: Callable[[Report], str]
     of_all: bool = True
     """Whether it is of every model, or only of one whose loss is that of a text."""
+    of_hidden: str = ""
+    """Its title where hidden pieces were asked for, if another."""
 
 
 def report_page(report: Report) -> str:
     """Return the whole page."""
     name = escape(report.run)
     shown = [part for part in SECTIONS if part.of_all or not report.scores.at_hidden]
+    if report.scores.at_hidden:
+        shown = [part._replace(title=part.of_hidden or part.title) for part in shown]
     links = " ".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in shown)
     body = "".join(
         f'<section id="{part.anchor}"><h2>{part.title}</h2>{part.draw(report)}</section>'
@@ -348,7 +352,12 @@ SECTIONS = (
     Section("replay", "The same sentence, step by step", _replay),
     Section("surprise", "What surprised it", _heat),
     Section("audit", "One prediction, taken apart", _audit),
-    Section("writing", "What it wrote on the way", _samples),
+    Section(
+        "writing",
+        "What it wrote on the way",
+        _samples,
+        of_hidden="What it filled in on the way",
+    ),
     Section("context", "How much context helps", _context, of_all=False),
     Section("hardest", "What was hardest", _hardest),
     Section("vocabulary", "All the pieces it knows", _vocabulary),
