@@ -71,6 +71,17 @@ def test_it_knows_the_odds_of_the_worked_example(shared_environment, default_run
         assert len(model.vocabulary.encode(word)) == 1
 
 
+def test_few_labels_go_far_on_what_it_read(shared_environment, default_run):
+    """Names that were never labelled: what it knows of them it can only have from text."""
+    import nextword
+    from nextword.explanation.labels import learn_labels
+
+    model = nextword.load("stories-1")
+    lesson = learn_labels(model.opened.model, model.vocabulary)
+    assert lesson.right >= 7
+    assert len(lesson.asked) == 10
+
+
 def test_95_of_100_stories_it_writes_are_stories(shared_environment, default_run):
     import nextword
 

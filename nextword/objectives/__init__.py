@@ -8,12 +8,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Objective:
     """Names of the network's layout as config.json gives them."""
     ask: Callable[..., Any]
     """Makes inputs and targets out of text or examples; each file says of what."""
-    sees: Callable[[Tensor, int], Tensor] | None = None
+    sees: "Callable[[Tensor, int], Tensor] | None" = None
     """(ids (B, T), end-of-text) → booleans (B, 1, T, T): who looks at what, where a row holds
     several documents."""
     cannot: Mapping[str, str] = field(default_factory=dict)

@@ -70,7 +70,7 @@ def test_labels_are_learned_with_the_gradient_that_finite_differences_give(walk)
 
     lesson = labels.learn_labels(walk[0].opened.model, walk[0].vocabulary)
     assert lesson.before == pytest.approx(math.log(2))
-    assert lesson.after < 0.8 * lesson.before
+    assert lesson.after < lesson.before - 0.05
     known = math.fsum(-math.log(one.probability) for one in lesson.learned) / len(lesson.learned)
     assert lesson.after == pytest.approx(known)
     assert not {one.text for one in lesson.learned} & {one.text for one in lesson.asked}
@@ -137,13 +137,13 @@ def test_a_model_without_a_run_has_a_tour(walk, tmp_path):
 def test_the_verb_shows_one_stop_or_all(shared, small_run):
     one = shared.nextword("tour", small_run, "--stop", "6")
     assert one.returncode == 0, one.stderr
-    assert one.stdout.startswith("── 6 of 10")
+    assert one.stdout.startswith(f"── 6 of {STOPS}")
     assert one.stdout.count("Try: ") == 1
     all_of_them = shared.nextword("tour", small_run)
     assert all_of_them.stdout.count("Try: ") == STOPS
-    wrong = shared.nextword("tour", small_run, "--stop", "11")
+    wrong = shared.nextword("tour", small_run, "--stop", str(STOPS + 1))
     assert wrong.returncode == 2
-    assert "1 to 10" in wrong.stderr
+    assert f"1 to {STOPS}" in wrong.stderr
 
 
 def test_without_a_run_it_trains_its_own_once(place, monkeypatch):
