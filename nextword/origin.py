@@ -93,7 +93,13 @@ def find_origin(start: str, settings: Settings) -> Origin:
             )
         objective = dataclasses.replace(settings.objective, name=fitting)
         settings = dataclasses.replace(settings, objective=objective)
-    entries = len(Vocabulary.load(folder))
+    known = Vocabulary.load(folder)
+    if not shape.causal and known.mask_id is None:
+        raise ModelError(
+            f"{folder / 'tokenizer_config.json'}: no mask_token, and a masked model needs an entry "
+            "that stands for what is hidden"
+        )
+    entries = len(known)
     if entries > shape.vocab_size:
         raise ModelError(
             f"{folder / CONFIG}: vocab_size = {shape.vocab_size:,}, and the vocabulary beside it "

@@ -8,6 +8,7 @@ import nextword
 from nextword.cli import main
 from nextword.finetune import finetune
 from nextword.objectives import find_objective, names
+from nextword.prediction.labels import NumberScores
 from nextword.settings import resolve
 
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
@@ -67,6 +68,18 @@ def test_every_verb_works_or_says_why_not(place, capsys, objective):
         else:
             assert not left.value.code, said.err
             assert said.out.strip(), verb
+
+
+@pytest.mark.parametrize("objective", names())
+def test_the_figures_that_are_declared_are_given(place, objective):
+    (place.folder / "t.txt").write_text(TEXT * 60)
+    make(objective, place.folder)
+    run = place.folder / "runs" / objective
+    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    given = set([event for event in events if event["event"] == "evaluation"][-1])
+    if objective == "labelled":  # this run learned classes; numbers have figures of their own
+        given |= NumberScores(2, 1.0, 2.0, 2.0).as_dict().keys()
+    assert set(find_objective(objective).metrics) <= given
 
 
 @pytest.mark.parametrize("objective", names())

@@ -9,6 +9,7 @@ from typing import Any
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
+from nextword.explanation.look import at_full_precision
 from nextword.finetune.course import Course, Rows, Taught, steps_of
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
@@ -62,7 +63,7 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
     def judge() -> Mapping[str, Any] | None:
         if not holdout:
             return None
-        with course.full_precision(model):
+        with at_full_precision(model):
             scores.append(score_answers(model, holdout, fill_id))
         return scores[-1].as_dict()
 

@@ -1,8 +1,7 @@
 """What labels and answers have in common: where a run begins, its folder, its steps, its end."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ from torch import nn
 
 from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
-from nextword.explanation.look import at_full_precision
 from nextword.explanation.screen import Screen
 from nextword.machine.device import Machine
 from nextword.model.shape import Shape
@@ -88,12 +86,6 @@ class Course:
             f"training    {steps:,} steps of {batch:,} examples on {self.machine}\n"
             f"run         {self.folder}"
         )
-
-    @contextmanager
-    def full_precision(self, model: Transformer) -> Iterator[None]:
-        """Compute in float32 for a while."""
-        with at_full_precision(model):
-            yield
 
     def run(
         self,

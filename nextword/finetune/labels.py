@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nextword.explanation.look import at_full_precision
 from nextword.finetune.course import Course, Rows, Taught, steps_of
 from nextword.finetune.examples import Labelled, LabelledSet
 from nextword.model.folder import read_body
@@ -79,7 +80,7 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
     def judge() -> Mapping[str, Any] | None:
         if not holdout:
             return None
-        with course.full_precision(model):
+        with at_full_precision(model):
             logits = logits_of(model, vocabulary, holdout)
         scores.append(_score(logits, known, labels))
         return scores[-1].as_dict()

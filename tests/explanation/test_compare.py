@@ -51,6 +51,8 @@ def test_a_masked_model_is_told_from_the_others(models):
     said = describe_comparison_of_models(found)
     assert "B reads both sides" in said
     assert "pseudo-log-likelihood" in said
+    assert "No two models here" in said
+    assert "compare bits a byte" not in said
 
 
 def test_documents_cost_what_evaluate_says(models, tmp_path):

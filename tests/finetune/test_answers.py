@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,7 +69,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_examples_apart():
 
 
 def test_prompt_tokens_contribute_nothing():
-    """A model whose odds of prompt tokens are ruined has the same loss."""
+    """The loss is the sum over answer tokens and ends, worked out one by one."""
     model = scattered()
     fine = score_answers(model, EXAMPLES, fill_id=1)
     by_hand, count = 0.0, 0
@@ -203,7 +202,3 @@ def test_a_model_of_another_objective_cannot_answer(place):
     with pytest.raises(NextwordError, match="cannot write an answer"):
         finetune("both", [str(place.folder / "qa.jsonl")], resolve())
     assert not (place.folder / "runs" / "qa-1").exists()
-
-
-def test_the_numbers_of_a_batch_are_those_numpy_gives():
-    assert answer([[EXAMPLES[0]]], 1).inputs.dtype == np.int64

@@ -81,6 +81,21 @@ def test_writing_and_reading_changes_nothing(tmp_path):
         ({"hidden_size": 64}, "has shape"),
         ({"num_hidden_layers": 1}, "of no use"),
         ({"num_hidden_layers": 3}, "missing"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4}},
+            "rope_parameters",
+        ),
+        (
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"model_type": "mistral"}, "model_type"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"hidden_size": "wide"}, "hidden_size"),
     ],
 )
 def test_what_would_be_computed_wrong_is_refused(tmp_path, change, words):

@@ -169,34 +169,6 @@ def test_a_masked_network_sees_both_sides_and_a_causal_one_does_not():
             assert bool(apart > 1e-6) == moves
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        (
-            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4}},
-            "rope_parameters",
-        ),
-        (
-            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope_scaling",
-        ),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"model_type": "mistral"}, "model_type"),
-        ({"num_key_value_heads": 3}, "num_key_value_heads"),
-        ({"hidden_size": "wide"}, "hidden_size"),
-    ],
-)
-def test_what_does_not_fit_is_refused_by_the_name_of_the_field(tmp_path, change, field):
-    write_model(scattered(), tmp_path, Ids(0, 1))
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(ModelError, match=field):
-        read_model(tmp_path)
-
-
 def test_a_head_of_an_unknown_form_is_refused(tmp_path):
     write_model(Labeller(BOTH, LabelHead(("a", "b"), is_number=False)), tmp_path, Ids(0, 1, 2))
     config = json.loads((tmp_path / "config.json").read_text())

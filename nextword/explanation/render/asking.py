@@ -9,7 +9,7 @@ from nextword.explanation.render.words import one_line, quoted, tail
 from nextword.loss.bits import bits
 from nextword.prediction.candidates import Prediction
 from nextword.prediction.evaluate import Evaluation
-from nextword.prediction.masked import Filled, Pseudo
+from nextword.prediction.masked import MASK, Filled, Pseudo
 
 BAR_WIDTH = 24
 OWN = "the run's own hold-out"
@@ -90,7 +90,7 @@ def describe_pseudo(scores: Pseudo, name: str) -> str:
 
 def describe_filled(place: Filled) -> str:
     """List what may stand at one hidden place."""
-    shown = f"{tail(place.before, 40)} … {place.after[:40]}".strip()
+    shown = f"{tail(place.before, 40)}{MASK}{place.after[:40]}"
     lines = [f"hidden in: {shown}", f"{'logit':>9} {'probability':>12} {'id':>7}  piece"]
     lines += [
         f"{one.logit:9.3f} {one.probability:12.6f} {one.id:7d}  {quoted(one.piece)}"

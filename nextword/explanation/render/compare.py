@@ -54,7 +54,8 @@ def remarks(found: Comparison) -> list[str]:
             lines.append(f"{_letter(number)} {CAVEAT}.")
         if judge.withheld:
             lines.append(f"{_letter(number)}: bits a byte are withheld: {judge.withheld}.")
-    if len({judge.entries for judge in found.judges}) > 1:
+    comparable = [judge for judge in found.judges if not judge.both_sides and not judge.withheld]
+    if len({judge.entries for judge in comparable}) > 1:
         lines.append(
             "The models cut text into other pieces: compare bits a byte, not nats a piece."
         )
@@ -70,12 +71,12 @@ def remarks(found: Comparison) -> list[str]:
                 else "too much for chance."
             )
         )
-    if not found.differences and len(found.judges) > 1:
+    if len(comparable) < len(found.judges) and len(comparable) < 2:
+        lines.append("No two models here have figures that may be compared.")
+    elif not found.differences:
         lines.append(
             f"Whether a difference is more than chance cannot be told from "
             f"{counted(found.documents, 'text')}: give a file of at least {FEWEST_DOCUMENTS}."
-            if found.documents < FEWEST_DOCUMENTS
-            else "No two models here have figures that may be compared."
         )
     return lines
 
