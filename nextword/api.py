@@ -186,7 +186,7 @@ class Model:
         """
         self.opened.refuse("predict")
         vocabulary, reader = self.opened.vocabulary, Reader(self.opened.model)
-        before = [vocabulary.end_id, *vocabulary.encode(prompt)]
+        before = [vocabulary.begin_id, *vocabulary.encode(prompt)]
         logits, product = reader.read(before), 1.0
         for id_ in vocabulary.encode(continuation):
             product *= float(logits.cpu().double().softmax(0)[id_])
@@ -221,7 +221,8 @@ class Model:
         opened = self.opened
         if not opened.model.shape.causal:
             return evaluate_masked(opened.model, texts, opened.vocabulary, asked, self._hiding())
-        return evaluate(opened.model, texts, asked, withheld=withheld)
+        begin_id = opened.vocabulary.begin_id
+        return evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
 
     def pseudo(self, *paths: str | Path, corpus: CorpusSettings | None = None) -> Pseudo:
         """Score texts by their pseudo-log-likelihood: every token hidden alone, in turn.

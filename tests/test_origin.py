@@ -91,6 +91,54 @@ def test_folders_that_transformers_saved_are_trained_evaluated_explained_and_fin
     assert nextword.load(str(done.folder)).classify("the cat")[0].label in "ab"
 
 
+@pytest.mark.parametrize("kind", ["llama", "eurobert"])
+def test_a_public_folder_with_a_beginning_of_its_own_is_asked_after_it(text, kind, tmp_path):
+    import transformers
+
+    words = nextword.train(text, name="words", options={"training.steps": 1}).vocabulary
+    begin = words.pad_id  # any entry that is no piece of text
+    ending = "ForMaskedLM" if kind == "eurobert" else "ForCausalLM"
+    sizes = {"vocab_size": len(words)}
+    config = config_for(kind, False, sizes, bos_token_id=begin, mask_token_id=words.mask_id)
+    theirs = jogged(getattr(transformers, CLASSES[kind] + ending)(config))
+    folder = tmp_path / "public"
+    theirs.save_pretrained(folder)
+    words.save(folder)
+    file = folder / "tokenizer_config.json"
+    described = json.loads(file.read_text())
+    name = words.tokenizer.id_to_token(begin)
+    file.write_text(json.dumps({**described, "bos_token": name, "pad_token": None}))
+    model = nextword.load(folder)
+    assert model.vocabulary.begin_id == begin
+    ids = words.encode("the good cat sat")
+    rows = [[begin, *ids]]
+    if kind == "eurobert":
+        rows = [[begin, *ids[:n], words.mask, *ids[n + 1 :]] for n in range(len(ids))]
+    with torch.no_grad():
+        logits = theirs(torch.tensor(rows)).logits
+    odds = logits.double().log_softmax(-1)
+    places = [(n, n + 1) if kind == "eurobert" else (0, n) for n in range(len(ids))]
+    wanted = [-float(odds[row, at, id_]) for (row, at), id_ in zip(places, ids, strict=True)]
+    found = [position.nats for position in model.explain("the good cat sat").positions]
+    assert found == pytest.approx(wanted, abs=1e-4)
+    (text.parent / "one.txt").write_text("the good cat sat")
+    if kind == "llama":
+        scored = model.evaluate(text.parent / "one.txt")
+        last = -float(odds[0, len(ids), words.end_id])
+        assert scored.nats == pytest.approx(sum(wanted) + last, abs=1e-3)
+        best = model.predict("the good", 1).candidates[0]
+        two = len(words.encode("the good"))
+        assert best.logit == pytest.approx(float(logits[0, two].max()), abs=1e-3)
+        first = model.generate("the good", temperature=0, max_tokens=1)
+        assert first in (best.piece, "")
+    else:
+        assert model.evaluate(text).at_hidden
+        assert model.pseudo(text.parent / "one.txt").tokens == len(ids)
+        config_ = json.loads(file.read_text())
+        file.write_text(json.dumps({**config_, "add_bos_token": False}))
+        assert nextword.load(folder).vocabulary.begin_id == words.end_id
+
+
 def test_the_context_may_be_chosen_and_no_other_size(text):
     nextword.train(text, name="first", options={"training.steps": 1, "model.context": 32})
     shorter = {"training.steps": 1, "model.context": 16}

@@ -93,7 +93,7 @@ def learn_labels(model: Transformer, vocabulary: Vocabulary) -> LabelLesson:
 
 def _state(model: Transformer, vocabulary: Vocabulary, text: str) -> Tensor:
     """Return the average state of a sentence, (D,), float64."""
-    ids = [vocabulary.end_id, *vocabulary.encode(text)][: model.shape.context]
+    ids = [vocabulary.begin_id, *vocabulary.encode(text)][: model.shape.context]
     hidden = model.hidden(torch.tensor([ids], device=model.device))[0]
     return hidden[min(1, len(ids) - 1) :].cpu().double().mean(dim=0)
 

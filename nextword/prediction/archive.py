@@ -217,7 +217,7 @@ def pack(opened: Opened, data: bytes, progress: Progress | None = None) -> Packe
     lanes = Lanes.of(len(tokens), opened.model.shape).number
     maker = maker_of(opened.model, opened.machine, spelling, lanes)
     head = Head(digest_of([data], size=8), maker, len(tokens))
-    coded = encode(opened.model, tokens, opened.vocabulary.end_id, spelling.spells, progress)
+    coded = encode(opened.model, tokens, opened.vocabulary.begin_id, spelling.spells, progress)
     rest = _head_bytes(head)
     header_bytes = _BEFORE.size + len(rest)
     rest += coded.words.astype("<u4").tobytes()
@@ -237,8 +237,8 @@ def unpack(opened: Opened, archive: bytes, progress: Progress | None = None) -> 
     here = maker_of(opened.model, opened.machine, spelling, lanes)
     if reasons := differences(head.maker, here):
         raise EvaluationError("; ".join(reasons))
-    end_id = opened.vocabulary.end_id
-    tokens = decode(opened.model, words, head.tokens, end_id, spelling.spells, progress)
+    begin_id = opened.vocabulary.begin_id
+    tokens = decode(opened.model, words, head.tokens, begin_id, spelling.spells, progress)
     data = spelling.bytes_of(tokens)
     if digest_of([data], size=8) != head.original:
         raise EvaluationError(

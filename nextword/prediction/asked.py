@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 
 def ask_each(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> Asked:
-    """Ask for every token of a text that follows end-of-text.
+    """Ask for every token of a text, from its beginning on.
 
     Args:
         model: the network.
@@ -55,32 +55,36 @@ def ask_by_window(
         the states, and the ids that are asked for there. Of a model that looks to both sides,
         end-of-text is never asked for.
     """
-    whole, end_id, context = np.array(ids, dtype=np.int64), vocabulary.end_id, model.shape.context
+    whole, begin_id, context = (
+        np.array(ids, dtype=np.int64),
+        vocabulary.begin_id,
+        model.shape.context,
+    )
     if model.shape.causal:
-        for block in cut_document(whole, end_id, context, EvaluationSettings()):
+        for block in cut_document(whole, begin_id, context, EvaluationSettings()):
             tokens = torch.from_numpy(block.tokens).to(model.device)
             states = model.hidden(tokens[None, :-1])[0]
             read = [place + block.read for place in range(len(block.tokens) - 1)]
             yield Asked(states, read), block.tokens[1:].tolist()
         return
     # Where the text ends is left open: what is asked about may be part of a longer one.
-    row = np.concatenate([np.array([end_id], dtype=np.int64), whole])
-    for window, places in windows_with_pieces(row, end_id, context):
+    row = np.concatenate([np.array([begin_id], dtype=np.int64), whole])
+    for window, places in windows_with_pieces(row, vocabulary, context):
         states = hide_each(model, window, places, vocabulary.mask)
         yield Asked(states, [len(places) - 1] * len(places)), window[places].tolist()
 
 
 def windows_with_pieces(
-    row: NDArray[np.int64], end_id: int, context: int
+    row: NDArray[np.int64], vocabulary: Vocabulary, context: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Cut a row of ids into windows of a context.
 
     Yields:
-        each window, and the places of its tokens that are no end-of-text.
+        each window, and the places of its tokens that are neither a text's beginning nor its end.
     """
     for start in range(0, len(row), context):
         window = row[start : start + context]
-        places = np.nonzero(window != end_id)[0]
+        places = np.nonzero((window != vocabulary.end_id) & (window != vocabulary.begin_id))[0]
         if len(places):
             yield window, places
 

@@ -40,7 +40,7 @@ class Prediction:
 
 
 def predict(model: Transformer, vocabulary: Vocabulary, prompt: str, top: int = 10) -> Prediction:
-    """Ask what comes after a prompt that follows end-of-text.
+    """Ask what comes after a prompt, from a text's beginning on.
 
     Args:
         model: the network, in float32.
@@ -48,7 +48,7 @@ def predict(model: Transformer, vocabulary: Vocabulary, prompt: str, top: int = 
         prompt: the text so far; may be empty.
         top: how many candidates to list.
     """
-    logits = Reader(model).read([vocabulary.end_id, *vocabulary.encode(prompt)])
+    logits = Reader(model).read([vocabulary.begin_id, *vocabulary.encode(prompt)])
     probabilities = logits.cpu().double().softmax(0)
     best = torch.topk(logits[: len(vocabulary)], min(top, len(vocabulary), len(logits)))
     candidates = [

@@ -210,7 +210,7 @@ class Coded(NamedTuple):
 def encode(
     model: Transformer,
     tokens: Ids,
-    end_id: int,
+    begin_id: int,
     spells: NDArray[np.bool_],
     progress: Progress | None = None,
 ) -> Coded:
@@ -219,7 +219,7 @@ def encode(
     Args:
         model: the network.
         tokens: of entries that spell bytes.
-        end_id: stands before the first token of each lane.
+        begin_id: stands before the first token of each lane.
         spells: (V,), the entries that may be coded.
         progress: told after each step.
 
@@ -227,10 +227,10 @@ def encode(
         ModelError: a probability is not a number.
     """
     lanes = Lanes.of(len(tokens), model.shape)
-    table = np.full((lanes.number, lanes.steps), end_id, dtype=np.int64)
+    table = np.full((lanes.number, lanes.steps), begin_id, dtype=np.int64)
     table[lanes.filled()] = tokens
     coder = constriction.stream.queue.RangeEncoder()
-    nats, done, before = 0.0, 0, np.full(lanes.number, end_id, dtype=np.int64)
+    nats, done, before = 0.0, 0, np.full(lanes.number, begin_id, dtype=np.int64)
     with settled(model):
         stepper = Stepper(model, lanes.number, spells)
         for step in range(lanes.steps):
@@ -255,7 +255,7 @@ def decode(
     model: Transformer,
     words: NDArray[np.uint32],
     count: int,
-    end_id: int,
+    begin_id: int,
     spells: NDArray[np.bool_],
     progress: Progress | None = None,
 ) -> Ids:
@@ -265,7 +265,7 @@ def decode(
         model: the network.
         words: of the range coder.
         count: how many tokens they hold.
-        end_id: stands before the first token of each lane.
+        begin_id: stands before the first token of each lane.
         spells: (V,), the entries that may be coded.
         progress: told after each step.
 
@@ -273,9 +273,9 @@ def decode(
         EvaluationError: the words fit no tokens under this model.
     """
     lanes = Lanes.of(count, model.shape)
-    table = np.full((lanes.number, lanes.steps), end_id, dtype=np.int64)
+    table = np.full((lanes.number, lanes.steps), begin_id, dtype=np.int64)
     coder = constriction.stream.queue.RangeDecoder(words)
-    done, before = 0, np.full(lanes.number, end_id, dtype=np.int64)
+    done, before = 0, np.full(lanes.number, begin_id, dtype=np.int64)
     with settled(model):
         stepper = Stepper(model, lanes.number, spells)
         for step in range(lanes.steps):
@@ -289,7 +289,7 @@ def decode(
                     raise ValueError("an entry that spells nothing")
             except (AssertionError, ValueError):
                 raise EvaluationError(f"the coded words end in nonsense at token {done}") from None
-            before = np.full(lanes.number, end_id, dtype=np.int64)
+            before = np.full(lanes.number, begin_id, dtype=np.int64)
             before[: len(rows)] = table[: len(rows), step] = chosen
             done += len(rows)
             if progress is not None:

@@ -113,6 +113,7 @@ def evaluate(
     max_tokens: int | None = None,
     withheld: str = "",
     count_bytes: Callable[[NDArray[np.int64]], int] | None = None,
+    begin_id: int | None = None,
 ) -> Evaluation:
     """Score documents.
 
@@ -122,6 +123,7 @@ def evaluate(
         settings: batch size and overlap.
         max_tokens: score whole documents from the first on until about so many; None scores all.
         withheld: why bits per byte shall not be given, if so.
+        begin_id: stands before each document; default: the token that ends one.
         count_bytes: counts the bytes that ids spell, for a document that `max_tokens` cuts.
 
     Raises:
@@ -146,7 +148,7 @@ def evaluate(
         for number in range(count)
         for block in cut_document(
             texts.document(number)[: cut if number == count - 1 else None],
-            texts.end_id,
+            texts.end_id if begin_id is None else begin_id,
             context,
             settings,
         )
@@ -164,17 +166,17 @@ def evaluate(
 
 
 def cut_document(
-    tokens: NDArray[np.int64], end_id: int, context: int, settings: EvaluationSettings
+    tokens: NDArray[np.int64], begin_id: int, context: int, settings: EvaluationSettings
 ) -> Iterator[Block]:
     """Cut a document into blocks that score each of its tokens once.
 
     Args:
         tokens: of the document, its end-of-text included.
-        end_id: stands before the first token.
+        begin_id: stands before the first token.
         context: the most tokens read at once.
         settings: share of the context that a block shares with the one before.
     """
-    whole = np.concatenate([np.array([end_id], dtype=np.int64), tokens])
+    whole = np.concatenate([np.array([begin_id], dtype=np.int64), tokens])
     stride = max(context - int(context * settings.overlap), 1)
     scored = 0
     for start in range(0, len(tokens), stride):

@@ -84,7 +84,7 @@ def generate(
     Args:
         model: the network, in float32.
         vocabulary: of the same model.
-        prompt: read after end-of-text; may be empty.
+        prompt: read from a text's beginning on; may be empty.
         settings: how to choose, and how long.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
@@ -93,7 +93,7 @@ def generate(
     source.manual_seed(
         (settings.seed or 0) * 1_000_003 + sample
     ) if settings.seed is not None else source.seed()
-    ids = [vocabulary.end_id, *vocabulary.encode(prompt)]
+    ids = [vocabulary.begin_id, *vocabulary.encode(prompt)]
     reader = Reader(model)
     logits = reader.read(ids)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -46,7 +46,7 @@ def maker_of(model: Transformer, machine: Machine, spelling: Spelling, lanes: in
     instructions, products = _instructions(), torch.get_float32_matmul_precision()
     return Maker(
         digest_of(_weights(model), size=8),
-        digest_of([str(spelling.vocabulary.end_id).encode(), *spelling.pieces]),
+        digest_of([str(spelling.vocabulary.begin_id).encode(), *spelling.pieces]),
         digest_of([machine.describe()["name"].encode()]),
         digest_of([repr((instructions, products, torch.__version__)).encode(), *answers]),
         torch.get_num_threads(),

@@ -88,12 +88,13 @@ def _hidden_rows(
     vocabulary: Vocabulary,
     hiding: ObjectiveSettings,
 ) -> Iterator[_Row]:
-    end_id = vocabulary.end_id
-    whole = np.concatenate([np.array([end_id], dtype=np.int64), document])
+    begin_id, end_id = vocabulary.begin_id, vocabulary.end_id
+    whole = np.concatenate([np.array([begin_id], dtype=np.int64), document])
     for start in range(0, len(whole), context):
         window = whole[start : start + context].copy()
         source = np.random.default_rng((hiding.evaluation_seed, number, start))
-        places = choose_places(window, end_id, hiding.rate, source)
+        hidable = np.where(window == begin_id, end_id, window)  # neither is ever hidden
+        places = choose_places(hidable, end_id, hiding.rate, source)
         if len(places):
             targets = np.full_like(window, IGNORED)
             targets[places] = window[places]
@@ -169,10 +170,10 @@ def pseudo_nats(model: Transformer, vocabulary: Vocabulary, document: NDArray[np
         vocabulary: of the same model.
         document: ids; its end-of-text is read but not asked for.
     """
-    end = np.array([vocabulary.end_id], dtype=np.int64)
+    begin = np.array([vocabulary.begin_id], dtype=np.int64)
     total = 0.0
-    row = np.concatenate([end, document])
-    for window, places in windows_with_pieces(row, vocabulary.end_id, model.shape.context):
+    row = np.concatenate([begin, document])
+    for window, places in windows_with_pieces(row, vocabulary, model.shape.context):
         states = hide_each(model, window, places, vocabulary.mask).float()
         wanted = torch.from_numpy(window[places]).to(model.device)
         losses, _ = score_tokens(states, model.output_weight.float(), wanted)
@@ -232,7 +233,7 @@ def fill(
     parts = text.replace(vocabulary.mask_name or MASK, MASK).split(MASK)
     if len(parts) == 1:
         raise EvaluationError(f"the text has no {MASK}; write it where a piece is to be found")
-    row: list[int] = [vocabulary.end_id]
+    row: list[int] = [vocabulary.begin_id]
     places = []
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1

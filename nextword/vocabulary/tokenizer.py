@@ -24,7 +24,11 @@ class Vocabulary:
     """All that the model knows: a fixed list of pieces, each with an id."""
 
     def __init__(
-        self, tokenizer: "Tokenizer", kind: str, reserved: Sequence[str | None] = RESERVED
+        self,
+        tokenizer: "Tokenizer",
+        kind: str,
+        reserved: Sequence[str | None] = RESERVED,
+        begin: str | None = None,
     ) -> None:
         """Wrap a tokenizer.
 
@@ -32,6 +36,7 @@ class Vocabulary:
             tokenizer: of the `tokenizers` library.
             kind: one of those built here, or the library's word for what came from elsewhere.
             reserved: names of the end-of-text, pad and mask entries; None where there is none.
+            begin: name of the entry that a text begins with; default: that which ends a text.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
         self.tokenizer = tokenizer
@@ -46,6 +51,10 @@ class Vocabulary:
                 f"the vocabulary has no entry {roles[0]!r} to mark the end of a text"
             )
         self.end_id: int = found[0]
+        self._begin = begin
+        begin_id = None if begin is None else tokenizer.token_to_id(begin)
+        self.begin_id: int = self.end_id if begin_id is None else begin_id
+        """Stands before a text that is asked about: in a vocabulary made here, its end-of-text."""
         self.pad_id: int | None = found[1]
         self.mask_id: int | None = found[2]
         self._description: dict[str, Any] = json.loads(tokenizer.to_str())
@@ -156,7 +165,8 @@ class Vocabulary:
         return np.array([len(self.piece_bytes(id_)) for id_ in range(len(self))], dtype=np.int64)
 
     def _is_ordinary(self, id_: int, entry: str | None) -> bool:
-        return entry is not None and entry not in self.reserved and id_ != self.unknown_id
+        special = (*self.reserved, self._begin)
+        return entry is not None and entry not in special and id_ != self.unknown_id
 
     def save(self, folder: Path, *, template: str = "") -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them.
@@ -223,7 +233,8 @@ class Vocabulary:
             raise VocabularyError(
                 f"{config_file}: no eos_token; name the entry that ends a text there"
             )
-        return cls(tokenizer, kind, names)
+        begin = token_name(config.get("bos_token")) if config.get("add_bos_token", True) else None
+        return cls(tokenizer, kind, names, begin)
 
 
 def read_tokenizer(file: Path) -> "Tokenizer":
