@@ -27,7 +27,7 @@ from nextword.settings import resolve
 
 SIZES = (100, 300, 1000)
 SEEDS = (0, 1, 2, 3, 4)
-TUNED_SEEDS = (0,)
+TUNED_SEEDS = (0, 1)
 RATES = (0.0003, 0.001, 0.003, 0.01, 0.03)
 STEPS = 150
 TUNED_ON, JUDGED_ON = 400, 1000
