@@ -47,7 +47,9 @@ class Machine:
     def describe(self) -> dict[str, Any]:
         """Return what a run writes down about its hardware."""
         name = (
-            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _processor()
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else processor_name()
         )
         return {
             "device": str(self.device),
@@ -144,7 +146,8 @@ def _has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return what the processor calls itself."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("model name"):
