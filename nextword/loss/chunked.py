@@ -4,13 +4,15 @@ For each chunk of rows: logits = x·Wᵀ, the loss, and at once the gradients dX
 product is computed twice: 6·N·D·V operations for loss and gradients, the least there is. The
 softmax is never normalized: with e = exp(z − max z) and s = Σe the gradient of −log p is
 (e − s·[target])/s, so the one division by s is applied to the D-wide rows instead of the V-wide
-ones.
+ones. What the target adds, most of the gradient, never goes through a product: its row of W and
+its x are added in full precision, so that bfloat16's rounding meets the rest alone.
 
 Legend of shapes: N tokens, D width, V vocabulary, R rows of a chunk. Losses, dX before it leaves
 and dW are added up in float32 (float64 for float64) whatever the precision of the products.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from nextword.loss.rows import Finished, RowOptions, Rows, Scratch, borrowed, finish_rows
 
-CHUNK_ELEMENTS = 16 * 2**20
+CHUNK_ELEMENTS = 52 * 2**20
 MIN_CHUNK_ROWS, MAX_CHUNK_ROWS = 512, 2048
 GPU_CHUNK_ROWS = 2048
 WEIGHT_TILES = 8
@@ -175,7 +177,7 @@ class _Pass:
             done, logits = self._look(narrow, part, space, write=gradients or request.influence)
             self.found.put(part, done.rows)
             if request.influence:
-                product = torch.mm(logits, self.narrow).to(self.exact)
+                product = self._pull(logits, part, done)
                 pull = torch.linalg.vector_norm(product, dim=1) / done.sums
                 self.influence[part] = pull
         if not request.statistics or not request.options.is_plain:
@@ -187,13 +189,25 @@ class _Pass:
         factors = self.weights[part] * done.factors
         if request.need_hidden:
             if product is None:
-                product = torch.mm(logits, self.narrow).to(self.exact)
+                product = self._pull(logits, part, done)
             self._put_hidden(part, product.mul_(factors[:, None]))
         if request.need_weight:
-            self._add_weight(logits, rows.to(self.exact) * factors[:, None], part.start == 0, space)
+            scaled = rows.to(self.exact) * factors[:, None]
+            self._add_weight(logits, scaled, part.start == 0, space)
+            _add_rows(self.sum_weight, self.targets[part], scaled * done.at_target[:, None])
         if request.need_bias:
             column = factors[:, None].to(request.precision)
             self.grad_bias += torch.mm(logits.T, column)[:, 0].to(self.exact)
+            _add_rows(self.grad_bias, self.targets[part], factors * done.at_target)
+
+    def _pull(self, logits: Tensor, part: slice, done: Finished) -> Tensor:
+        """Return how each row pulls at its hidden state, but for its factor: (R, D)."""
+        if logits.dtype != self.exact and _gives_float32(logits.dtype, logits.device):
+            product = torch.mm(logits, self.narrow, out_dtype=torch.float32)
+        else:
+            product = torch.mm(logits, self.narrow).to(self.exact)
+        rows = self.request.weight[self.targets[part]].to(self.exact)
+        return product.addcmul_(rows, done.at_target[:, None])
 
     def _look(
         self, narrow: Tensor, part: slice, space: Scratch, *, write: bool
@@ -240,6 +254,10 @@ class _Pass:
         if logits.dtype == self.exact:
             torch.addmm(total, logits.T, narrow, beta=0 if is_first else 1, out=total)
             return
+        if _gives_float32(logits.dtype, logits.device):
+            beta = 0 if is_first else 1
+            torch.addmm(total, logits.T, narrow, torch.float32, beta=beta, out=total)
+            return
         size, width = -(-len(total) // WEIGHT_TILES), total.shape[1]
         product = space.more("product", size, width, kind=logits.dtype)
         wide = space.more("wide", size, width, kind=self.exact)
@@ -252,6 +270,26 @@ class _Pass:
             else:
                 # Adding tensors of two types is slow; widening first is not, while it is at hand.
                 total[part] += wide[:count].copy_(product[:count])
+
+
+@cache
+def _gives_float32(kind: torch.dtype, device: torch.device) -> bool:
+    """Whether products of narrow numbers can come out unrounded here: CUDA's can, a CPU's not."""
+    one, total = torch.ones(16, 16, dtype=kind, device=device), torch.ones(16, 16, device=device)
+    try:
+        torch.addmm(total, one.T, one, torch.float32, beta=1, out=total)
+        return bool((torch.mm(one, one, out_dtype=torch.float32) + 1 == total).all())
+    except RuntimeError:
+        return False
+
+
+def _add_rows(total: Tensor, places: Tensor, values: Tensor) -> None:
+    """Add values to rows of a sum, in an order that is the same every time."""
+    if total.device.type == "cpu":
+        total.index_add_(0, places, values)
+    else:
+        # On a GPU index_add_ adds equal places up as they come.
+        total.index_put_((places,), values, accumulate=True)
 
 
 def default_rows(entries: int, precision: torch.dtype, device: torch.device) -> int:
@@ -268,7 +306,8 @@ def default_rows(entries: int, precision: torch.dtype, device: torch.device) -> 
     if device.type != "cpu":
         return GPU_CHUNK_ROWS
     least = MIN_CHUNK_ROWS * (2 if precision.itemsize < 4 else 1)
-    return max(least, min(MAX_CHUNK_ROWS, CHUNK_ELEMENTS // entries))
+    fitting = CHUNK_ELEMENTS // entries // MIN_CHUNK_ROWS * MIN_CHUNK_ROWS
+    return max(least, min(MAX_CHUNK_ROWS, fitting))
 
 
 def _checked(targets: Tensor, asked: Tensor, entries: int, are_kept: bool) -> Tensor:

@@ -1,8 +1,9 @@
 """What is done to the logits of a few rows while they lie in the cache.
 
-Logits z are written over by e − s·[target] (e = exp(z − max z), s = Σe): s times the gradient of
-−log p, to be divided by s where rows are narrow. All of it in float32, or float64 for float64,
-whatever the type in which the logits are kept.
+Logits z are written over by e = exp(z − max z), with 0 at the target: s = Σe times the gradient of
+−log p, to be divided by s where rows are narrow, but for what the target adds to it. That is one
+number a row, large beside all others: it is kept apart, and spared the rounding of the logits'
+type. All of it in float32, or float64 for float64, whatever the type in which logits are kept.
 
 Legend of shapes: R rows of a chunk, r rows of a tile, V vocabulary.
 """
@@ -67,6 +68,8 @@ class Finished(NamedTuple):
     """(R,)"""
     factors: Tensor
     """(R,): what rows of the written-over logits are still to be multiplied by."""
+    at_target: Tensor
+    """(R,): what is missing at each row's target in the written-over logits."""
     sums: Tensor
     """(R,): s."""
     rows: Rows
@@ -177,11 +180,9 @@ def finish_rows(
         # and the gradient, and would be lost in a sum of about 1.
         torch.sum(powers.scatter_(1, wanted, 0.0), dim=1, keepdim=True, out=others[part])
         if gradients:
-            rest = others[part]
-            if options.is_plain:
-                powers.scatter_(1, wanted, rest.neg())
-            else:
-                _subtract(powers, wanted, chosen[part].exp(), rest, greatest[part], options)
+            if options.label_smoothing:
+                total = others[part] + chosen[part].exp()
+                powers.sub_(_spread(total, greatest[part], options) / powers.shape[1])
             if slope is not None:
                 powers.mul_(slope)
             if powers.data_ptr() != logits[part].data_ptr():
@@ -203,7 +204,8 @@ def _exponentials(z: Tensor, out: Tensor) -> Tensor:
 
 @cache
 def _exp_is_fast() -> bool:
-    return torch.backends.mkl.is_available() and "Intel" in processor_name()
+    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return bool(has_mkl) and "Intel" in processor_name()
 
 
 def _finish(values: tuple[Tensor, ...], options: RowOptions) -> Finished:
@@ -214,6 +216,12 @@ def _finish(values: tuple[Tensor, ...], options: RowOptions) -> Finished:
     log_total = total.log()
     nll = torch.where(chosen > -0.5, torch.log1p(others / right), log_total - chosen)
     loss, lift = _losses(nll, log_total, greatest, mean, options)
+    # right − total is −others, which must not be found by taking one from the other.
+    at_target = -others
+    if not options.is_plain:
+        at_target = right - (1 - options.label_smoothing) * (total / lift)
+    if options.softcap:
+        at_target = at_target * (1 - ((chosen + greatest) / options.softcap).square())
     rows = Rows(
         nll=nll[:, 0],
         log_sum_exp=(greatest + log_total)[:, 0],
@@ -221,7 +229,7 @@ def _finish(values: tuple[Tensor, ...], options: RowOptions) -> Finished:
         top_probability=(1 / total)[:, 0],
         won=(chosen == 0)[:, 0],
     )
-    return Finished(loss[:, 0], (lift / total)[:, 0], total[:, 0], rows)
+    return Finished(loss[:, 0], (lift / total)[:, 0], at_target[:, 0], total[:, 0], rows)
 
 
 def _true_logits(
@@ -258,19 +266,8 @@ def _losses(
     )
 
 
-def _subtract(
-    powers: Tensor,
-    wanted: Tensor,
-    right: Tensor,
-    others: Tensor,
-    greatest: Tensor,
-    options: RowOptions,
-) -> None:
-    """Turn e into e − (s/a)·target, where target is one-hot or spread by smoothing."""
-    total = others + right
-    size, smoothing = total, options.label_smoothing
-    if options.z_loss:
-        size = total / (1 + 2 * options.z_loss * (greatest + total.log()))
-    powers.scatter_(1, wanted, right - (1 - smoothing) * size)
-    if smoothing:
-        powers.sub_(smoothing / powers.shape[1] * size)
+def _spread(total: Tensor, greatest: Tensor, options: RowOptions) -> Tensor:
+    """Return what smoothing takes from all entries of a row together, in units of e."""
+    if not options.z_loss:
+        return options.label_smoothing * total
+    return options.label_smoothing * total / (1 + 2 * options.z_loss * (greatest + total.log()))

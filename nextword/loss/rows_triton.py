@@ -72,9 +72,6 @@ def _row(
     power_right = tl.exp(right)
     total = rest + power_right
     size = total / (1.0 + 2.0 * z_loss * (most + tl.log(total)))
-    at_target = power_right - (1.0 - smoothing) * size
-    if smoothing == 0.0 and z_loss == 0.0:
-        at_target = -rest
     spread = smoothing / width * size
     sum_expected = 0.0
     for start in range(0, width, SIZE):
@@ -87,7 +84,7 @@ def _row(
         power = tl.exp(z - most)
         sum_expected += tl.sum(tl.where(inside, power * (z - most), 0.0), 0)
         if WRITE:
-            gradient = tl.where(column == target, at_target, power) - spread
+            gradient = tl.where(column == target, 0.0, power) - spread
             if HAS_CAP:
                 gradient *= 1.0 - (z / softcap) * (z / softcap)
             tl.store(place + column, gradient.to(logits.dtype.element_ty), mask=inside)

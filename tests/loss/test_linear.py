@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from nextword import linear_cross_entropy
+from nextword.loss import chunked
 from nextword.loss.chunked import default_rows
 
 OPTIONS = list(itertools.product((False, True), (0.0, 0.1), (0.0, 1e-2), (None, 3.0)))
@@ -139,6 +140,47 @@ def test_float32_inputs_can_be_multiplied_in_bfloat16():
     assert abs(loss.item() - true.item()) < 1e-3
     assert relative(x.grad, dx) < 4e-3
     assert relative(w.grad, dw) < 4e-3
+
+
+def test_what_the_targets_add_is_not_rounded_to_bfloat16():
+    """At the start of a training nearly all of the gradient: ten times as exact as the plain loss.
+
+    Measured here: 1.7e-4 and 1.2e-4; the plain loss has 1.8e-3, one rounding to bfloat16.
+    """
+    x, w, targets = case(n=256, d=64, v=2048, dtype=torch.float32, scale=0.3)
+    x.data, w.data = x.data.bfloat16().float(), w.data.bfloat16().float()
+    linear_cross_entropy(x, w, targets, precision=torch.bfloat16).backward()
+    _, dx, dw = exact(x, w, targets, "mean")
+    assert relative(x.grad, dx) < 4e-4
+    assert relative(w.grad, dw) < 4e-4
+
+
+def test_products_that_come_out_in_float32_are_taken_where_the_device_has_them():
+    """Stand-ins for CUDA's kernels, registered under torch's own names and argument lists."""
+    x, w, targets = case(n=256, d=64, v=512, dtype=torch.float32, scale=0.3)
+    x.data, w.data = x.data.bfloat16().float(), w.data.bfloat16().float()
+    seen = []
+
+    def mm(a, b, out_dtype):
+        seen.append("mm")
+        return torch.mm(a.to(out_dtype), b.to(out_dtype))
+
+    def addmm(total, a, b, out_dtype, *, beta=1, alpha=1, out):
+        seen.append("addmm")
+        assert total is out
+        return torch.addmm(total, a.to(out_dtype), b.to(out_dtype), beta=beta, alpha=alpha, out=out)
+
+    chunked._gives_float32.cache_clear()
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        library.impl("mm.dtype", mm, "CPU")
+        library.impl("addmm.dtype_out", addmm, "CPU")
+        loss = linear_cross_entropy(x, w, targets, precision=torch.bfloat16, chunk_rows=100)
+        loss.backward()
+    chunked._gives_float32.cache_clear()
+    assert seen.count("mm") == seen.count("addmm") == 1 + 3
+    _, dx, dw = exact(x, w, targets, "mean")
+    assert relative(x.grad, dx) < 2e-3
+    assert relative(w.grad, dw) < 2e-3
 
 
 def test_autocast_decides_the_products_precision():
@@ -431,4 +473,6 @@ def test_few_rows_at_once_for_large_vocabularies_more_for_small():
     device = torch.device("cpu")
     assert default_rows(100_000, torch.float32, device) == 512
     assert default_rows(100_000, torch.bfloat16, device) == 1024
+    assert default_rows(50_304, torch.float32, device) == 1024
+    assert default_rows(50_304, torch.bfloat16, device) == 1024
     assert default_rows(256, torch.float32, device) == 2048
