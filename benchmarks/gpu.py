@@ -4,8 +4,10 @@
 
 At (8192, 2048, 128256) and (4096, 4096, 128256) in bfloat16, forward and backward: the plain loss,
 the plain loss under torch.compile, PyTorch's chunked loss, nextword's, and Liger's and QuACK's
-where they are installed. Interleaved; medians of the repetitions; errors against float64 on a part
-of the tokens. Results: results/gpu.json. Stops with one line where there is no GPU.
+where they are installed (what is not there is said). Half of the targets are uniform, a quarter is
+one common entry and a quarter ignored. Interleaved; medians of the repetitions; errors against
+float64 on a part of the tokens. Results: results/gpu.json, written after each shape. Stops with one
+line where there is no GPU.
 """
 
 import argparse
@@ -22,29 +24,40 @@ QUICK = [(1024, 512, 32000)]
 
 
 def methods():
-    """Return name → function of hidden states, weights and targets, for what is installed."""
+    """Return name → function of hidden states, weights and targets; and what is missing, why."""
     from nextword import linear_cross_entropy
 
     def plain(x, w, targets):
         return F.cross_entropy(F.linear(x, w).float(), targets)
 
-    found = {"plain": plain, "compiled": torch.compile(plain), "nextword": linear_cross_entropy}
-    if hasattr(F, "linear_cross_entropy"):
-        options = torch.nn.LinearCrossEntropyOptions()
-        found["torch"] = lambda x, w, t: F.linear_cross_entropy(x, w, t, options=options)
-    try:
-        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+    # Compiled for the shape at hand: one kernel for all shapes would be slower.
+    compiled = torch.compile(plain, dynamic=False)
+    found = {"plain": plain, "compiled": compiled, "nextword": linear_cross_entropy}
+    missing = {}
+    for name, peer in (("torch", _torch), ("liger", _liger), ("quack", _quack)):
+        try:
+            found[name] = peer()
+        except Exception as problem:
+            missing[name] = repr(problem)[:200]
+    return found, missing
 
-        found["liger"] = liger_fused_linear_cross_entropy
-    except ImportError:
-        pass
-    try:
-        from quack.linear_cross_entropy import chunked_linear_cross_entropy
 
-        found["quack"] = lambda x, w, t: chunked_linear_cross_entropy(x, w, t, reduction="mean")
-    except ImportError:
-        pass
-    return found
+def _torch():
+    options = torch.nn.LinearCrossEntropyOptions()
+    chunked = F.linear_cross_entropy
+    return lambda x, w, targets: chunked(x, w, targets, options=options)
+
+
+def _liger():
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    return liger_fused_linear_cross_entropy
+
+
+def _quack():
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    return lambda x, w, targets: chunked_linear_cross_entropy(x, w, targets, reduction="mean")
 
 
 def inputs(shape):
@@ -55,6 +68,7 @@ def inputs(shape):
     x = torch.randn(tokens, width, generator=source, **kind)
     w = torch.randn(entries, width, generator=source, **kind) * width**-0.5
     targets = torch.randint(0, entries, (tokens,), generator=source, device="cuda")
+    targets[::4], targets[1::4] = 7, -100
     return x.requires_grad_(), w.requires_grad_(), targets
 
 
@@ -86,10 +100,18 @@ def error(loss, shape):
     return rows
 
 
+def _tried(function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as problem:
+        return {"error": repr(problem)[:200]}
+
+
 def measure(shape, repetitions):
     """Measure all methods at one shape, interleaved."""
-    found = {name: {"seconds": [], "mb": []} for name in methods()}
-    losses, refused = methods(), {}
+    torch._dynamo.reset()
+    losses, refused = methods()
+    found = {name: {"seconds": [], "mb": []} for name in losses}
     x, w, targets = inputs(shape)
     for repetition in range(repetitions + 2):
         for name, loss in losses.items():
@@ -97,18 +119,17 @@ def measure(shape, repetitions):
                 continue
             try:
                 seconds, memory = once(loss, x, w, targets)
-            except Exception as problem:  # a peer that cannot do this shape is told, not fatal
-                refused[name] = str(problem).splitlines()[0][:200]
+            except Exception as problem:
+                refused[name] = repr(problem)[:200]
                 continue
             if repetition >= 2:
                 found[name]["seconds"].append(seconds)
                 found[name]["mb"].append(memory)
     del x, w, targets
     flops = 6 * shape[0] * shape[1] * shape[2]
-    table = {}
+    table = {name: {"refused": why} for name, why in refused.items()}
     for name, row in found.items():
         if name in refused:
-            table[name] = {"refused": refused[name]}
             continue
         seconds = statistics.median(row["seconds"])
         table[name] = {
@@ -116,7 +137,7 @@ def measure(shape, repetitions):
             "least_ms": round(1000 * min(row["seconds"]), 2),
             "tflops": round(flops / seconds / 1e12, 1),
             "peak_mb": round(statistics.median(row["mb"])),
-            **error(losses[name], shape),
+            **_tried(error, losses[name], shape),
         }
     return {"shape": shape, "methods": table}
 
@@ -128,18 +149,21 @@ def main():
     given = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here: nothing is measured")
+    from nextword.loss.chunked import _gives_float32 as gives_float32
+
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name(),
+        "products_come_out_in_float32": gives_float32(torch.bfloat16, torch.device("cuda", 0)),
         "rows": [],
     }
     for shape in QUICK if given.quick else SHAPES:
         result["rows"].append(measure(shape, 5 if given.quick else 10))
         print(json.dumps(result["rows"][-1], indent=2), flush=True)
-    if not given.quick:
-        folder = Path(__file__).parent / "results"
-        (folder / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+        if not given.quick:
+            folder = Path(__file__).parent / "results"
+            (folder / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

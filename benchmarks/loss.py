@@ -1,6 +1,8 @@
 """The loss beside its peers on a CPU: time, memory, and the error of each.
 
     python benchmarks/loss.py [--repetitions 10] [--quick]
+    python benchmarks/loss.py --mixed       only the errors of mixed precision, anew
+    python benchmarks/loss.py --tables      the tables of docs/loss.md, from results
 
 Methods, forward and backward, each in a process of its own, interleaved:
 
@@ -27,8 +29,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+RESULTS = Path(__file__).parent / "results" / "loss.json"
 SHAPES = [(2048, 384, 8192), (4096, 384, 8192), (4096, 384, 50304), (2048, 512, 128256)]
 QUICK = [(1024, 128, 8192)]
+PEERS = ("plain", "torch", "nextword")
 METHODS = ("plain", "torch", "torch_best", "nextword", "products")
 BEST_CHUNKS = (256, 512, 1024, 2048)
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,6 +46,28 @@ def inputs(shape, kind):
     w = (torch.randn(entries, width, generator=source) * width**-0.5).to(KINDS[kind])
     targets = torch.randint(0, entries, (tokens,), generator=source)
     return x.requires_grad_(), w.requires_grad_(), targets
+
+
+def at_the_start(shape):
+    """Return inputs as at the start of a training: all entries are about equally likely."""
+    x, w, targets = inputs(shape, "bfloat16")
+    return x.detach()[:1024].float(), w.detach().float(), targets[:1024]
+
+
+def frequencies_learned(shape):
+    """Return inputs as soon after: each entry is as likely everywhere as it is frequent."""
+    _, width, entries = shape
+    source = torch.Generator().manual_seed(0)
+    common = F.normalize(torch.randn(width, generator=source), dim=0)
+    x = 0.3 * torch.randn(1024, width, generator=source) + 0.9 * width**0.5 * common
+    likely = -torch.arange(1, entries + 1).float().log()
+    w = 0.02 * torch.randn(entries, width, generator=source)
+    w += likely[:, None] * common / (0.9 * width**0.5)
+    x, w = x.bfloat16().float(), w.bfloat16().float()
+    return x, w, torch.multinomial((x @ w.T).softmax(1), 1, generator=source)[:, 0]
+
+
+MOMENTS = {"at the start": at_the_start, "frequencies learned": frequencies_learned}
 
 
 def loss_of(method, chunk=None):
@@ -107,6 +133,11 @@ def child(method, shape, kind, repeat, chunk):
     if method != "products":
         loss(*warm).backward()
         w.grad = None
+    if method == "nextword":
+        # What the small pass lent on would be given back in the large one, and hide part of it.
+        from nextword.loss import rows
+
+        rows._kept.clear()
     forget_peak()
     before = peak()
     step()
@@ -121,16 +152,25 @@ def child(method, shape, kind, repeat, chunk):
 
 
 def errors(shape, kind, methods, chunks):
-    """Return each method's error against float64 on the same inputs, on part of the tokens."""
-    x, w, targets = inputs(shape, kind)
-    x, targets = x[:512].detach().requires_grad_(), targets[:512]
+    """Return each method's error against float64 on the same inputs, on part of the tokens.
+
+    Where kind names a moment of training, it is as training has it: float32 inputs and gradients,
+    products in bfloat16.
+    """
+    is_mixed = kind in MOMENTS
+    x, w, targets = MOMENTS[kind](shape) if is_mixed else inputs(shape, kind)
+    x, w, targets = (value.detach() for value in (x, w, targets))
+    if not is_mixed:
+        x, targets = x[:512], targets[:512]
+    x, w = x.requires_grad_(), w.requires_grad_()
     exact = [value.detach().double().requires_grad_() for value in (x, w)]
     true = F.cross_entropy(F.linear(*exact), targets)
     true.backward()
     found = {}
     for method in methods:
         x.grad = w.grad = None
-        loss = loss_of(method, chunks.get(method))(x, w, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+            loss = loss_of(method, chunks.get(method))(x, w, targets)
         loss.backward()
         found[method] = {
             "loss": abs(loss.item() - true.item()),
@@ -138,6 +178,15 @@ def errors(shape, kind, methods, chunks):
             "grad_weight": _relative(w.grad, exact[1].grad),
         }
     return found
+
+
+def mixed(shapes):
+    """Return the errors where weights are float32 and products bfloat16."""
+    return [
+        {"shape": shape, "kind": kind, "methods": errors(shape, kind, PEERS, {})}
+        for shape in shapes
+        for kind in MOMENTS
+    ]
 
 
 def growth():
@@ -213,6 +262,48 @@ def measure(shape, kind, repetitions):
     }
 
 
+def tables(result):
+    """Return the tables of docs/loss.md as Markdown: times, then errors."""
+    heads = ["N, D, V", "", "plain", "PyTorch, defaults", "PyTorch, best chunk", "nextword"]
+    times = [_line([*heads, "rate", "memory"]), _line(["---"] * 8)]
+    heads = ["N, D, V", "", "of the", "plain", "PyTorch, defaults", "nextword"]
+    faults = [_line(heads), _line(["---"] * 6)]
+    for row in result["rows"]:
+        shape, methods = ", ".join(map(str, row["shape"])), row["methods"]
+        times.append(
+            _line(
+                [
+                    shape,
+                    row["kind"],
+                    *(f"{methods[name]['wall_ms']:,.0f} ms" for name in METHODS[:-1]),
+                    f"{100 * row['share_of_the_products_rate']:.0f} %",
+                    f"{row['share_of_the_plain_memory']:.2f} of the plain",
+                ]
+            )
+        )
+        faults += _faults(row["shape"], row["kind"], methods)
+    for row in result["mixed"]:
+        faults += _faults(row["shape"], f"mixed, {row['kind']}", row["methods"])
+    return "\n".join(times), "\n".join(faults)
+
+
+def _faults(shape, kind, methods):
+    words = {
+        "loss": "loss",
+        "grad_hidden": "hidden states' gradient",
+        "grad_weight": "matrix's gradient",
+    }
+    start = [", ".join(map(str, shape)), kind]
+    return [
+        _line([*start, said, *(f"{methods[name][of]:.1e}" for name in PEERS)])
+        for of, said in words.items()
+    ]
+
+
+def _line(cells):
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
 def ask(method, shape, kind, repeat, chunk):
     """Run one method in a process of its own."""
     command = [sys.executable, __file__, "--child", method, *map(str, shape), kind, str(repeat)]
@@ -228,6 +319,8 @@ def main():
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", type=int, help="one of the shapes, counted from 0")
+    parser.add_argument("--mixed", action="store_true", help="only the errors of mixed precision")
+    parser.add_argument("--tables", action="store_true", help="print the tables of docs/loss.md")
     parser.add_argument("--child", nargs="+")
     given = parser.parse_args()
     if given.child:
@@ -235,8 +328,16 @@ def main():
         shape = tuple(map(int, numbers))
         print(json.dumps(child(method, shape, kind, int(repeat), int(chunk) or None)))
         return
+    if given.tables:
+        print(*tables(json.loads(RESULTS.read_text())), sep="\n\n")
+        return
+    if given.mixed:
+        result = json.loads(RESULTS.read_text())
+        RESULTS.write_text(json.dumps(result | {"mixed": mixed(SHAPES)}, indent=2) + "\n")
+        return
     shapes = QUICK if given.quick else SHAPES
     shapes = shapes if given.only is None else [shapes[given.only]]
+    saves = not given.quick and given.only is None
     from nextword.machine.device import choose_machine
     from nextword.machine.options import MachineSettings
 
@@ -251,11 +352,13 @@ def main():
         for kind in KINDS:
             result["rows"].append(measure(shape, kind, given.repetitions))
             print(json.dumps(result["rows"][-1]), flush=True)
+            if saves:
+                RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    result["mixed"] = mixed(shapes)
     result["bfloat16_by_number_of_chunks"] = growth()
     print(json.dumps(result["bfloat16_by_number_of_chunks"], indent=2))
-    if not given.quick and given.only is None:
-        folder = Path(__file__).parent / "results"
-        (folder / "loss.json").write_text(json.dumps(result, indent=2) + "\n")
+    if saves:
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The pages of docs/ideas are what the tour's functions write today, but for the run's numbers."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_the_pages_say_what_the_tour_says(build, shared_environment, default_run
     for name, page in pages.items():
         written = (DOCS / "ideas" / name).read_text(encoding="utf-8")
         assert words_of(written) == words_of(page), name
+
+
+def test_the_page_on_the_loss_has_the_tables_that_were_measured():
+    benchmarks = DOCS.parent / "benchmarks"
+    spec = importlib.util.spec_from_file_location("loss_benchmark", benchmarks / "loss.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (DOCS / "loss.md").read_text(encoding="utf-8")
+    for table in module.tables(json.loads(module.RESULTS.read_text(encoding="utf-8"))):
+        assert table in page
 
 
 def test_links_lead_somewhere():

@@ -111,12 +111,12 @@ def linear_cross_entropy(
         (1 − ε)·(−log p[target]) + ε·mean(−log p) + z_loss·(log Σ e^z)²,   ε = label_smoothing
 
     Args:
-        hidden: (…, D), in float64, float32, bfloat16 or float16.
+        hidden: (…, D), in float64, float32 or bfloat16.
         weight: (V, D), one row an entry of the vocabulary.
         targets: (…), int64 or int32: the id that really came.
         bias: (V,), added to the logits.
-        ignore_index: a target that asks for nothing; such tokens cost no work and have zero
-            gradients.
+        ignore_index: a target that asks for nothing; such tokens have zero gradients, and cost no
+            work on a CPU.
         reduction: "mean" over the tokens that ask for something (by weight where weights are
             given), "sum", or "none" for each token's loss. "none" computes the logits again for
             the gradient, a third more work; the others compute everything in one pass.
@@ -142,7 +142,9 @@ def linear_cross_entropy(
         Liger's (Hsu et al. 2024), z-loss is PaLM's (Chowdhery et al. 2022), smoothing Szegedy et
         al. 2016, the softcap Gemma 2's (2024).
     """
-    _check(hidden, weight, targets, bias, token_weights, reduction, label_smoothing, softcap)
+    precision = precision or _precision(hidden)
+    _check(hidden, weight, targets, bias, token_weights, precision)
+    _check_options(reduction, label_smoothing, softcap)
     rows = hidden.reshape(-1, hidden.shape[-1])
     results = run(
         rows,
@@ -155,7 +157,7 @@ def linear_cross_entropy(
         label_smoothing,
         z_loss,
         0.0 if softcap is None else softcap,
-        precision or _precision(hidden),
+        precision,
         statistics,
         statistics and influence,
         chunk_rows or 0,
@@ -191,14 +193,17 @@ def _check(
     targets: Tensor,
     bias: Tensor | None,
     token_weights: Tensor | None,
-    reduction: str,
-    label_smoothing: float,
-    softcap: float | None,
+    precision: torch.dtype,
 ) -> None:
     if weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} do not fit: expected "
             "(…, D) and (V, D)"
+        )
+    if torch.float16 in (hidden.dtype, weight.dtype, precision):
+        raise ValueError(
+            "float16 holds no numbers as small as a token's share of a mean's gradient: use "
+            "bfloat16 or float32"
         )
     if hidden.shape[:-1] != targets.shape:
         raise ValueError(
@@ -215,6 +220,9 @@ def _check(
         )
     if token_weights is not None and token_weights.requires_grad:
         raise ValueError("token_weights are constants here: detach() them")
+
+
+def _check_options(reduction: str, label_smoothing: float, softcap: float | None) -> None:
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction {reduction!r}: expected 'mean', 'sum' or 'none'")
     if not 0 <= label_smoothing < 1:

@@ -1,9 +1,10 @@
 """What is done to the logits of a few rows while they lie in the cache.
 
-Logits z are written over by e = exp(z − max z), with 0 at the target: s = Σe times the gradient of
-−log p, to be divided by s where rows are narrow, but for what the target adds to it. That is one
-number a row, large beside all others: it is kept apart, and spared the rounding of the logits'
-type. All of it in float32, or float64 for float64, whatever the type in which logits are kept.
+Logits z are written over by e = exp(z − max z): s = Σe times the gradient of −log p, to be divided
+by s where rows are narrow. At the target stands 0, for what it adds is one number a row, large
+beside the others: it is kept apart, and spared the rounding of the logits' type. (What smoothing
+takes from all entries is taken off everywhere.) All of it in float32, or float64 for float64,
+whatever the type in which logits are kept.
 
 Legend of shapes: R rows of a chunk, r rows of a tile, V vocabulary.
 """
@@ -90,15 +91,14 @@ class Scratch:
             exact: of what is done to them.
             device: where.
         """
+        self.exact = exact
         self.logits = torch.empty(rows, width, dtype=kind, device=device)
-        tile = rows if device.type != "cpu" else min(rows, max(4, TILE_ELEMENTS // width))
-        self.shifted = torch.empty(tile, width, dtype=exact, device=device)
+        self.tile_rows = rows if device.type != "cpu" else min(rows, max(4, TILE_ELEMENTS // width))
         self._more: dict[str, Tensor] = {}
 
-    @property
-    def powers(self) -> Tensor:
-        """A second tile, for what needs z and e at once."""
-        return self.more("powers", *self.shifted.shape, kind=self.shifted.dtype)
+    def tile(self, name: str) -> Tensor:
+        """Return a buffer for a few rows by name, in the type that they are worked on in."""
+        return self.more(name, self.tile_rows, self.logits.shape[1], kind=self.exact)
 
     def more(self, name: str, *size: int, kind: torch.dtype) -> Tensor:
         """Return a buffer by name; made when it is first asked for."""
@@ -116,7 +116,7 @@ def borrowed(
     """Lend the buffers of the pass before, where they fit: a training step needs them each time.
 
     One set is kept; a pass that needs more rows or another width, or beside this one, makes its
-    own.
+    own. On a GPU none is: torch keeps freed memory there itself, for whoever asks next.
     """
     key = (width, kind, exact, device)
     space = _kept.pop(key, None)
@@ -126,7 +126,8 @@ def borrowed(
         yield space
     finally:
         _kept.clear()
-        _kept[key] = space
+        if device.type == "cpu":
+            _kept[key] = space
 
 
 _kept: dict[tuple[Any, ...], Scratch] = {}
@@ -153,18 +154,18 @@ def finish_rows(
         gradients: write over the logits.
         statistics: fill all of the rows' values; else only what the loss takes.
     """
-    size, exact = len(logits), space.shifted.dtype
+    size, exact = len(logits), space.exact
     greatest, chosen, others, mean, expected = (
         logits.new_zeros(size, 1, dtype=exact) for _ in range(5)
     )
     values = (greatest, chosen, others, mean, expected)
-    if logits.is_cuda and exact == torch.float32 and find_spec("triton"):
+    if logits.is_cuda and exact == torch.float32 and _has_triton():
         from nextword.loss.rows_triton import launch
 
         launch(logits, targets, bias, options, values, write=gradients)
         return _finish(values, options)
-    for start in range(0, size, len(space.shifted)):
-        part = slice(start, min(start + len(space.shifted), size))
+    for start in range(0, size, space.tile_rows):
+        part = slice(start, min(start + space.tile_rows, size))
         wanted = targets[part, None]
         z, slope = _true_logits(logits[part], bias, options.softcap, space)
         torch.amax(z, dim=1, keepdim=True, out=greatest[part])
@@ -172,7 +173,7 @@ def finish_rows(
         if options.label_smoothing:
             torch.mean(z, dim=1, keepdim=True, out=mean[part])
         if statistics:
-            powers = _exponentials(z, space.powers[: len(z)])
+            powers = _exponentials(z, space.tile("powers")[: len(z)])
             torch.sum(z.mul_(powers), dim=1, keepdim=True, out=expected[part])
         else:
             powers = _exponentials(z, z)
@@ -190,10 +191,15 @@ def finish_rows(
     return _finish(values, options)
 
 
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
 def _exponentials(z: Tensor, out: Tensor) -> Tensor:
     """Write e^z over `out`, which may be z.
 
-    torch's exp is oneMKL's on x86, tuned for Intel's processors; on Zen 4 it takes 0.45 ns a number
+    torch's exp is oneMKL's on x86, made for Intel's processors; on Zen 4 it takes 0.45 ns a number
     where exp2, which is torch's own, takes 0.16. The rounding of z·log₂ e is as large as that of
     z = logit − max, and both are lost beside the products': no error of benchmarks/loss.py changed.
     """
@@ -204,8 +210,9 @@ def _exponentials(z: Tensor, out: Tensor) -> Tensor:
 
 @cache
 def _exp_is_fast() -> bool:
+    """Whether exp is not oneMKL's, or is on a processor that oneMKL was made for."""
     has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    return bool(has_mkl) and "Intel" in processor_name()
+    return not has_mkl or "Intel" in processor_name()
 
 
 def _finish(values: tuple[Tensor, ...], options: RowOptions) -> Finished:
@@ -236,11 +243,9 @@ def _true_logits(
     logits: Tensor, bias: Tensor | None, softcap: float, space: Scratch
 ) -> tuple[Tensor, Tensor | None]:
     """Return the logits after bias and cap, and what the cap lets through of a change."""
-    z = space.shifted[: len(logits)]
-    if logits.dtype == z.dtype:
-        z = logits
-    else:
-        z.copy_(logits)
+    z = logits
+    if logits.dtype != space.exact:
+        z = space.tile("logits")[: len(logits)].copy_(logits)
     if bias is not None:
         z.add_(bias)
     if not softcap:

@@ -5,8 +5,10 @@ then it writes the gradient over the logits, block by block. `rows.py` says what
 does the same on a CPU; a test compares the two through Triton's interpreter.
 """
 
+import contextlib
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -50,7 +52,8 @@ def _row(
     place = logits + row * stride
     target = tl.load(targets + row)
     lanes = tl.arange(0, SIZE)
-    most = -float("inf")
+    # Lower than any logit; not −inf, for a first block of −inf alone would make −inf − −inf.
+    most = -3.0e38
     rest = 0.0
     added = 0.0
     for start in range(0, width, SIZE):
@@ -116,19 +119,23 @@ def launch(
         write: whether the gradient is wanted.
     """
     size = min(BLOCK, triton.next_power_of_2(logits.shape[1]))
-    _row[(len(logits),)](
-        logits,
-        logits.stride(0),
-        targets,
-        logits if bias is None else bias,
-        *values,
-        logits.shape[1],
-        options.softcap or 1.0,
-        options.label_smoothing,
-        options.z_loss,
-        HAS_BIAS=bias is not None,
-        HAS_CAP=bool(options.softcap),
-        WRITE=write,
-        SIZE=size,
-        num_warps=8,
-    )
+    # Triton launches on the current device, wherever the tensors are.
+    with torch.cuda.device(logits.device) if logits.is_cuda else contextlib.nullcontext():
+        _row[(len(logits),)](
+            logits,
+            logits.stride(0),
+            targets,
+            logits if bias is None else bias.contiguous(),
+            *values,
+            logits.shape[1],
+            options.softcap or 1.0,
+            options.label_smoothing,
+            options.z_loss,
+            HAS_BIAS=bias is not None,
+            HAS_CAP=bool(options.softcap),
+            WRITE=write,
+            SIZE=size,
+            num_warps=8,
+            # cap·t − max in one rounding is not 0 for the favorite, whose cap·t was rounded first.
+            enable_fp_fusion=False,
+        )

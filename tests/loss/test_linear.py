@@ -1,5 +1,6 @@
 """The loss from hidden states, against float64 with all logits, on every option and hard case."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -51,6 +52,30 @@ def exact(x, w, targets, reduction="sum", **options):
     return loss, x.grad, w.grad
 
 
+@contextlib.contextmanager
+def stand_ins(wide):
+    """CUDA's kernels for products that come out wide, under torch's own names, on the CPU."""
+    seen = []
+
+    def mm(a, b, out_dtype):
+        seen.append("mm")
+        assert out_dtype == wide
+        return torch.mm(a.to(wide), b.to(wide))
+
+    def addmm(total, a, b, out_dtype, *, beta=1, alpha=1, out):
+        seen.append("addmm")
+        assert total is out
+        assert out.dtype == out_dtype == wide
+        return torch.addmm(total, a.to(wide), b.to(wide), beta=beta, alpha=alpha, out=out)
+
+    chunked._gives_float32.cache_clear()
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        library.impl("mm.dtype", mm, "CPU")
+        library.impl("addmm.dtype_out", addmm, "CPU")
+        yield seen
+    chunked._gives_float32.cache_clear()
+
+
 def relative(found, true):
     return float((found.double() - true).norm() / true.norm())
 
@@ -84,6 +109,38 @@ def test_every_option_gives_the_loss_gradients_and_statistics_of_the_definition(
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
     if with_statistics:
         check_statistics(found.statistics, x, targets != -100, z, nll)
+
+
+@pytest.mark.parametrize("has_wide_products", [False, True])
+@pytest.mark.parametrize(("with_bias", "label_smoothing", "z_loss", "softcap"), OPTIONS)
+def test_every_option_holds_in_bfloat16(
+    has_wide_products, with_bias, label_smoothing, z_loss, softcap
+):
+    x, w, targets = case(n=300, d=32, v=64, scale=0.3)
+    targets[::4] = -100
+    targets[1::4] = 7  # asked for often, and others now and then
+    x, w = (value.detach().bfloat16().float().requires_grad_() for value in (x, w))
+    bias = torch.randn(64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    token_weights = torch.rand(300, generator=torch.Generator().manual_seed(2))
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap}
+    options |= {"token_weights": token_weights}
+    with stand_ins(torch.float32) if has_wide_products else contextlib.nullcontext():
+        found = linear_cross_entropy(
+            x, w, targets, bias=bias if with_bias else None, reduction="sum", chunk_rows=100,
+            precision=torch.bfloat16, statistics=True, **options,
+        )  # fmt: skip
+        found.loss.backward()
+    true = [value.detach().double().requires_grad_() for value in (x, w, bias)]
+    options |= {"bias": true[2]} if with_bias else {}
+    losses, _, _, nll = by_definition(*true[:2], targets, **options)
+    losses.sum().backward(retain_graph=True)
+    assert found.loss.item() == pytest.approx(losses.sum().item(), rel=1e-3)
+    for mine, theirs in zip((x, w, bias) if with_bias else (x, w), true, strict=False):
+        assert relative(mine.grad, theirs.grad) < 6e-3
+    (pull,) = torch.autograd.grad(nll.sum(), true[0])
+    torch.testing.assert_close(
+        found.statistics.influence.double(), pull.norm(dim=1), rtol=1e-2, atol=1e-4
+    )
 
 
 def check_statistics(statistics, x, asked, z, nll):
@@ -155,28 +212,35 @@ def test_what_the_targets_add_is_not_rounded_to_bfloat16():
     assert relative(w.grad, dw) < 4e-4
 
 
+@pytest.mark.parametrize("entries", [256, 3000])
+def test_gradients_stay_exact_once_frequencies_are_known(entries):
+    """What those who ask for an entry add is then nearly what all others take away.
+
+    Measured, in thousandths beside the plain loss: matrix 1.8 and 2.5, hidden states 2.2 and 2.0.
+    """
+    source = torch.Generator().manual_seed(0)
+    common = F.normalize(torch.randn(64, generator=source), dim=0)
+    x = 0.3 * torch.randn(2048, 64, generator=source) + 7 * common
+    likely = -torch.arange(1, entries + 1).float().log()
+    w = 0.02 * torch.randn(entries, 64, generator=source) + likely[:, None] * common / 7
+    x, w = (value.bfloat16().float().requires_grad_() for value in (x, w))
+    targets = torch.multinomial((x @ w.T).softmax(1), 1, generator=source)[:, 0]
+    _, dx, dw = exact(x, w, targets, "mean")
+    with torch.autocast("cpu", torch.bfloat16):
+        F.cross_entropy(F.linear(x, w).float(), targets).backward()
+        plain = relative(x.grad, dx), relative(w.grad, dw)
+        x.grad = w.grad = None
+        linear_cross_entropy(x, w, targets).backward()
+    assert relative(x.grad, dx) < 1.25 * plain[0]
+    assert relative(w.grad, dw) < plain[1]
+
+
 def test_products_that_come_out_in_float32_are_taken_where_the_device_has_them():
-    """Stand-ins for CUDA's kernels, registered under torch's own names and argument lists."""
     x, w, targets = case(n=256, d=64, v=512, dtype=torch.float32, scale=0.3)
     x.data, w.data = x.data.bfloat16().float(), w.data.bfloat16().float()
-    seen = []
-
-    def mm(a, b, out_dtype):
-        seen.append("mm")
-        return torch.mm(a.to(out_dtype), b.to(out_dtype))
-
-    def addmm(total, a, b, out_dtype, *, beta=1, alpha=1, out):
-        seen.append("addmm")
-        assert total is out
-        return torch.addmm(total, a.to(out_dtype), b.to(out_dtype), beta=beta, alpha=alpha, out=out)
-
-    chunked._gives_float32.cache_clear()
-    with torch.library._scoped_library("aten", "IMPL") as library:
-        library.impl("mm.dtype", mm, "CPU")
-        library.impl("addmm.dtype_out", addmm, "CPU")
+    with stand_ins(torch.float32) as seen:
         loss = linear_cross_entropy(x, w, targets, precision=torch.bfloat16, chunk_rows=100)
         loss.backward()
-    chunked._gives_float32.cache_clear()
     assert seen.count("mm") == seen.count("addmm") == 1 + 3
     _, dx, dw = exact(x, w, targets, "mean")
     assert relative(x.grad, dx) < 2e-3
@@ -439,6 +503,14 @@ def test_options_that_do_not_fit_are_named(change, words):
     x, w, targets = case(dtype=torch.float32)
     with pytest.raises(ValueError, match=words):
         linear_cross_entropy(x, w, targets, **change)
+
+
+def test_float16_is_refused():
+    x, w, targets = case(dtype=torch.float32)
+    with pytest.raises(ValueError, match="use bfloat16 or float32"):
+        linear_cross_entropy(x, w, targets, precision=torch.float16)
+    with pytest.raises(ValueError, match="use bfloat16 or float32"):
+        linear_cross_entropy(x.half(), w.half(), targets)
 
 
 def test_shapes_that_do_not_fit_are_named():
