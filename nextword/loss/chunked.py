@@ -244,7 +244,7 @@ class _Pass:
         return torch.mm(one, two).to(self.exact)
 
     def _gives_float32(self, narrow: Tensor) -> bool:
-        is_narrow = narrow.dtype != torch.float32 == self.exact
+        is_narrow = narrow.dtype.itemsize < 4 and self.exact == torch.float32
         return is_narrow and _gives_float32(narrow.dtype, narrow.device)
 
     def _look(
