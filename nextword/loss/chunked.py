@@ -193,23 +193,37 @@ class _Pass:
             if product is None:
                 product = self._pull(logits, part, done)
             self._put_hidden(part, product.mul_(factors[:, None]))
-        if not (request.need_weight or request.need_bias):
-            return
+        if request.need_weight or request.need_bias:
+            self._add_weights(rows, logits, part, done, factors, space)
+
+    def _add_weights(
+        self,
+        rows: Tensor,
+        logits: Tensor,
+        part: slice,
+        done: Finished,
+        factors: Tensor,
+        space: Scratch,
+    ) -> None:
+        """Add a chunk's part to the gradients of weight and bias."""
         targets, written = self.targets[part], self._write_common(logits, part, done)
-        if request.need_weight:
+        if self.request.need_weight:
             scaled = rows.to(self.exact) * factors[:, None]
             rounded = scaled.to(logits.dtype)
-            self._add_weight(logits, rounded, part.start == 0, space)
-            rest = scaled.mul_(done.at_target[:, None])
-            rest.addcmul_(rounded.to(self.exact), written[:, None], value=-1)
+            self._add_product(logits, rounded, part.start == 0, space)
+            rest = scaled * done.at_target[:, None]
+            if written is not None:
+                rest.addcmul_(rounded.to(self.exact), written[:, None], value=-1)
             _add_rows(self.sum_weight, targets, rest)
-        if request.need_bias:
+        if self.request.need_bias:
             rounded = factors.to(logits.dtype)
             self.grad_bias += self._wide_product(logits.T, rounded[:, None])[:, 0]
-            rest = factors * done.at_target - rounded.to(self.exact) * written
+            rest = factors * done.at_target
+            if written is not None:
+                rest -= rounded.to(self.exact) * written
             _add_rows(self.grad_bias, targets, rest)
 
-    def _write_common(self, logits: Tensor, part: slice, done: Finished) -> Tensor:
+    def _write_common(self, logits: Tensor, part: slice, done: Finished) -> Tensor | None:
         """Write the target's part among the others after all, where its entry is a common target.
 
         Once a model knows how frequent an entry is, what the rows that ask for it add to its
@@ -218,11 +232,11 @@ class _Pass:
         much. What is rounded of the number written is still added apart.
 
         Returns:
-            (R,): what was written; zero elsewhere.
+            (R,): what was written, zero elsewhere; None where products are not rounded.
         """
         targets = self.targets[part]
         if logits.dtype == self.exact or self._gives_float32(logits):
-            return torch.zeros_like(done.at_target)
+            return None
         times = self._zeros(self.request.weight[:, 0])
         times.index_add_(0, targets, torch.ones_like(done.at_target))
         common = times[targets] > FEW_TIMES
@@ -286,7 +300,7 @@ class _Pass:
         else:
             self.grad_hidden[self.kept[part]] = values.to(self.grad_hidden.dtype)
 
-    def _add_weight(self, logits: Tensor, narrow: Tensor, is_first: bool, space: Scratch) -> None:
+    def _add_product(self, logits: Tensor, narrow: Tensor, is_first: bool, space: Scratch) -> None:
         """Add Gᵀ·x to dW, a tile of it at a time where it must be widened first."""
         total = self.sum_weight
         if logits.dtype == self.exact:
