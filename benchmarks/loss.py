@@ -268,7 +268,7 @@ def tables(result):
     heads = ["N, D, V", "", "plain", "PyTorch, defaults", "PyTorch, best chunk", "nextword"]
     times = [_line([*heads, "rate", "memory"]), _line(["---"] * 8)]
     heads = ["N, D, V", "", "plain", "PyTorch, defaults", "nextword"]
-    faults = [_line(heads), _line(["---"] * 5)]
+    errors_table = [_line(heads), _line(["---"] * 5)]
     for row in result["rows"]:
         shape, methods = ", ".join(map(str, row["shape"])), row["methods"]
         times.append(
@@ -282,13 +282,13 @@ def tables(result):
                 ]
             )
         )
-        faults.append(_fault(row["shape"], row["kind"], methods))
+        errors_table.append(_errors_line(row["shape"], row["kind"], methods))
     for row in result["mixed"]:
-        faults.append(_fault(row["shape"], f"mixed, {row['kind']}", row["methods"]))
-    return "\n".join(times), "\n".join(faults)
+        errors_table.append(_errors_line(row["shape"], f"mixed, {row['kind']}", row["methods"]))
+    return "\n".join(times), "\n".join(errors_table)
 
 
-def _fault(shape, kind, methods):
+def _errors_line(shape, kind, methods):
     cells = (
         ", ".join(f"{methods[name][of]:.1e}" for of in ("loss", "grad_hidden", "grad_weight"))
         for name in PEERS

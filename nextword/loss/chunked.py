@@ -302,12 +302,11 @@ class _Pass:
 
     def _add_product(self, logits: Tensor, narrow: Tensor, is_first: bool, space: Scratch) -> None:
         """Add Gᵀ·x to dW, a tile of it at a time where it must be widened first."""
-        total = self.sum_weight
+        total, beta = self.sum_weight, 0 if is_first else 1
         if logits.dtype == self.exact:
-            torch.addmm(total, logits.T, narrow, beta=0 if is_first else 1, out=total)
+            torch.addmm(total, logits.T, narrow, beta=beta, out=total)
             return
         if self._gives_float32(logits):
-            beta = 0 if is_first else 1
             torch.addmm(total, logits.T, narrow, torch.float32, beta=beta, out=total)
             return
         size, width = -(-len(total) // WEIGHT_TILES), total.shape[1]

@@ -24,6 +24,8 @@ from nextword.machine.device import processor_name
 TILE_ELEMENTS = 512 * 1024
 """Of a tile: 2 MiB in float32, what the second caches of two cores hold at least."""
 LOG2_E = 1.4426950408889634
+LOWEST = -1e30
+"""Of a logit beside the greatest: e to its power is 0, and 0 times it is 0."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ def finish_rows(
         if options.label_smoothing:
             torch.mean(z, dim=1, keepdim=True, out=mean[part])
         if statistics:
+            # An entry that is forbidden, by a bias of −inf say, adds nothing: not 0·−inf.
+            z.clamp_(min=LOWEST)
             powers = _exponentials(z, space.tile("powers")[: len(z)])
             torch.sum(z.mul_(powers), dim=1, keepdim=True, out=expected[part])
         else:
@@ -183,7 +187,8 @@ def finish_rows(
         if gradients:
             if options.label_smoothing:
                 total = others[part] + chosen[part].exp()
-                powers.sub_(_spread(total, greatest[part], options) / powers.shape[1])
+                share = total / _lift(greatest[part] + total.log(), options)
+                powers.sub_(options.label_smoothing / powers.shape[1] * share)
             if slope is not None:
                 powers.mul_(slope)
             if powers.data_ptr() != logits[part].data_ptr():
@@ -262,17 +267,13 @@ def _losses(
     loss, smoothing = nll, options.label_smoothing
     if smoothing:
         loss = (1 - smoothing) * nll + smoothing * (log_total - mean)
-    if not options.z_loss:
-        return loss, torch.ones_like(loss)
     log_sum_exp = greatest + log_total
-    return (
-        loss + options.z_loss * log_sum_exp.square(),
-        1 + 2 * options.z_loss * log_sum_exp,
-    )
+    lift = _lift(log_sum_exp, options)
+    return (loss + options.z_loss * log_sum_exp.square() if options.z_loss else loss), lift
 
 
-def _spread(total: Tensor, greatest: Tensor, options: RowOptions) -> Tensor:
-    """Return what smoothing takes from all entries of a row together, in units of e."""
+def _lift(log_sum_exp: Tensor, options: RowOptions) -> Tensor:
+    """Return a in the gradient a·p − …, which only z-loss changes from 1."""
     if not options.z_loss:
-        return options.label_smoothing * total
-    return options.label_smoothing * total / (1 + 2 * options.z_loss * (greatest + total.log()))
+        return torch.ones_like(log_sum_exp)
+    return 1 + 2 * options.z_loss * log_sum_exp

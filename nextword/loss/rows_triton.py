@@ -85,7 +85,8 @@ def _row(
             z += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
         z = _capped(z, softcap, HAS_CAP)
         power = tl.exp(z - most)
-        sum_expected += tl.sum(tl.where(inside, power * (z - most), 0.0), 0)
+        # Not below a finite bound: an entry that is forbidden adds nothing, not 0·−inf.
+        sum_expected += tl.sum(tl.where(inside, power * tl.maximum(z - most, -1.0e30), 0.0), 0)
         if WRITE:
             gradient = tl.where(column == target, 0.0, power) - spread
             if HAS_CAP:

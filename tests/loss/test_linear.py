@@ -315,6 +315,17 @@ def test_a_nearly_certain_prediction_keeps_its_small_loss_and_gradient(dtype):
     assert relative(w.grad, dw) < (4e-3 if dtype == torch.bfloat16 else 2e-6)
 
 
+def test_a_forbidden_entry_adds_nothing_to_the_entropy():
+    x, w, targets = case(n=5, d=3, v=7)
+    bias = torch.zeros(7, dtype=torch.float64)
+    bias[2] = -float("inf")
+    targets = torch.where(targets == 2, 0, targets)
+    found = linear_cross_entropy(x, w, targets, bias=bias, statistics=True)
+    kept = torch.tensor([0, 1, 3, 4, 5, 6])
+    p = (x @ w[kept].T).softmax(1)
+    torch.testing.assert_close(found.statistics.entropy, -(p * p.log()).sum(1).detach())
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_a_number_shows(value):
     x, w, targets = case()
