@@ -49,7 +49,7 @@ class Place:
         return subprocess.CompletedProcess(arguments, status, *said)
 
     def process(
-        self, *arguments: str, stdin: bytes | None = None, timeout: float = 600
+        self, *arguments: str, stdin: bytes | None = None, timeout: float | None = 600
     ) -> subprocess.CompletedProcess:
         """Run a command as a user does, where a process of its own is part of the claim."""
         done = subprocess.run(
