@@ -152,6 +152,8 @@ def restore_optimizers(
     names = {weight: name for name, weight in model.named_parameters()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
+            # A fused optimizer counts its steps where the weights are, another on the CPU.
+            counts_there = group.get("fused") or group.get("capturable")
             for weight in group["params"]:
                 prefix = names[weight] + "/"
                 entries = {
@@ -161,7 +163,9 @@ def restore_optimizers(
                 }
                 if entries:
                     optimizer.state[weight] = {
-                        key: value if key == "step" else value.to(weight.device)
+                        key: value.to(
+                            "cpu" if key == "step" and not counts_there else weight.device
+                        )
                         for key, value in entries.items()
                     }
 
