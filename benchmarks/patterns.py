@@ -48,7 +48,7 @@ def train(folder, text, pattern, seed, given):
     done = subprocess.run(
         [sys.executable, "-m", "nextword", "train", text, *options, "--json", "--quiet"],
         cwd=folder,
-        env={**os.environ, "NEXTWORD_CACHE": str(folder / "cache"), "GOMP_SPINCOUNT": "1000"},
+        env={**os.environ, "NEXTWORD_CACHE": str(folder / number), "GOMP_SPINCOUNT": "1000"},
         capture_output=True,
         text=True,
         check=False,
