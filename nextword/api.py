@@ -220,9 +220,13 @@ class Model:
         texts, withheld = self._texts(paths, corpus)
         opened = self.opened
         if not opened.model.shape.causal:
-            return evaluate_masked(opened.model, texts, opened.vocabulary, asked, self._hiding())
-        begin_id = opened.vocabulary.begin_id
-        return evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
+            hiding = self._hiding()
+            found = evaluate_masked(opened.model, texts, opened.vocabulary, asked, hiding)
+        else:
+            begin_id = opened.vocabulary.begin_id
+            found = evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
+        reading = texts.tally.as_dict() if isinstance(texts, Encoded) else {}
+        return replace(found, reading=reading)
 
     def pseudo(self, *paths: str | Path, corpus: CorpusSettings | None = None) -> Pseudo:
         """Score texts by their pseudo-log-likelihood: every token hidden alone, in turn.

@@ -64,7 +64,8 @@ def train(
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and run.final is not None:
-        write(json.dumps({"run": str(run.folder), "seconds": run.seconds, **run.final.as_dict()}))
+        known = {"seconds": run.seconds, "reading": run.prepared.facts.get("reading", {})}
+        write(json.dumps({"run": str(run.folder), **known, **run.final.as_dict()}))
 
 
 @app.command

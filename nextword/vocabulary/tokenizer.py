@@ -92,9 +92,19 @@ class Vocabulary:
         return any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
 
     @property
+    def is_built_here(self) -> bool:
+        """Whether it is of a kind that is built here, with the reserved entries of those."""
+        return self.reserved == RESERVED and self.kind in names()
+
+    @property
     def is_lossless(self) -> bool:
         """Whether decode(encode(text)) is the text for every text, known from how it was built."""
-        return self.reserved == RESERVED and self.kind in names() and find_kind(self.kind).LOSSLESS
+        return self.is_built_here and find_kind(self.kind).LOSSLESS
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What its tokenizer.json says."""
+        return self._description
 
     @property
     def spells_exactly(self) -> bool:

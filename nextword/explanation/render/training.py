@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nextword.corpus.tally import describe_reading
 from nextword.explanation.render.words import one_line, quoted, tail
 from nextword.model.shape import Shape
 from nextword.prediction.evaluate import Evaluation
@@ -62,15 +63,15 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
         f"text        {facts['corpus']}: {facts['documents']:,} documents{size}; "
         f"{train:,} tokens to learn from, {holdout:,} held out"
     ]
+    reading = facts.get("reading", {})
     if facts["duplicate_documents"] is not None:
+        first = f" (first: {reading['repeated']['first']})" if "repeated" in reading else ""
         lines.append(
-            f"            {facts['duplicate_documents']:,} documents repeat another exactly; none "
-            "stands on both sides"
+            f"            {facts['duplicate_documents']:,} documents repeat another exactly"
+            f"{first}; none stands on both sides"
         )
-    if facts["replaced_characters"]:
-        lines.append(
-            f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD now"
-        )
+    if noticed := describe_reading(reading, beside=("repeated",)):
+        lines.append(f"            of {reading['records']:,} records: {noticed}")
     if facts["unknown_tokens"]:
         share = facts["unknown_tokens"] / (train + holdout)
         lines.append(
