@@ -10,7 +10,7 @@ from typing import Any
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
 from nextword.explanation.look import at_full_precision
-from nextword.finetune.chat import Piece, spell
+from nextword.finetune.chat import Piece, ids_of, spell
 from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
 from nextword.finetune.shapes import Pair, read_example
 from nextword.finetune.tally import Tally, Unusable
@@ -121,10 +121,10 @@ def in_tokens(pieces: Iterable[Piece], vocabulary: Vocabulary) -> Turns:
     """
     inputs: list[int] = [vocabulary.end_id]
     targets: list[int] = []
-    for text, learned, ended in pieces:
-        ids = [*vocabulary.encode(text), *[vocabulary.end_id] * ended]
+    for piece in pieces:
+        ids = ids_of(piece, vocabulary)
         inputs += ids
-        targets += ids if learned else [IGNORED] * len(ids)
+        targets += ids if piece.learned else [IGNORED] * len(ids)
     return Turns(tuple(inputs[:-1]), tuple(targets))
 
 

@@ -10,10 +10,11 @@ The same is written into the model folder as a template, so that other programs,
 as messages, ask exactly as was taught.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nextword.finetune.shapes import Example, Pair
+from nextword.finetune.shapes import Example, Pair, Turn
+from nextword.vocabulary.tokenizer import Vocabulary
 
 LINES = {"system": "System:", "user": "User:", "tool": "Tool:", "assistant": "Assistant:"}
 """How each line begins. What is to be answered ends with "Assistant:"."""
@@ -66,3 +67,14 @@ def spell(example: Example) -> Iterator[Piece]:
         yield Piece(before + LINES[turn.role])
         yield Piece(f" {turn.content}", turn.learned, ended=True)
         before = "\n"
+
+
+def ids_of(piece: Piece, vocabulary: Vocabulary) -> list[int]:
+    """Encode a piece, with the end-of-text after it."""
+    return [*vocabulary.encode(piece.text), *[vocabulary.end_id] * piece.ended]
+
+
+def ask(turns: Sequence[Turn], vocabulary: Vocabulary) -> list[int]:
+    """Encode a conversation up to where the assistant is to answer, as it was taught."""
+    *pieces, _ = spell([*turns, Turn("assistant", "", learned=True)])
+    return [id_ for piece in pieces for id_ in ids_of(piece, vocabulary)]

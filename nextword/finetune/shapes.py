@@ -93,8 +93,8 @@ def _pair(values: Mapping[str, Any], fields: Sequence[str]) -> Example:
     """Read a prompt and an answer: two texts, or two lists of messages."""
     prompt, answer = (values[name] for name in fields)
     if isinstance(prompt, list) and isinstance(answer, list):
-        before = [turn._replace(learned=False) for turn in _turns(prompt, fields[0])]
-        return _checked([*before, *_turns(answer, fields[1])])
+        before = [turn._replace(learned=False) for turn in read_messages(prompt, fields[0])]
+        return _checked([*before, *read_messages(answer, fields[1])])
     return Pair(_prompt(prompt, fields[0]), _answer(answer, fields[1]))
 
 
@@ -109,14 +109,19 @@ def _instruction(values: Mapping[str, Any], fields: Sequence[str]) -> Example:
 
 def _messages(values: Mapping[str, Any], fields: Sequence[str]) -> Example:
     """Read a conversation; what stands beside it in a field `system` goes before it."""
-    turns = _turns(values[fields[0]], fields[0])
+    turns = read_messages(values[fields[0]], fields[0])
     system = values.get("system")
     if isinstance(system, str) and system.strip() and turns[0].role != "system":
         turns.insert(0, Turn("system", system, learned=False))
     return _checked(turns)
 
 
-def _turns(messages: Any, field: str) -> list[Turn]:
+def read_messages(messages: Any, field: str) -> list[Turn]:
+    """Read a list of messages.
+
+    Raises:
+        Unusable: it is none, an answer in it is empty, or one lacks its role or content.
+    """
     if not isinstance(messages, list) or not messages:
         raise Unusable("damaged", f'"{field}" is no list of messages')
     return [_turn(message) for message in messages]
