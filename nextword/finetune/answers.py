@@ -12,7 +12,7 @@ from nextword.corpus.examples import Row
 from nextword.explanation.look import at_full_precision
 from nextword.finetune.chat import Piece, ids_of, spell
 from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
-from nextword.finetune.shapes import Pair, read_example
+from nextword.finetune.shapes import Pair, read_example, shape_of
 from nextword.finetune.tally import Tally, Unusable
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
@@ -105,6 +105,8 @@ def read_turns(
         except Unusable as error:
             tally.leave(row.place, error)
             continue
+        shape = shape_of(row, settings)
+        tally.shapes[" + ".join(shape.fields if shape else ())] += 1
         chats.append(not isinstance(example, Pair))
         found.append((row.place, in_tokens(spell(example), vocabulary)))
     tally.check()

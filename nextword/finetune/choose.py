@@ -11,7 +11,7 @@ from nextword.explanation.screen import Screen
 from nextword.finetune.answers import read_turns, teach_answers
 from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.course import Course, Taught
-from nextword.finetune.examples import LabelledSet, labelled, look
+from nextword.finetune.examples import labelled, look
 from nextword.finetune.kinds import TASKS
 from nextword.finetune.labels import teach_labels
 from nextword.finetune.tally import Tally
@@ -79,12 +79,11 @@ def finetune(
     folder = new_folder(name, paths, "examples")
     if folder.exists():
         raise RunError(f"{folder}: exists already; give another --name")
-    known: LabelledSet | None = None
+    known, turns = None, []
     if is_answers:
         _check_answers(start, origin, shape)
-        task, why = "answers", "found by their fields; --finetune.task for another"
-        if settings.finetune.task == "answers":
-            why = "given"
+        turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
+        task, why = "answers", f"known by their fields: {', '.join(tally.shapes)}"
     else:
         known = labelled(rows, settings.finetune, settings.labels, tally)
         task, why = TASKS[known.kind.name], f"{known.kind.reason}; --labels.kind for another"
@@ -103,11 +102,9 @@ def finetune(
         paths=paths,
         screen=screen,
         tally=tally,
+        chat_template=TEMPLATE if tally.chats else None,
     )
     if known is None:
-        turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
-        if tally.chats:
-            course = replace(course, chat_template=TEMPLATE)
         return Finetuned(folder, task, teach_answers(course, turns))
     for note in known.notes:
         screen.say(f"note        {note}")

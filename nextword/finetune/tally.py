@@ -59,6 +59,8 @@ class Tally:
     """Rows that are learned from, but not whole."""
     longest: tuple[str, int] | None = None
     """Where the longest row stands that did not fit into the context, and its tokens."""
+    shapes: Counter[str] = field(default_factory=Counter)
+    """How many prompts with answers were of which shape."""
     chats: bool = False
     """Whether all that is learned from are conversations."""
 
@@ -77,7 +79,7 @@ class Tally:
             return
         named = "; ".join(f"{left.place}: {left.words}" for left in bad[:NAMED])
         more = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-        share = f"{self.settings.bad_share:.3%}".replace(".000", "")
+        share = f"{100 * self.settings.bad_share:.4g}%"
         raise CorpusError(
             f"{named}{more}. That is {len(bad):,} of {self.rows:,} rows, and {share} may be "
             "unusable (--examples.bad-share for another share); nothing was learned"
