@@ -125,12 +125,9 @@ def labelled(
     names, numbers, notes = _numbered(said, kind.name, settings)
     _check_names(names, kind.name, rows)
     examples = [Labelled(text, label) for text, label in zip(texts, numbers, strict=True)]
-    try:
-        train, holdout = divide(examples, _strata(numbers, kind.name), settings)
-    except CorpusError as error:
-        quantities = kind.name == "class" and all(map(is_number, names))
-        more = "; whole numbers are taken as classes, --labels.kind number as quantities"
-        raise CorpusError(f"{error}{more if quantities else ''}") from None
+    if kind.name == "class" and settings.holdout > 0:
+        _check_sizes(numbers, names, rows)
+    train, holdout = divide(examples, _strata(numbers, kind.name), settings)
     notes += _notes(examples, names, kind.name)
     if kind.name != "number":
         notes += _one_sided(train, holdout, names)
@@ -220,6 +217,22 @@ def _check_names(names: Sequence[str], kind: str, rows: Sequence[Row]) -> None:
         )
 
 
+def _check_sizes(labels: Sequence[Label], names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Refuse classes of which each has one example: what is learned of none could be judged.
+
+    Raises:
+        CorpusError: says so, and what else the labels may be.
+    """
+    if len(labels) > len(names) or len(names) == 2:
+        return
+    other = "--labels.kind number takes whole numbers as quantities, "
+    raise CorpusError(
+        f"{rows[0].place.rpartition(',')[0]}: {len(names):,} classes of one example each, so that "
+        f"nothing could be judged; {other if all(map(is_number, names)) else ''}"
+        "--finetune.holdout 0 learns without judging"
+    )
+
+
 def _strata(labels: Sequence[Label], kind: str) -> list[Hashable]:
     """Say what the hold-out should have its share of: each class, each tenth of the numbers.
 
@@ -281,8 +294,8 @@ def _notes(examples: Sequence[Labelled], names: Sequence[str], kind: str) -> lis
     (most, common), (least, rare) = counts.most_common(1)[0], counts.most_common()[-1]
     what, share = ("classes" if kind == "class" else "labels"), common / len(examples)
     notes.append(
-        f"{len(names):,} {what}, held out alike in each; the commonest, {names[most]!r}, is that "
-        f"of {share:.1%} of the texts, the rarest, {names[least]!r}, of {rare:,}"
+        f"{len(names):,} {what}, each held out alike; the commonest is {names[most]!r} "
+        f"({common:,} texts, {share:.1%}), the rarest {names[least]!r} ({rare:,})"
     )
     if share >= DOMINANT and kind == "class":
         notes.append(

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row, read_rows
 from nextword.corpus.options import CorpusSettings
+from nextword.explanation.render.finetuned import describe_said, describe_taught
 from nextword.finetune.examples import Labelled, divide, labelled, look
 from nextword.objectives.labelled import between_ends, in_order
 from nextword.objectives.options import FinetuneSettings, LabelsSettings
-from nextword.prediction.labels import score_classes, score_numbers
+from nextword.prediction.labels import Said, all_classes, score_classes, score_numbers
 
 PLAIN = FinetuneSettings()
 
@@ -167,6 +169,31 @@ def test_class_scores_worked_by_hand():
     assert found.baseline_macro_f1 == pytest.approx((2 * 3 / 9 + 0 + 0) / 3)
     right, wrong = np.log(np.exp(2) + 2) - 2, np.log(np.exp(2) + 2)
     assert found.loss == pytest.approx((3 * right + 3 * wrong) / 6)
+
+
+def test_many_classes_are_scored_in_parts_and_told_without_a_square():
+    source = np.random.default_rng(0)
+    names = tuple(f"c{number:03}" for number in range(300))
+    logits = torch.from_numpy(source.normal(size=(900, 300)))
+    true = source.integers(0, 300, 900)
+    logits[torch.arange(400), torch.from_numpy(true[:400])] += 9
+    whole = score_classes(logits, true, names, majority=5)
+    cuts = (slice(0, 7), slice(7, 800), slice(800, 900))
+    parts = all_classes([score_classes(logits[cut], true[cut], names, 5) for cut in cuts])
+    assert parts.counts == whole.counts
+    assert parts.loss == pytest.approx(whole.loss)
+    assert whole.examples == 900
+    assert whole.accuracy == float((logits.argmax(1).numpy() == true).mean())
+    told = whole.as_dict()
+    assert "confusion" not in told
+    assert sum(count for *_, count in told["confused"]) == 900
+    right = sum(count for person, model, count in told["confused"] if person == model)
+    assert right / 900 == whole.accuracy
+    said = describe_taught(Path("run"), "classification", whole, None)
+    assert "and 288 more classes" in said
+    assert len(said.splitlines()) < 30
+    chances = dict.fromkeys(names, 1 / 300)
+    assert "and 280 more, less likely" in describe_said(Said("t", names[0], None, chances))
 
 
 def test_number_scores_worked_by_hand():
