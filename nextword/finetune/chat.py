@@ -10,10 +10,12 @@ The same is written into the model folder as a template, so that other programs,
 as messages, ask exactly as was taught.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nextword.finetune.shapes import Example, Pair, Turn
+from nextword.base.errors import EvaluationError
+from nextword.finetune.shapes import Example, Pair, Turn, read_messages
+from nextword.finetune.tally import Unusable
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LINES = {"system": "System:", "user": "User:", "tool": "Tool:", "assistant": "Assistant:"}
@@ -35,6 +37,10 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """The same in Jinja, as tokenizer_config.json holds it; `generation` marks what is learned."""
+
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""What a model is asked: a text, or a chat's messages."""
 
 
 class Piece(NamedTuple):
@@ -74,7 +80,15 @@ def ids_of(piece: Piece, vocabulary: Vocabulary) -> list[int]:
     return [*vocabulary.encode(piece.text), *[vocabulary.end_id] * piece.ended]
 
 
-def ask(turns: Sequence[Turn], vocabulary: Vocabulary) -> list[int]:
-    """Encode a conversation up to where the assistant is to answer, as it was taught."""
+def ask(messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[int]:
+    """Encode a conversation up to where the assistant is to answer, as it was taught.
+
+    Raises:
+        EvaluationError: a message is of another form.
+    """
+    try:
+        turns = read_messages(list(messages), "prompt")
+    except Unusable as error:
+        raise EvaluationError(str(error)) from None
     *pieces, _ = spell([*turns, Turn("assistant", "", learned=True)])
     return [id_ for piece in pieces for id_ in ids_of(piece, vocabulary)]

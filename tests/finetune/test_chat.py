@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import torch
 
 import nextword
 from nextword.base.errors import EvaluationError
@@ -11,7 +12,6 @@ from nextword.corpus.examples import Row
 from nextword.finetune import finetune
 from nextword.finetune.answers import read_turns
 from nextword.finetune.chat import ask
-from nextword.finetune.shapes import Turn
 from nextword.objectives.options import FinetuneSettings
 from nextword.settings import resolve
 from nextword.targets.batch import IGNORED
@@ -90,16 +90,20 @@ def test_a_chat_is_asked_as_it_was_taught(taught):
     theirs = AutoTokenizer.from_pretrained(model.opened.folder)
     for chat in conversations():
         asked = chat[:-1] if chat[-2]["role"] != "assistant" else chat
-        turns = [Turn(one["role"], one["content"], one["role"] == "assistant") for one in asked]
         there = theirs.apply_chat_template(
             asked, tokenize=True, add_generation_prompt=True, return_dict=True
         )
-        ours = [model.vocabulary.end_id, *ask(turns, model.vocabulary)]
+        ours = [model.vocabulary.end_id, *ask(asked, model.vocabulary)]
         assert ours == there["input_ids"], asked
     (chat, *_) = conversations()
-    assert isinstance(model.chat(chat[:-1], temperature=0, max_tokens=3), str)
-    with pytest.raises(EvaluationError, match="a message needs a role"):
-        model.chat([{"role": "robot", "content": "x"}])
+    (one,) = model.stream(chat[:-1], temperature=0, max_tokens=1)
+    inputs = [model.vocabulary.end_id, *ask(chat[:-1], model.vocabulary)]
+    with torch.no_grad():
+        logits = model.opened.model(torch.tensor([inputs]))[0, -1]
+    torch.testing.assert_close(one.logits, logits, atol=1e-4, rtol=1e-4)
+    for wrong in ([{"role": "robot", "content": "x"}], [], ["x"]):
+        with pytest.raises(EvaluationError, match=r"a message needs a role|no list of messages"):
+            model.generate(wrong)
 
 
 def test_only_what_was_taught_with_chats_says_how_to_write_one(taught, place):
