@@ -25,6 +25,7 @@ from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
 from nextword.finetune import finetune
+from nextword.finetune.chat import Prompt, ask
 from nextword.machine.options import MachineSettings
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
@@ -194,21 +195,22 @@ class Model:
         return product
 
     def generate(
-        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+        self, prompt: Prompt = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> str:
-        """Continue a prompt; settings are those of `nextword generate`."""
+        """Continue a prompt, or answer messages; settings are those of `nextword generate`."""
         return "".join(
             chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings)
         )
 
     def stream(
-        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+        self, prompt: Prompt = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> Iterator[Chosen]:
         """Yield the continuation token by token."""
         chosen = GenerationSettings(**settings)
         self.opened.refuse("generate")
+        given = prompt if isinstance(prompt, str) else ask(prompt, self.vocabulary)
         return generate(
-            self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop
+            self.opened.model, self.opened.vocabulary, given, chosen, sample=sample, stop=stop
         )
 
     def evaluate(

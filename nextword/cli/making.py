@@ -10,9 +10,12 @@ from cyclopts import Parameter
 from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
 
+TAUGHT = ("finetune", "examples", "labels")
+"""Rooms of settings for examples that a person prepared."""
+
 
 @app.command
-@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name != "finetune"))
+@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name not in TAUGHT))
 def train(
     *paths: Paths,
     name: Annotated[
@@ -69,7 +72,7 @@ def train(
 
 
 @app.command
-@takes(("finetune", "machine"))
+@takes((*TAUGHT, "machine"))
 def finetune(
     run: Run,
     *paths: Annotated[str, Parameter(help="examples: files ending in .jsonl, .csv or .tsv")],
@@ -94,7 +97,7 @@ def finetune(
 ) -> None:
     """Teach a trained model from examples that a person prepared.
 
-    Texts with labels (classes or numbers), or prompts with answers (or chats, as "messages").
+    Texts with labels (classes, numbers, or lists of several), or prompts with answers, or chats.
     """
     from nextword.settings import resolve
 
@@ -126,7 +129,7 @@ def finetune(
     screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
     if json_:
         known = {} if scores is None else scores.as_dict()
-        write(json.dumps({"run": str(done.folder), **known}))
+        write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))
 
 
 @app.command

@@ -129,9 +129,11 @@ def _annotation(option: Option, prefix: bool) -> Any:
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
     if option.default not in (None, ()):
-        default = (
-            str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
-        )
+        default = f"{option.default}"
+        if isinstance(option.default, bool):
+            default = default.lower()
+        elif isinstance(option.default, tuple):
+            default = ", ".join(option.default)
         words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()

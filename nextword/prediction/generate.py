@@ -73,7 +73,7 @@ class Reader:
 def generate(
     model: Transformer,
     vocabulary: Vocabulary,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GenerationSettings,
     *,
     sample: int = 0,
@@ -84,7 +84,8 @@ def generate(
     Args:
         model: the network, in float32.
         vocabulary: of the same model.
-        prompt: read from a text's beginning on; may be empty.
+        prompt: read from a text's beginning on; may be empty. As ids where it holds what text
+            cannot spell, as the end of an answer.
         settings: how to choose, and how long.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
@@ -93,7 +94,8 @@ def generate(
     source.manual_seed(
         (settings.seed or 0) * 1_000_003 + sample
     ) if settings.seed is not None else source.seed()
-    ids = [vocabulary.begin_id, *vocabulary.encode(prompt)]
+    given = vocabulary.encode(prompt) if isinstance(prompt, str) else prompt
+    ids = [vocabulary.begin_id, *given]
     reader = Reader(model)
     logits = reader.read(ids)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

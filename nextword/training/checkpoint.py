@@ -71,6 +71,8 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     vocabulary: Vocabulary,
     state: dict[str, Any],
+    *,
+    chat_template: str | None = None,
 ) -> Path:
     """Write one checkpoint atomically; one of the same step is replaced.
 
@@ -80,6 +82,7 @@ def save_checkpoint(
         optimizers: their state is saved in float32.
         vocabulary: written beside the weights.
         state: holds at least `step` and `holdout_loss`.
+        chat_template: how other programs write a chat down for this model, where it is one.
 
     Returns:
         the checkpoint's folder.
@@ -91,6 +94,8 @@ def save_checkpoint(
     ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
     write_model(model, aside, ids)
     vocabulary.save(aside, template=template_of(model, vocabulary))
+    if chat_template is not None:
+        add_chat_template(aside, chat_template)
     names = {weight: name for name, weight in model.named_parameters()}
     save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -106,6 +111,17 @@ def save_checkpoint(
         shutil.rmtree(final)
     publish(aside, final)
     return final
+
+
+def add_chat_template(folder: Path, template: str) -> None:
+    """Write how a chat is written down into a folder's tokenizer_config.json.
+
+    The template itself puts end-of-text where it belongs, so its name must be read as that entry.
+    """
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config |= {"chat_template": template, "split_special_tokens": False}
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
