@@ -1,12 +1,20 @@
 """What tests share: places for runs and prepared text, and one default run for all who need one."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import traceback
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.division import Division, number_of_workers, share_the_cores
+from tests.trained import Trained, digests
 
 
 @dataclass(frozen=True)
@@ -15,19 +23,35 @@ class Place:
 
     folder: Path
 
-    def environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """What the program is told of this place."""
         return {
-            **os.environ,
             "NEXTWORD_CACHE": str(self.folder / "cache"),
             "NEXTWORD_RUNS": str(self.folder / "runs"),
             "NO_COLOR": "1",
-            "PYTHONWARNINGS": "",
         }
 
-    def nextword(
-        self, *arguments: str, stdin: bytes | None = None, timeout: float = 600
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that works here."""
+        return {**os.environ, **self.variables(), "PYTHONWARNINGS": ""}
+
+    def nextword(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run a command in this process: as `process` does, without starting Python and torch.
+
+        What a command changes of the process is put back, so that the next one finds it new.
+        """
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+        with _as_if_new(self, out, err):
+            status = _status_of(arguments)
+            for stream in (out, err):
+                stream.flush()
+        said = (stream.buffer.getvalue().decode("utf-8") for stream in (out, err))
+        return subprocess.CompletedProcess(arguments, status, *said)
+
+    def process(
+        self, *arguments: str, stdin: bytes | None = None, timeout: float | None = 600
     ) -> subprocess.CompletedProcess:
-        """Run the command line as a user does."""
+        """Run a command as a user does, where a process of its own is part of the claim."""
         done = subprocess.run(
             [sys.executable, "-m", "nextword", *arguments],
             cwd=self.folder,
@@ -42,28 +66,79 @@ class Place:
         )
 
 
+@contextlib.contextmanager
+def _as_if_new(place: Place, out: io.TextIOWrapper, err: io.TextIOWrapper) -> Iterator[None]:
+    """Stand in a place, with streams of one's own, and leave all as it was."""
+    import torch
+
+    threads, nothing = torch.get_num_threads(), io.TextIOWrapper(io.BytesIO())
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        for name, value in place.variables().items():
+            patch.setenv(name, value)
+        patch.chdir(place.folder)
+        for name, stream in (("stdin", nothing), ("stdout", out), ("stderr", err)):
+            patch.setattr(sys, name, stream)
+        torch.set_flush_denormal(False)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+
+
+def _status_of(arguments: tuple[str, ...]) -> int:
+    """Run the command line and return the status with which its process would end."""
+    from nextword.cli import main
+
+    try:
+        main([*arguments])
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:  # what a process would print, for the test to find
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@pytest.fixture(scope="session")
+def trained(pytestconfig: pytest.Config) -> Trained:
+    """Models that are trained once for all processes, and for the next run of the suite."""
+    root = os.environ.get("NEXTWORD_TEST_CACHE") or pytestconfig.cache.mkdir("trained")
+    return Trained(Path(root))
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The session's place: its runs are read by many tests and changed by none."""
     return Place(tmp_path_factory.mktemp("shared"))
 
 
+@contextlib.contextmanager
+def _untouched(run: Path) -> Iterator[None]:
+    """Fail where a test has changed what others read."""
+    before = digests(run)
+    yield
+    after = digests(run)
+    assert {name: after.get(name) for name in before} == before, f"a test has changed {run.name}"
+
+
 @pytest.fixture(scope="session")
-def default_run(shared: Place) -> subprocess.CompletedProcess:
+def default_run(shared: Place, trained: Trained) -> Iterator[subprocess.CompletedProcess]:
     """`nextword train`, as the README says; the run is named stories-1."""
-    done = shared.nextword("train")
-    assert done.returncode == 0, done.stderr
-    return done
+    done = trained.copy_to(shared, "train")
+    with _untouched(shared.folder / "runs" / "stories-1"):
+        yield done
 
 
 @pytest.fixture(scope="session")
-def small_run(shared: Place) -> str:
+def small_run(shared: Place, trained: Trained) -> Iterator[str]:
     """A run of a few steps, for what does not need a good model."""
     options = ["--training.steps", "12", "--corpus.stories", "400"]
     options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    done = shared.nextword("train", "--name", "small", *options)
-    assert done.returncode == 0, done.stderr
-    return "small"
+    trained.copy_to(shared, "train", "--name", "small", *options)
+    with _untouched(shared.folder / "runs" / "small"):
+        yield "small"
 
 
 @pytest.fixture
@@ -101,6 +176,23 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the costs of the tests be measured."""
+    parser.addoption("--measure", action="store_true", help="write tests/durations.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Divide cores and tests among the processes."""
+    share_the_cores(config)
+    config.pluginmanager.register(Division(), "division")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` means."""
+    return number_of_workers()
 
 
 REVIEWED_SKIPS = {

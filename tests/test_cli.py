@@ -66,20 +66,20 @@ def test_a_bad_text_trains_nothing_and_leaves_nothing(place, capsys, name, conte
 def test_standard_input_and_both_spellings_of_an_option(place):
     text = "We are all humans born to make mistakes.\n" * 300
     options = ["--vocabulary.kind=char", "--training.steps", "3", "--training.evaluate_every", "2"]
-    done = place.nextword("train", "-", *options, "--name", "in", stdin=text.encode())
+    done = place.process("train", "-", *options, "--name", "in", stdin=text.encode())
     assert done.returncode == 0, done.stderr
     facts = json.loads((place.folder / "runs" / "in" / "run.json").read_text())
     assert facts["corpus"]["bytes"] == len(text)
 
 
 def test_an_existing_name_is_never_overwritten(shared, small_run):
-    done = shared.nextword("train", "--name", small_run)
+    done = shared.process("train", "--name", small_run)
     assert done.returncode == 2
     assert "exists already" in done.stderr
 
 
 def test_quiet_says_nothing_and_json_says_it_all(place):
-    done = place.nextword(
+    done = place.process(
         "train", "--corpus.stories", "200", "--training.steps", "2", "--quiet", "--json"
     )
     assert done.returncode == 0

@@ -1,10 +1,37 @@
-"""The README's commands are run, and its options exist."""
+"""The README's commands are run, its options exist, and its times are the measured ones."""
 
+import importlib.util
+import json
 import re
 import shlex
+from functools import reduce
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BENCHMARKS = ROOT / "benchmarks"
+TIME = r"((?:\d+|a|two|three|four|five|six|seven|eight|nine|ten) (?:s|min|seconds?|minutes?)\b)"
+TIMES = {
+    "README.md": (
+        (rf"On two CPU cores that takes about {TIME}", "readme", ("train", "seconds")),
+        (rf"\nabout {TIME} for 817 steps", "readme", ("train", "estimated_seconds")),
+        (rf"\nDone in {TIME}\.", "readme", ("train", "training_seconds")),
+        (rf"To run the tests \(about {TIME} on two cores", "readme", ("tests", "seconds")),
+        (
+            rf"after {TIME} on two cores, everything",
+            "tinyshakespeare",
+            ("runs", 0, "seconds_in_all"),
+        ),
+    ),
+    "CONTRIBUTING.md": (
+        (rf'"not slow" +# the inner loop: about {TIME}', "readme", ("inner_loop", "seconds")),
+        (rf"\n    pytest +# everything: about {TIME}", "readme", ("tests", "seconds")),
+    ),
+}
+"""What a page says takes how long, and the result that it was read off."""
+FACTOR = 1.5
 
 
 def commands():
@@ -44,3 +71,57 @@ def test_the_training_commands_have_known_options():
     for line in asked:
         for word in shlex.split(line.split("#")[0]):
             assert not word.startswith("--") or word in known, line
+
+
+@pytest.fixture(scope="module")
+def seconds_of():
+    spec = importlib.util.spec_from_file_location("readme_benchmark", BENCHMARKS / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.seconds_of
+
+
+def wrong_times(page, text, seconds_of):
+    """What a page says of times that are not those measured, and times that nothing measures."""
+    wrong, rest = [], text
+    for pattern, name, path in TIMES[page]:
+        found = re.search(pattern, text)
+        assert found, f"{page}: no longer says {pattern}"
+        results = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        measured = reduce(lambda part, key: part[key], path, results)
+        if not measured / FACTOR <= seconds_of(found[1]) <= measured * FACTOR:
+            wrong.append(f"{found[0].strip()}: it was {measured} s")
+        rest = rest.replace(found[0], "")
+    prose = re.sub(r"```text\n.*?```", "", rest, flags=re.S)
+    return wrong + [f"{one}: nothing measures it" for one in re.findall(rf"\b{TIME}", prose)]
+
+
+@pytest.mark.parametrize("page", TIMES)
+def test_times_are_within_a_factor_of_those_measured(page, seconds_of):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert wrong_times(page, text, seconds_of) == []
+
+
+@pytest.mark.parametrize("page", TIMES)
+def test_a_time_that_nobody_measured_is_found(page, seconds_of):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for pattern, _, _ in TIMES[page]:
+        said = re.search(pattern, text)
+        planted = said[0].replace(said[1], "1 s")
+        assert len(wrong_times(page, text.replace(said[0], planted), seconds_of)) == 1
+    assert wrong_times(page, f"{text}\nIt takes two minutes.\n", seconds_of) == [
+        "two minutes: nothing measures it"
+    ]
+
+
+def test_times_in_words_are_understood(seconds_of):
+    said = ("95 s", "2 min", "a minute", "two minutes", "six minutes", "80 seconds")
+    assert [seconds_of(one) for one in said] == [95, 120, 60, 120, 360, 80]
+
+
+def test_the_speed_of_compressing_is_the_one_measured():
+    said = float(re.search(r"at about (\d+) kB/s each way", README.read_text("utf-8"))[1])
+    results = json.loads((BENCHMARKS / "results" / "seeing.json").read_text(encoding="utf-8"))
+    for way in ("compress", "decompress"):
+        measured = results["kilobytes_per_second"][way]
+        assert measured / FACTOR <= said <= measured * FACTOR

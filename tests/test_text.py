@@ -47,17 +47,15 @@ def test_text_is_prepared_once_for_many_runs(books):
 
 def test_a_mixture_trains_says_its_shares_and_resumes_bit_for_bit(books):
     paths = ["books/=2", "other.txt=1"]
-    done = books.nextword("train", *paths, "--name", "whole", *QUICK)
+    done = books.process("train", *paths, "--name", "whole", *QUICK)
     assert done.returncode == 0, done.stderr
     assert re.search(r"books/: 66\.7% of the lessons, [\d.]+ times its [\d,]+ tokens", done.stderr)
     assert "other.txt: 33.3% of the lessons" in done.stderr
     options = ["--training.checkpoint-every", "2"]
     half = [*QUICK[:2], "--training.steps", "6", *options]
-    done = books.nextword(
-        "train", *paths, "--name", "half", *half, "--training.evaluate-every", "3"
-    )
+    done = books.process("train", *paths, "--name", "half", *half, "--training.evaluate-every", "3")
     assert done.returncode == 0, done.stderr
-    done = books.nextword("train", "--resume", "half@2")
+    done = books.process("train", "--resume", "half@2")
     assert done.returncode == 0, done.stderr
     assert losses(books, "half") == losses(books, "whole")
     weights = [
@@ -150,8 +148,6 @@ def test_pieces_are_told_by_script(books):
 
 
 def test_a_run_is_a_source_of_its_vocabulary_and_a_dash_is_standard_input(books):
-    import subprocess
-
     done = books.nextword("train", "other.txt", "--name", "first", *QUICK)
     assert done.returncode == 0, done.stderr
     done = books.nextword("prepare", "books", "-o", "made", "--vocabulary.source", "first")
@@ -159,11 +155,7 @@ def test_a_run_is_a_source_of_its_vocabulary_and_a_dash_is_standard_input(books)
     checkpoint = next((books.folder / "runs" / "first" / "checkpoints").iterdir())
     made = (books.folder / "made" / "tokenizer.json").read_bytes()
     assert made == (checkpoint / "tokenizer.json").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-m", "nextword", "predict", "first", "-", "--json"],
-        cwd=books.folder, env=books.environment(), input="ships sail\n", capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
+    done = books.process("predict", "first", "-", "--json", stdin=b"ships sail\n")
     assert json.loads(done.stdout)["prompt"] == "ships sail"
 
 

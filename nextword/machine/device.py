@@ -104,7 +104,7 @@ def choose_machine(settings: MachineSettings) -> Machine:
         else torch.device(name)
     )
     if settings.precision == "auto":
-        return Machine(device, torch.bfloat16 if _has_bfloat16(device) else torch.float32)
+        return Machine(device, torch.bfloat16 if has_bfloat16(device) else torch.float32)
     return Machine(device, getattr(torch, settings.precision))
 
 
@@ -131,7 +131,8 @@ def settle_functions() -> None:
     one.sin(), one.cos(), one.exp()
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are fast on a device."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":

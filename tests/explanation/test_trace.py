@@ -151,7 +151,7 @@ def test_the_verb_prints_text_and_json(shared, small_run):
     assert done.returncode == 0, done.stderr
     assert "this is the loss" in done.stdout
     assert done.stdout.count("█") > 0
-    done = shared.nextword("explain", small_run, "-", "--json", stdin=SENTENCE.encode())
+    done = shared.process("explain", small_run, "-", "--json", stdin=SENTENCE.encode())
     values = json.loads(done.stdout)
     assert [position["piece"] for position in values["positions"]][-1].strip() == "mistakes"
     assert values["nats"] == pytest.approx(sum(p["nats"] for p in values["positions"]))

@@ -32,6 +32,6 @@ def test_the_hardware_is_written_down():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
 def test_a_run_on_the_gpu_ends_near_the_floor(place):
-    done = place.nextword("train", "--machine.device", "cuda", "--training.steps", "300")
+    done = place.process("train", "--machine.device", "cuda", "--training.steps", "300")
     assert done.returncode == 0, done.stderr
     assert "Done in" in done.stderr

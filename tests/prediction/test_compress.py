@@ -272,7 +272,7 @@ def test_one_process_reads_what_another_has_written(shared, small_run, tmp_path)
     data = ("Once there was a cat who sat. " * 400).encode() + b"\xff<|endoftext|>\r\n"
     (tmp_path / "text").write_bytes(data)
     names = [str(tmp_path / name) for name in ("text", "made", "back")]
-    done = shared.nextword(
+    done = shared.process(
         "compress", small_run, names[0], "-o", names[1], "--json", "--threads", "1"
     )
     assert done.returncode == 0, done.stderr
@@ -282,7 +282,7 @@ def test_one_process_reads_what_another_has_written(shared, small_run, tmp_path)
     promised = receipt["ideal_bits"] / 8
     assert (tmp_path / "made").stat().st_size <= promised * 1.002 + 64
     threads = ["--machine.threads", "1"]
-    done = shared.nextword("decompress", small_run, names[1], "-o", names[2], *threads)
+    done = shared.process("decompress", small_run, names[1], "-o", names[2], *threads)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "back").read_bytes() == data
     assert f"{len(data):,} bytes" in done.stdout

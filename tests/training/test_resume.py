@@ -5,6 +5,7 @@ Also mid-epoch, mid-decay, with accumulation, and after Ctrl-C.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,20 +39,19 @@ def assert_same(one: Path, two: Path):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_resuming_gives_the_same_run_bit_for_bit(place, optimizer):
-    options = [*OPTIONS, "--training.optimizer", optimizer]
-    whole = place.nextword("train", "--name", "whole", *options)
-    assert whole.returncode == 0, whole.stderr
+def test_resuming_gives_the_same_run_bit_for_bit(place, trained, optimizer):
+    options = [*OPTIONS, *([] if optimizer == "muon" else ["--training.optimizer", optimizer])]
+    trained.copy_to(place, "train", "--name", "whole", *options)
     runs = place.folder / "runs"
-    assert place.nextword("train", "--name", "parts", *options).returncode == 0
-    done = place.nextword("train", "--resume", "parts@5")
+    shutil.copytree(runs / "whole", runs / "parts")
+    done = place.process("train", "--resume", "parts@5")
     assert done.returncode == 0, done.stderr
     assert "bit for bit" not in done.stderr
     assert_same(runs / "whole", runs / "parts")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(place):
-    assert place.nextword("train", "--name", "whole", *OPTIONS).returncode == 0
+def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
     process = subprocess.Popen(
         [sys.executable, "-m", "nextword", "train", "--name", "parts", *OPTIONS],
         cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE, text=True,
@@ -65,37 +65,37 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place):
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert "nextword train --resume parts" in said
-    done = place.nextword("train", "--resume", "parts")
+    done = place.process("train", "--resume", "parts")
     assert done.returncode == 0, done.stderr
     assert_same(place.folder / "runs" / "whole", place.folder / "runs" / "parts")
 
 
-def test_a_resume_may_train_longer(place):
-    assert place.nextword("train", "--name", "a", *OPTIONS).returncode == 0
-    done = place.nextword("train", "--resume", "a")
+def test_a_resume_may_train_longer(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
+    done = place.nextword("train", "--resume", "whole")
     assert done.returncode == 2
     assert "has done 15 of 15 steps" in done.stderr
-    assert place.nextword("train", "--resume", "a", "--training.steps", "18").returncode == 0
-    assert (place.folder / "runs" / "a" / "checkpoints" / "step-000018").is_dir()
+    assert place.nextword("train", "--resume", "whole", "--training.steps", "18").returncode == 0
+    assert (place.folder / "runs" / "whole" / "checkpoints" / "step-000018").is_dir()
 
 
-def test_other_threads_are_said(place):
-    assert place.nextword("train", "--name", "a", *OPTIONS).returncode == 0
-    facts = place.folder / "runs" / "a" / "run.json"
+def test_other_threads_are_said(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
+    facts = place.folder / "runs" / "whole" / "run.json"
     values = json.loads(facts.read_text())
     values["hardware"]["threads"] = 77
     facts.write_text(json.dumps(values))
-    done = place.nextword("train", "--resume", "a@10")
+    done = place.nextword("train", "--resume", "whole@10")
     assert "threads was 77" in done.stderr
     assert "not be the same bit for bit" in done.stderr
 
 
-def test_a_changed_checkpoint_is_not_resumed(place):
-    assert place.nextword("train", "--name", "a", *OPTIONS).returncode == 0
+def test_a_changed_checkpoint_is_not_resumed(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
     file = (
         place.folder
         / "runs"
-        / "a"
+        / "whole"
         / "checkpoints"
         / "step-000010"
         / "training"
@@ -104,7 +104,7 @@ def test_a_changed_checkpoint_is_not_resumed(place):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    done = place.nextword("train", "--resume", "a@10")
+    done = place.nextword("train", "--resume", "whole@10")
     assert done.returncode == 2
     assert "changed since it was saved" in done.stderr
 
