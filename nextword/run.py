@@ -1,7 +1,6 @@
 """One run: its folder, what it writes down about itself, its checkpoints, and how it is stopped."""
 
 import dataclasses
-import platform
 import re
 import signal
 import sys
@@ -16,6 +15,7 @@ import torch
 
 from nextword.base.errors import RunError, SettingsError
 from nextword.explanation.screen import Screen
+from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
@@ -132,14 +132,6 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a run depends on."""
-    from importlib.metadata import version
-
-    packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def differences(facts: dict[str, Any], run: Run) -> Iterator[str]:

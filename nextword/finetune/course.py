@@ -12,6 +12,7 @@ from torch import nn
 from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
 from nextword.explanation.screen import Screen
+from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -19,7 +20,7 @@ from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
 from nextword.prediction.open import FACTS
-from nextword.run import SETTINGS, Interrupted, interruptible, versions
+from nextword.run import SETTINGS, Interrupted, interruptible
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import save_checkpoint
 from nextword.training.journal import Journal
