@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from nextword.base.errors import RunError, SettingsError
+from nextword.explanation.render.words import argument
 from nextword.explanation.screen import Screen
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
@@ -41,7 +42,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
     def __init__(self, run: Path, step: int, *, can_go_on: bool = True) -> None:
         """Say where it stopped."""
-        rest = f"go on with: nextword train --resume {run.name}"
+        rest = f"go on with: nextword train --resume {argument(run.name)}"
         super().__init__(
             f"stopped at step {step:,}; "
             + (rest if can_go_on else f"what it had learned is saved as {run.name}")

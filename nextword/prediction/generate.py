@@ -85,7 +85,7 @@ def generate(
         model: the network, in float32.
         vocabulary: of the same model.
         prompt: read from a text's beginning on; may be empty.
-        settings: how to choose, and how long.
+        settings: how to choose, and how long; of 0 tokens nothing is yielded.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
     """
@@ -102,7 +102,8 @@ def generate(
         earlier = (
             torch.tensor(ids, device=model.device) if settings.repetition_penalty != 1 else None
         )
-        id_ = choose(logits, settings, source, earlier)
+        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
+        id_ = choose(logits[: len(vocabulary)], settings, source, earlier)
         if id_ == vocabulary.end_id:
             break
         ids.append(id_)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nextword.explanation.render.words import chance, table
+from nextword.explanation.render.words import argument, chance, table
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import ClassScores, NumberScores, Said, Scores
 
@@ -30,9 +30,9 @@ def describe_taught(
     else:
         lines = _answers(scores, before)
     ask = (
-        f'  nextword generate {run.name} "a prompt"'
+        f'  nextword generate {argument(run.name)} "a prompt"'
         if task == "answers"
-        else f'  nextword classify {run.name} "a text"'
+        else f'  nextword classify {argument(run.name)} "a text"'
     )
     return "\n".join(["", *lines, "", "Try next:", ask])
 

@@ -209,7 +209,7 @@ def _replay(report: Report) -> str:
         "<p>The same sentences were judged again and again while it learned. Move the slider "
         "from step 0 on: pieces lose their color as the network comes to expect them. P is the "
         "probability it gave to the piece the text says; −ln P is the mistake.</p>"
-        '<div id="replay"><div class="controls"><label>Sentence <select>'
+        '<div><div class="controls"><label>Sentence <select>'
         f'{options}</select></label><label>Step <input type="range" min="0" max="{last}" '
         f'value="{last}" step="1"></label><button type="button">Play</button></div>'
         '<p aria-live="polite">Step <b id="replay-step"></b>: loss <b id="replay-loss"></b> nats '

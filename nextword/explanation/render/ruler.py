@@ -122,8 +122,8 @@ def ruler_html(ruler: Ruler) -> str:
         for mark in marks
     )
     drawn = (
-        f'<table><thead><tr><th>written down by</th><th class="number">{ruler.unit}</th>'
-        f'<th class="bar">drawn</th><th>how it goes about it</th></tr></thead>'
+        f'<table><thead><tr><th>name</th><th class="number">{ruler.unit}</th>'
+        f'<th class="bar">drawn</th><th>how</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
     return (
