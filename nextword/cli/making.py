@@ -67,8 +67,11 @@ def train(
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and run.final is not None:
-        known = {"seconds": run.seconds, "reading": run.prepared.facts.get("reading", {})}
-        write(json.dumps({"run": str(run.folder), **known, **run.final.as_dict()}))
+        known = {
+            key: run.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
+        }
+        told = {"run": str(run.folder), "seconds": run.seconds, **known}
+        write(json.dumps({**told, **run.final.as_dict()}))
 
 
 @app.command
@@ -142,6 +145,7 @@ def prepare(
 ) -> None:
     """Turn text into token shards once, for many runs: train on the folder afterwards."""
     from nextword.explanation.render.training import describe_text
+    from nextword.explanation.render.words import argument
     from nextword.settings import resolve
     from nextword.vocabulary.encode import silent
     from nextword.vocabulary.gather import check_paths, gather
@@ -162,4 +166,4 @@ def prepare(
         write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
     else:
         write(describe_text(made.facts, output))
-        write(f"\nTry next:\n  nextword train {output}")
+        write(f"\nTry next:\n  nextword train {argument(str(output))}")

@@ -13,6 +13,7 @@ from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
 from nextword.explanation.screen import Screen
 from nextword.finetune.tally import Tally
+from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -21,7 +22,7 @@ from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
 from nextword.prediction.open import FACTS
 from nextword.prediction.several import SeveralScores
-from nextword.run import SETTINGS, Interrupted, interruptible, versions
+from nextword.run import SETTINGS, Interrupted, interruptible
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import save_checkpoint
 from nextword.training.journal import Journal

@@ -86,7 +86,7 @@ def generate(
         vocabulary: of the same model.
         prompt: read from a text's beginning on; may be empty. As ids where it holds what text
             cannot spell, as the end of an answer.
-        settings: how to choose, and how long.
+        settings: how to choose, and how long; of 0 tokens nothing is yielded.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
     """
@@ -104,7 +104,8 @@ def generate(
         earlier = (
             torch.tensor(ids, device=model.device) if settings.repetition_penalty != 1 else None
         )
-        id_ = choose(logits, settings, source, earlier)
+        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
+        id_ = choose(logits[: len(vocabulary)], settings, source, earlier)
         if id_ == vocabulary.end_id:
             break
         ids.append(id_)

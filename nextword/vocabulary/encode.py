@@ -76,6 +76,7 @@ def prepare(
     """
     if vocabulary is None and settings.source is not None:
         vocabulary = load_source(Path(settings.source), as_it_is=settings.as_it_is)
+    asked: dict[str, Any] = {"entries_asked": settings.size if vocabulary is None else None}
     found = scan(corpus.pieces())
     split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
@@ -87,7 +88,7 @@ def prepare(
         vocabulary = vocabulary or job.learn(found.num_bytes)
         report(f"encoding {found.num_bytes:,} bytes")
         done = job.encode(vocabulary)
-        facts = _facts(corpus, found, vocabulary) | done | {"key": key}
+        facts = _facts(corpus, found, vocabulary) | done | asked | {"key": key}
         facts["reading"] = _reading(corpus, found, facts)
         if corpus_settings.drop_duplicates:
             write_json(job.progress, {**job.done, "dropping": True})
@@ -96,8 +97,8 @@ def prepare(
     opened = open_prepared(folder, was_cached=cached)
     # The cache knows a text by its content; it may have been called otherwise then, or have held
     # more that is no text.
-    read = _reading(corpus, found, opened.facts)
-    return replace(opened, facts={**opened.facts, "corpus": corpus.name, "reading": read})
+    asked["reading"] = _reading(corpus, found, opened.facts)
+    return replace(opened, facts={**opened.facts, **asked, "corpus": corpus.name})
 
 
 def digest_of(

@@ -259,6 +259,7 @@ class _Mix:
             **{name: total(name) for name in (*counted, *tokens)},
             "vocabulary": facts[0]["vocabulary"],
             "entries": facts[0]["entries"],
+            "entries_asked": None if self.ready or self.settings.source else self.settings.size,
             "scripts": scripts,
             "reading": join_readings([found.get("reading") for found in facts]),
             "bits_withheld": reasons[0] if reasons else "",

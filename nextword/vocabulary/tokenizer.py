@@ -6,6 +6,7 @@
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,9 +141,28 @@ class Vocabulary:
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; reserved entries are left out."""
+        """Turn ids into text; reserved entries are left out.
+
+        Raises:
+            VocabularyError: an id is outside the vocabulary, or is none.
+        """
+        self._check(ids)
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Refuse what is no id of this vocabulary; the library gives "" or an overflow for it."""
+        for id_ in ids:
+            try:
+                there = 0 <= index(id_) < self._size
+            except TypeError:
+                raise VocabularyError(
+                    f"{id_!r} is no id: expected whole numbers, 0 to {len(self) - 1}"
+                ) from None
+            if not there:
+                raise VocabularyError(
+                    f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}"
+                )
 
     def piece(self, id_: int) -> str:
         """Return what an id stands for, as it stands in a text: a leading space included.
@@ -152,8 +172,7 @@ class Vocabulary:
         Raises:
             VocabularyError: the id is outside the vocabulary.
         """
-        if not 0 <= id_ < len(self):
-            raise VocabularyError(f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}")
+        self._check((id_,))
         entry = self.tokenizer.id_to_token(id_)
         if entry is None:
             return f"(no entry {id_})"
@@ -162,12 +181,23 @@ class Vocabulary:
         return self._speller.spell(entry).decode("utf-8", "replace")
 
     def piece_bytes(self, id_: int) -> bytes:
-        """Return the bytes an id spells; none for reserved entries."""
+        """Return the bytes an id spells; none for reserved entries.
+
+        Raises:
+            VocabularyError: the id is outside the vocabulary.
+        """
+        self._check((id_,))
         entry = self.tokenizer.id_to_token(id_)
         return self._speller.spell(str(entry)) if self._is_ordinary(id_, entry) else b""
 
     def count_bytes(self, ids: NDArray[np.integer[Any]]) -> int:
-        """Count the bytes that ids spell."""
+        """Count the bytes that ids spell.
+
+        Raises:
+            VocabularyError: an id is outside the vocabulary.
+        """
+        if ids.size:
+            self._check((int(ids.min()), int(ids.max())))
         return int(self._byte_lengths[ids].sum())
 
     @cached_property
@@ -274,7 +304,13 @@ def token_name(entry: Any) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot carry."""
+    """Replace lone surrogates, which UTF-8 cannot carry.
+
+    Raises:
+        VocabularyError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise VocabularyError(f"expected a text, not {type(text).__name__}: {text!r}"[:80])
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nextword.explanation.render.words import chance, table
+from nextword.explanation.render.words import argument, chance, table
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import ClassScores, NumberScores, Said, Scores
 from nextword.prediction.several import SeveralScores
@@ -38,9 +38,9 @@ def describe_taught(
     else:
         lines = _answers(scores, before)
     ask = (
-        f'  nextword generate {run.name} "a prompt"'
+        f'  nextword generate {argument(run.name)} "a prompt"'
         if task == "answers"
-        else f'  nextword classify {run.name} "a text"'
+        else f'  nextword classify {argument(run.name)} "a text"'
     )
     return "\n".join(["", *lines, "", "Try next:", ask])
 
