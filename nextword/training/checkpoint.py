@@ -93,7 +93,12 @@ def save_checkpoint(
     (aside / STATE).mkdir(parents=True)
     ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
     write_model(model, aside, ids)
-    vocabulary.save(aside, template=template_of(model, vocabulary))
+    vocabulary.save(
+        aside,
+        template=template_of(model, vocabulary),
+        context=model.shape.context,
+        names_are_read=not model.shape.causal,
+    )
     if chat_template is not None:
         add_chat_template(aside, chat_template)
     names = {weight: name for name, weight in model.named_parameters()}
@@ -125,14 +130,14 @@ def add_chat_template(folder: Path, template: str) -> None:
 
 
 def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
-    """Say what a text stands between when the network reads it as a whole, for other programs.
+    """Say what a text stands between when the network reads it, for other programs.
 
-    One with labels reads it between two end-of-texts; where end-of-text also fills rows up, a
-    causal network with labels must find the text's last token before it. A masked model reads it
-    after end-of-text, and leaves open whether more would follow.
+    A language model reads it after end-of-text, and leaves open whether more would follow; one with
+    labels reads it between two end-of-texts. Where end-of-text also fills rows up, a causal network
+    with labels must find the text's last token before it.
     """
     if not isinstance(model, Labeller):
-        return "" if model.shape.causal else "begin"
+        return "begin"
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 
 

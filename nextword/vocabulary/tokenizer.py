@@ -40,6 +40,7 @@ class Vocabulary:
             begin: name of the entry that a text begins with; default: that which ends a text.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
+        tokenizer.post_processor = None  # what stands around a text is written where it is saved
         self.tokenizer = tokenizer
         self.kind = kind
         roles = [*reserved, None, None][:3]
@@ -208,24 +209,35 @@ class Vocabulary:
         special = (*self.reserved, self._begin)
         return entry is not None and entry not in special and id_ != self.unknown_id
 
-    def save(self, folder: Path, *, template: str = "") -> None:
+    def save(
+        self,
+        folder: Path,
+        *,
+        template: str = "",
+        context: int | None = None,
+        names_are_read: bool = False,
+    ) -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them.
 
         Args:
             folder: exists already.
             template: "both" or "begin": other programs shall put end-of-text around each text, or
-                before it, and may write the mask's name in it.
+                before it.
+            context: tokens that the model of this folder reads at once.
+            names_are_read: a reserved name in a text, as the mask's, stands for its entry there.
         """
         (folder / "tokenizer.json").write_text(
-            self._described_with(template),
+            self._described_with(template, names_are_read),
             encoding="utf-8",
         )
+        end = self.reserved[0]
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            "split_special_tokens": not template,
-            "model_max_length": int(1e30),
-            "eos_token": self.reserved[0],
+            "split_special_tokens": not names_are_read,
+            "model_max_length": int(1e30) if context is None else context,
+            "bos_token": end,
+            "eos_token": end,
             "pad_token": self.tokenizer.id_to_token(
                 self.end_id if self.pad_id is None else self.pad_id
             ),
@@ -239,19 +251,19 @@ class Vocabulary:
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
 
-    def _described_with(self, template: str) -> str:
+    def _described_with(self, template: str, names_are_read: bool) -> str:
         """Return tokenizer.json's content, with end-of-text around texts where that is asked."""
-        if not template:
-            return str(self.tokenizer.to_str(pretty=False))
         from tokenizers import Tokenizer
         from tokenizers.processors import TemplateProcessing
 
         end, copy = self.reserved[0], Tokenizer.from_str(self.tokenizer.to_str())
-        single = f"{end} $A {end}" if template == "both" else f"{end} $A"
-        copy.post_processor = TemplateProcessing(single=single, special_tokens=[(end, self.end_id)])
+        if template:
+            single = f"{end} $A {end}" if template == "both" else f"{end} $A"
+            special = [(end, self.end_id)]
+            copy.post_processor = TemplateProcessing(single=single, special_tokens=special)
         described = json.loads(copy.to_str())
         for entry in described["added_tokens"]:
-            if entry["content"] == self.mask_name and self.has_spaced_pieces:
+            if names_are_read and entry["content"] == self.mask_name and self.has_spaced_pieces:
                 entry["lstrip"] = True  # the space before it belongs to the piece that is hidden
         return json.dumps(described, ensure_ascii=False)
 
