@@ -25,6 +25,7 @@ from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
 from nextword.finetune import finetune
+from nextword.finetune.chat import Prompt, ask
 from nextword.machine.options import MachineSettings
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
@@ -194,21 +195,22 @@ class Model:
         return product
 
     def generate(
-        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+        self, prompt: Prompt = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> str:
-        """Continue a prompt; settings are those of `nextword generate`."""
+        """Continue a prompt, or answer messages; settings are those of `nextword generate`."""
         return "".join(
             chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings)
         )
 
     def stream(
-        self, prompt: str = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
+        self, prompt: Prompt = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> Iterator[Chosen]:
         """Yield the continuation token by token."""
         chosen = GenerationSettings(**settings)
         self.opened.refuse("generate")
+        given = prompt if isinstance(prompt, str) else ask(prompt, self.vocabulary)
         return generate(
-            self.opened.model, self.opened.vocabulary, prompt, chosen, sample=sample, stop=stop
+            self.opened.model, self.opened.vocabulary, given, chosen, sample=sample, stop=stop
         )
 
     def evaluate(
@@ -220,9 +222,13 @@ class Model:
         texts, withheld = self._texts(paths, corpus)
         opened = self.opened
         if not opened.model.shape.causal:
-            return evaluate_masked(opened.model, texts, opened.vocabulary, asked, self._hiding())
-        begin_id = opened.vocabulary.begin_id
-        return evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
+            hiding = self._hiding()
+            found = evaluate_masked(opened.model, texts, opened.vocabulary, asked, hiding)
+        else:
+            begin_id = opened.vocabulary.begin_id
+            found = evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
+        reading = texts.tally.as_dict() if isinstance(texts, Encoded) else {}
+        return replace(found, reading=reading)
 
     def pseudo(self, *paths: str | Path, corpus: CorpusSettings | None = None) -> Pseudo:
         """Score texts by their pseudo-log-likelihood: every token hidden alone, in turn.

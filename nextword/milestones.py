@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from nextword.explanation.look import fill_in, floor_of, look_at_holdout, write_sample
+from nextword.explanation.look import beginning_of, fill_in, floor_of, look_at_holdout, write_sample
 from nextword.explanation.render.ruler import sentence, sentence_at_hidden
 from nextword.explanation.render.training import describe_end, describe_evaluation
 from nextword.explanation.replay import as_event, judge_pins, read_pins, replay_every
@@ -148,7 +148,13 @@ def sum_up(run: Run) -> str:
     # Said before anything else is measured: a finished run must not lose its last words.
     run.screen.say(
         describe_end(
-            run.folder, run.final, run.seconds, len(run.prepared.vocabulary), floor, overfit
+            run.folder,
+            run.final,
+            run.seconds,
+            len(run.prepared.vocabulary),
+            floor,
+            overfit,
+            beginning_of(run.prepared),
         )
     )
     if run.final.at_hidden:

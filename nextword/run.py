@@ -1,7 +1,6 @@
 """One run: its folder, what it writes down about itself, its checkpoints, and how it is stopped."""
 
 import dataclasses
-import platform
 import re
 import signal
 import sys
@@ -15,7 +14,9 @@ from typing import Any
 import torch
 
 from nextword.base.errors import RunError, SettingsError
+from nextword.explanation.render.words import argument
 from nextword.explanation.screen import Screen
+from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
@@ -41,7 +42,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
     def __init__(self, run: Path, step: int, *, can_go_on: bool = True) -> None:
         """Say where it stopped."""
-        rest = f"go on with: nextword train --resume {run.name}"
+        rest = f"go on with: nextword train --resume {argument(run.name)}"
         super().__init__(
             f"stopped at step {step:,}; "
             + (rest if can_go_on else f"what it had learned is saved as {run.name}")
@@ -132,14 +133,6 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a run depends on."""
-    from importlib.metadata import version
-
-    packages = ("nextword", "torch", "tokenizers", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def differences(facts: dict[str, Any], run: Run) -> Iterator[str]:

@@ -21,7 +21,12 @@ from nextword.corpus.options import CorpusSettings
 from nextword.explanation.options import ExplanationSettings
 from nextword.machine.options import MachineSettings
 from nextword.model.shape import ModelSettings
-from nextword.objectives.options import FinetuneSettings, ObjectiveSettings
+from nextword.objectives.options import (
+    ExamplesSettings,
+    FinetuneSettings,
+    LabelsSettings,
+    ObjectiveSettings,
+)
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
 from nextword.training.options import TrainingSettings
 from nextword.vocabulary.options import VocabularySettings
@@ -37,6 +42,8 @@ class Settings:
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    examples: ExamplesSettings = field(default_factory=ExamplesSettings)
+    labels: LabelsSettings = field(default_factory=LabelsSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     explanation: ExplanationSettings = field(default_factory=ExplanationSettings)

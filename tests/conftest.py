@@ -111,6 +111,7 @@ def pytest_xdist_auto_num_workers() -> int:
 REVIEWED_SKIPS = {
     "root may read every file": "no file is closed to the superuser; a second test simulates it",
     "no accelerator": "needs a GPU; run where there is one",
+    "no accelerator of CUDA's": "needs an NVIDIA GPU; run where there is one",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",
     "Triton is for Linux": "its packages are; where it is missing no kernel of it is used",
 }

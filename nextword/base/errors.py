@@ -4,7 +4,8 @@
     ├── SettingsError        an unknown option, a value out of range, a recipe that cannot be read
     ├── CorpusError          a text that is missing, empty, damaged or too short
     ├── VocabularyError      a vocabulary that is missing or cannot do what was asked
-    ├── ModelError           a model folder that is missing, damaged or of a kind not known here
+    ├── ModelError           a model folder that is missing, damaged or of a kind not known here;
+    │                        ids that a network cannot read
     ├── RunError             a run or checkpoint that does not exist, or exists already
     ├── TrainingError        training cannot go on
     │   └── DivergedError    the loss is not a number any more
@@ -32,7 +33,7 @@ class VocabularyError(NextwordError):
 
 
 class ModelError(NextwordError):
-    """A model folder that is missing, damaged or of a kind not known here."""
+    """A model folder that is missing, damaged or of a kind not known here; ids it cannot read."""
 
 
 class RunError(NextwordError):

@@ -129,6 +129,13 @@ def evaluate(
             help="how to read files (default: by the name's ending)",
         ),
     ] = "auto",
+    separator: Annotated[
+        str,
+        Parameter(
+            name=["--separator", "--corpus.separator"],
+            help="what parts the documents of a text file, as for train (default: auto)",
+        ),
+    ] = "auto",
     pseudo: Annotated[
         bool,
         Parameter(negative=(), help="of a masked model: hide every token in turn, add the logs up"),
@@ -143,7 +150,8 @@ def evaluate(
     from nextword.corpus.documents import find_files
     from nextword.settings import resolve
 
-    settings = resolve(given={**options, "corpus.field": field, "corpus.format": format_})
+    read = {"corpus.field": field, "corpus.format": format_, "corpus.separator": separator}
+    settings = resolve(given={**options, **read})
     paths = named(paths)
     find_files(paths)
     from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Verbs that look: targets, vocabulary, runs."""
+"""Verbs that look: targets, vocabulary, runs, and the program itself."""
 
 import json
 import time
@@ -6,7 +6,30 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from nextword import __version__
 from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
+
+
+@app.command(name="--version")
+def version(
+    *,
+    verbose: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="and all that a report of a mistake needs: versions, devices, precision, cores",
+        ),
+    ] = False,
+    json_: AsJson = False,
+) -> None:
+    """Say the program's version."""
+    if not verbose:
+        write(json.dumps({"nextword": __version__}) if json_ else __version__)
+        return
+    from nextword.machine.about import about, describe_about
+
+    facts = about()
+    write(json.dumps(facts) if json_ else describe_about(facts))
 
 
 @app.command

@@ -10,9 +10,12 @@ from cyclopts import Parameter
 from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
 
+TAUGHT = ("finetune", "examples", "labels")
+"""Rooms of settings for examples that a person prepared."""
+
 
 @app.command
-@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name != "finetune"))
+@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name not in TAUGHT))
 def train(
     *paths: Paths,
     name: Annotated[
@@ -64,11 +67,15 @@ def train(
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and run.final is not None:
-        write(json.dumps({"run": str(run.folder), "seconds": run.seconds, **run.final.as_dict()}))
+        known = {
+            key: run.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
+        }
+        told = {"run": str(run.folder), "seconds": run.seconds, **known}
+        write(json.dumps({**told, **run.final.as_dict()}))
 
 
 @app.command
-@takes(("finetune", "machine"))
+@takes((*TAUGHT, "machine"))
 def finetune(
     run: Run,
     *paths: Annotated[str, Parameter(help="examples: files ending in .jsonl, .csv or .tsv")],
@@ -93,7 +100,7 @@ def finetune(
 ) -> None:
     """Teach a trained model from examples that a person prepared.
 
-    Texts with labels (classes or numbers), or prompts with answers (or chats, as "messages").
+    Texts with labels (classes, numbers, or lists of several), or prompts with answers, or chats.
     """
     from nextword.settings import resolve
 
@@ -125,7 +132,7 @@ def finetune(
     screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
     if json_:
         known = {} if scores is None else scores.as_dict()
-        write(json.dumps({"run": str(done.folder), **known}))
+        write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))
 
 
 @app.command
@@ -138,6 +145,7 @@ def prepare(
 ) -> None:
     """Turn text into token shards once, for many runs: train on the folder afterwards."""
     from nextword.explanation.render.training import describe_text
+    from nextword.explanation.render.words import argument
     from nextword.settings import resolve
     from nextword.vocabulary.encode import silent
     from nextword.vocabulary.gather import check_paths, gather
@@ -158,4 +166,4 @@ def prepare(
         write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
     else:
         write(describe_text(made.facts, output))
-        write(f"\nTry next:\n  nextword train {output}")
+        write(f"\nTry next:\n  nextword train {argument(str(output))}")

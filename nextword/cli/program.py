@@ -1,21 +1,23 @@
 """The program on the command line: its options, its words, and how it ends."""
 
+import errno
 import inspect
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from nextword import __version__
 from nextword.base.errors import NextwordError
 from nextword.settings import Option, all_options
 
 app = App(
     name="nextword",
     help="Train a language model to predict the next word from text, and watch it learn.",
-    version=__version__,
+    version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
 )
 Run = Annotated[
@@ -27,12 +29,18 @@ AsJson = Annotated[
 ]
 
 
+ABOUT = "nextword --version --verbose"
+"""Prints what a report of a mistake needs."""
 _STANDARD_INPUT = "<standard input>"
 """Stands for "-" while options are read, which takes a lone dash for an option without a name."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; leave with 0, 2 (wrong input, said in one line) or 130 (interrupted)."""
+    """Run one command.
+
+    Leave with 0, 2 (wrong input or a machine that is full, said in one line), 70 (a mistake of the
+    program's own, with all that a report of it needs) or 130 (interrupted).
+    """
     given = sys.argv[1:] if arguments is None else arguments
     for word in given:
         if not (_is_text(word) or Path(word).exists()):
@@ -45,6 +53,33 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         leave("interrupted", 130)
+    except Exception as error:
+        if words := _of_the_machine(error):
+            leave(words, 2)
+        traceback.print_exc()
+        leave(
+            f"this is a mistake of the program's own ({type(error).__name__}); please report it, "
+            f"with the lines above and what `{ABOUT}` prints",
+            70,
+        )
+
+
+def _of_the_machine(error: Exception) -> str:
+    """Say what the machine lacks or forbids, where that ended a command; else nothing."""
+    first = " ".join(str(error).split()).partition(". ")[0]
+    if isinstance(error, OSError) and error.errno in _FULL_OR_CLOSED:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{os.strerror(error.errno)}"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return (
+            f"the memory is not enough ({first or 'MemoryError'}); a smaller model, context or "
+            "batch needs less"
+        )
+    return ""
+
+
+_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 def _is_text(word: str) -> bool:
@@ -129,9 +164,11 @@ def _annotation(option: Option, prefix: bool) -> Any:
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
     if option.default not in (None, ()):
-        default = (
-            str(option.default).lower() if isinstance(option.default, bool) else f"{option.default}"
-        )
+        default = f"{option.default}"
+        if isinstance(option.default, bool):
+            default = default.lower()
+        elif isinstance(option.default, tuple):
+            default = ", ".join(option.default)
         words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()

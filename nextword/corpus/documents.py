@@ -16,10 +16,26 @@ from nextword.corpus.addresses import file_name, find_at, is_address
 from nextword.corpus.compressions import COMPRESSIONS, split_compression
 from nextword.corpus.formats import all_formats, scheme_of
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.separators import Separator
 from nextword.corpus.source import STANDARD_INPUT, Source
+from nextword.corpus.tally import Tally
 
 PIECE_CHARACTERS = 1 << 17
-_SAFE_CUT = re.compile(r"\n(?=\S)")
+LONGEST_PIECE = 1 << 20
+"""Of a text in which no place to cut is found: there it is cut where it stands, and counted."""
+_LETTERS = (
+    "0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u0237\u0391-\u03a1\u03a3-\u03f5\u03f7-\u0481"
+    "\u05d0-\u05ea\u0620-\u063f\u0641-\u064a\u0904-\u0939\u0e01-\u0e30\u3041-\u3096\u30a1-\u30fa"
+    "\u4e00-\u9fa5\uac00-\ud7a3"
+)
+_AFTER = " \t\n\r,.;:!?()\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f"
+SAFE_CUT = re.compile(f"(?<=[{_LETTERS}])(?=[{_AFTER}])")
+"""After a letter or digit and before white space or a common sign.
+
+There every split pattern in use ends a piece of text, whatever follows: none has letters, then
+white space or a sign, in one; and what it looks ahead for is the end of white space only. Letters
+and signs are listed that every version of Unicode in use knows as such.
+"""
 
 
 class Piece(NamedTuple):
@@ -29,26 +45,33 @@ class Piece(NamedTuple):
     is_last: bool
 
 
-def find_files(paths: Sequence[str]) -> list[str]:
+def find_files(paths: Sequence[str], tally: Tally | None = None) -> list[str]:
     """Resolve files, folders (recursively), globs, addresses and "-" to names, sorted in each path.
+
+    Args:
+        paths: as given.
+        tally: where to count the files of a folder that are of no kind that is read.
 
     Raises:
         CorpusError: a path does not exist, or a folder or glob holds nothing that can be read.
     """
     found: list[str] = []
     for path in paths:
-        found.extend(_find(path))
+        found.extend(_find(path, Tally() if tally is None else tally))
     return list(dict.fromkeys(found))
 
 
-def _find(path: str) -> list[str]:
+def _find(path: str, tally: Tally) -> list[str]:
     if path == STANDARD_INPUT or os.path.isfile(path) or scheme_of(path):
         return [path]
     if is_address(path):
         return find_at(path, _is_readable) or _refuse_folder(path)
     if os.path.isdir(path):
-        inside = (str(file) for file in Path(path).rglob("*") if file.is_file())
-        return sorted(filter(_is_readable, inside)) or _refuse_folder(path)
+        inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
+        readable = list(filter(_is_readable, inside))
+        for file in sorted(set(inside).difference(readable)):
+            tally.add("other_files", file)
+        return readable or _refuse_folder(path)
     if glob.has_magic(path):
         matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
         if not matches:
@@ -65,24 +88,50 @@ def _refuse_folder(path: str) -> list[str]:
     )
 
 
-def read_pieces(files: Iterable[str], settings: CorpusSettings) -> Iterator[Piece]:
+def read_pieces(
+    files: Iterable[str],
+    settings: CorpusSettings,
+    tally: Tally | None = None,
+    marks: dict[str, Separator | None] | None = None,
+) -> Iterator[Piece]:
     """Yield the documents of all files in order, piece by piece; empty documents are left out.
+
+    Args:
+        files: their names.
+        settings: how they are read.
+        tally: where to count what is not read as it stands.
+        marks: what parts the documents of files looked into before; added to.
 
     Raises:
         CorpusError: a file is empty, damaged or cannot be read; the message names it.
     """
     formats = all_formats()
+    tally = Tally() if tally is None else tally
     for file in files:
-        source = Source(file, settings.errors)
+        source = Source(file, settings.errors, tally, marks)
         format_ = scheme_of(file) or formats.get(ending_of(file, settings), formats[".txt"])
         any_text = False
-        for piece in cut(format_.read(source, settings)):
+        for piece in cut(_counted(format_.read(source, settings), source), source):
             any_text = True
             yield piece
         if not any_text:
             raise CorpusError(
                 f"{source.name}: this file holds no text; leave it out or put text in it"
             )
+
+
+def _counted(chunks: Iterable[Piece], source: Source) -> Iterator[Piece]:
+    """Count documents, and those without a text, which end here."""
+    is_empty = True
+    for chunk in chunks:
+        is_empty = is_empty and not chunk.text
+        if chunk.is_last:
+            source.tally.records += 1
+            if is_empty:
+                source.tally.add("empty", source.place)
+        if not (is_empty and chunk.is_last):
+            yield chunk
+        is_empty = is_empty or chunk.is_last
 
 
 def ending_of(file: str, settings: CorpusSettings) -> str:
@@ -92,25 +141,24 @@ def ending_of(file: str, settings: CorpusSettings) -> str:
     return _named_ending(file)
 
 
-def cut(chunks: Iterable[Piece]) -> Iterator[Piece]:
+def cut(chunks: Iterable[Piece], source: Source | None = None) -> Iterator[Piece]:
     """Regroup a document's chunks into pieces that end where no token reaches across.
 
-    Before a line's first letter.
+    The pieces' tokens are the whole document's, for every kind of vocabulary that is built here.
 
-    Both split patterns in use (GPT-2's and Qwen2's) begin a new token after a line end that is
-    followed by something other than white space, so the pieces' tokens are the whole document's
-    tokens.
+    Args:
+        chunks: of documents, as they were read.
+        source: where to count a text that is cut where it stands.
     """
     held = ""
     for chunk in chunks:
         held += chunk.text
         start = 0
-        while len(held) - start > PIECE_CHARACTERS:
-            limit = start + PIECE_CHARACTERS
-            places = [place.end() for place in _SAFE_CUT.finditer(held, start, limit + 1)]
-            # A line longer than a piece is cut where it stands: memory stays bounded, one token
-            # may differ.
-            end = places[-1] if places else limit
+        while len(held) - start > PIECE_CHARACTERS and (end := _place_to_cut(held, start)):
+            if end < 0:
+                end = -end
+                if source is not None:
+                    source.tally.add("cut", source.place)
             yield Piece(held[start:end], False)
             start = end
         held = held[start:]
@@ -118,6 +166,22 @@ def cut(chunks: Iterable[Piece]) -> Iterator[Piece]:
             if held:
                 yield Piece(held, True)
             held = ""
+
+
+def _place_to_cut(held: str, start: int) -> int:
+    """Return where a piece that begins at `start` ends: negative where it is cut as it stands.
+
+    0 where nothing is known before more is read.
+    """
+    limit, last = start + PIECE_CHARACTERS, start + LONGEST_PIECE
+    for span in (1 << 8, 1 << 12, PIECE_CHARACTERS):
+        first = max(limit - span, start + 1)
+        places = [place.start() for place in SAFE_CUT.finditer(held, first, limit + 1)]
+        if places:
+            return places[-1]
+    if place := SAFE_CUT.search(held, limit, last + 1):
+        return place.start()
+    return -last if len(held) > last else 0
 
 
 def whole_documents(documents: Iterable[str]) -> Iterator[Piece]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from nextword.corpus.builtin import BUILTIN, read_builtin
 from nextword.corpus.documents import Piece, find_files, read_pieces, whole_documents
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.separators import Separator
 from nextword.corpus.split import Corpus
+from nextword.corpus.tally import Tally
 
 
 def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
@@ -19,9 +21,16 @@ def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
     if len(paths) == 1 and is_builtin(paths[0]):
         settings, paths = replace(settings, builtin=paths[0]), ()
     if paths:
-        files = find_files(paths)
+        tally, marks = Tally(), dict[str, Separator | None]()
+        files = find_files(paths, before := Tally())
         names = ", ".join(Path(path).name or path for path in paths)
-        return Corpus(names, _kept(lambda: read_pieces(files, settings)))
+
+        def read() -> Iterator[Piece]:
+            counted = Tally(findings=dict(before.findings))
+            yield from read_pieces(files, settings, counted, marks)
+            tally.take(counted)
+
+        return Corpus(names, _kept(read), tally)
     read_builtin(settings)  # refuses an unknown name now
     return Corpus(settings.builtin, _kept(lambda: whole_documents(read_builtin(settings))))
 

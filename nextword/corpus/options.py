@@ -30,6 +30,11 @@ class CorpusSettings:
         "what to do with bytes that are not UTF-8: stop, or put U+FFFD and count",
         choices=("strict", "replace"),
     )
+    separator: str = option(
+        "auto",
+        "what parts the documents of a text file: a text, blank-lines, or none; auto takes a "
+        "well-known mark (<|endoftext|>, </s>, a form feed) that stands alone on several lines",
+    )
     holdout: float | None = option(
         None,
         "share of the text held out (default: 0.1, and at most a million tokens)",

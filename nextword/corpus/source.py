@@ -17,6 +17,8 @@ from typing import IO
 from nextword.base.errors import CorpusError
 from nextword.corpus.addresses import file_name, is_address, open_address
 from nextword.corpus.compressions import LOOK_BYTES, decompress, recognize, split_compression
+from nextword.corpus.separators import Separator
+from nextword.corpus.tally import Tally
 
 STANDARD_INPUT = "-"
 READ_BYTES = 1 << 20
@@ -25,16 +27,37 @@ READ_BYTES = 1 << 20
 class Source:
     """One file's bytes and text."""
 
-    def __init__(self, file: str, errors: str = "strict") -> None:
+    def __init__(
+        self,
+        file: str,
+        errors: str = "strict",
+        tally: Tally | None = None,
+        marks: dict[str, Separator | None] | None = None,
+    ) -> None:
         """Name the file; nothing is read yet.
 
         Args:
             file: its path or address, or "-" for standard input.
             errors: "strict" stops at bytes that are not UTF-8; "replace" puts U+FFFD for them.
+            tally: where to count what is not read as it stands.
+            marks: what parts the documents of files looked into before, by file.
         """
         self.file = file
         self.errors = errors
         self.name = "standard input" if file == STANDARD_INPUT else file
+        self.tally = Tally() if tally is None else tally
+        self.marks = {} if marks is None else marks
+        self.here = ""
+        """The record being read: "line 7"."""
+
+    @property
+    def place(self) -> str:
+        """Where the record being read stands."""
+        return f"{self.name}, {self.here}" if self.here else self.name
+
+    def unnoticed(self) -> "Source":
+        """Return the same file for a look that counts nothing."""
+        return Source(self.file, self.errors)
 
     def read_bytes(self) -> Iterator[bytes]:
         """Yield the file's bytes, decompressed, in blocks of bounded size."""
@@ -51,23 +74,59 @@ class Source:
         Raises:
             CorpusError: bytes that are not UTF-8, with the offset of the first.
         """
-        decoder = codecs.getincrementaldecoder("utf-8")(self.errors)
+        decoder = codecs.getincrementaldecoder("utf-8")()
         offset = 0
         first = True
         for block in self._blocks():
-            pending = len(decoder.getstate()[0])
+            pending = decoder.getstate()[0]
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"{self.name}: byte {offset - pending + error.start} is not UTF-8; "
-                    "convert the file, or pass --corpus.errors replace to go on"
-                ) from None
+                place = f"{self.name}, byte {offset - len(pending) + error.start}"
+                if self.errors == "strict":
+                    raise CorpusError(
+                        f"{place} is not UTF-8; convert the file, or pass --corpus.errors replace "
+                        "to go on"
+                    ) from None
+                text = self._repaired(decoder, pending + block, place, final=not block)
             offset += len(block)
             if first and text:
+                if text.startswith("\ufeff"):
+                    self.tally.add("byte_order_marks", self.name)
                 text, first = text.removeprefix("\ufeff"), False
             if text:
                 yield text
+
+    def _repaired(
+        self, decoder: codecs.IncrementalDecoder, block: bytes, place: str, *, final: bool
+    ) -> str:
+        """Decode a block with U+FFFD for what is not UTF-8, and count that."""
+        decoder.reset()
+        replacing = codecs.getincrementaldecoder("utf-8")("replace")
+        text = replacing.decode(block, final=final)
+        rest = replacing.getstate()[0]
+        decoder.decode(rest)
+        own = block[: len(block) - len(rest)].count("\ufffd".encode())
+        self.tally.add("replaced", place, text.count("\ufffd") - own)
+        return text
+
+    def decode(self, raw: bytes) -> str:
+        """Decode one text of a file that holds several.
+
+        Raises:
+            CorpusError: it is not UTF-8.
+        """
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            if self.errors == "strict":
+                raise CorpusError(
+                    f"{self.place}: this text is not UTF-8; convert the file, or pass "
+                    "--corpus.errors replace to go on"
+                ) from None
+        text = raw.decode("utf-8", "replace")
+        self.tally.add("replaced", self.place, text.count("\ufffd") - raw.count("\ufffd".encode()))
+        return text
 
     def read_lines(self) -> Iterator[tuple[int, str]]:
         """Yield (line number from 1, line without its end)."""

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from nextword.base.errors import CorpusError
 from nextword.corpus.documents import Piece
 from nextword.corpus.options import HOLDOUT_SHARE, HOLDOUT_TOKENS, CorpusSettings
+from nextword.corpus.tally import Tally
 
 MANY_DOCUMENTS = 10
 MAX_HASHES = 1_000_000
@@ -40,8 +41,8 @@ class Scan:
 
     Counted among the first million different ones.
     """
-    replaced: int = 0
-    """Characters U+FFFD: what stands for bytes that were not UTF-8."""
+    tally: Tally = field(default_factory=Tally)
+    """What of them is not read as it stands."""
     lengths: list[int] = field(default_factory=list)
     """Characters of each document, as long as there are few."""
     hashes: set[int] = field(default_factory=set)
@@ -54,9 +55,8 @@ def scan(pieces: Iterable[Piece]) -> Scan:
     found, whole = Scan(), hashlib.blake2b(digest_size=16)
     content, length = hashlib.blake2b(digest_size=16), 0
     for piece in pieces:
-        raw = piece.text.encode("utf-8", "surrogatepass")
+        raw = _bytes_of(piece.text, found)
         found.num_bytes += len(raw)
-        found.replaced += piece.text.count("\ufffd")
         whole.update(raw)
         content.update(raw)
         if not length:
@@ -70,6 +70,16 @@ def scan(pieces: Iterable[Piece]) -> Scan:
     return found
 
 
+def _bytes_of(text: str, found: Scan) -> bytes:
+    """Return a text's bytes; count what UTF-8 cannot hold, for which a ? will stand."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        halves = sum("\ud800" <= letter <= "\udfff" for letter in text)
+        found.tally.add("surrogates", f"document {found.documents + 1:,}", halves)
+        return text.encode("utf-8", "surrogatepass")
+
+
 def _count_document(found: Scan, first: int, content: int, length: int) -> None:
     found.documents += 1
     found.lowest, found.highest = min(found.lowest, first), max(found.highest, first)
@@ -77,6 +87,7 @@ def _count_document(found: Scan, first: int, content: int, length: int) -> None:
         found.lengths.append(length)
     if content in found.hashes:
         found.duplicates += 1
+        found.tally.add("repeated", f"document {found.documents:,}")
     elif len(found.hashes) < MAX_HASHES:
         found.hashes.add(content)
 
@@ -169,3 +180,5 @@ class Corpus:
 
     name: str
     pieces: Callable[[], Iterator[Piece]]
+    tally: Tally = field(default_factory=Tally)
+    """What the last whole reading did not read as it stands."""

@@ -19,6 +19,7 @@ from nextword.vocabulary.tokenizer import Vocabulary
 WORKED_SENTENCE = "We are all humans born to make mistakes"
 SAMPLE_TOKENS = 48
 LEAST_CONTEXT = 8
+PLACEHOLDER = "a sentence of yours"
 
 
 def write_sample(
@@ -100,6 +101,48 @@ def fill_in(model: Transformer, prepared: Prepared, step: int) -> str:
             )
         told.append(piece)
     return "".join(told)
+
+
+BEGINNING_WORDS, BEGINNING_LETTERS, BEGINNING_TOKENS = 5, 40, 48
+JOINERS = "\u200c\u200d"
+"""Not printed, but some scripts and many emojis are spelled with them."""
+BEGINNING_TEXTS = 20
+"""Of the hold-out, among which one is sought that begins with words."""
+
+
+def beginning_of(prepared: Prepared) -> str | None:
+    """Return the first words of a held-out text, to ask the model about; None on the stories.
+
+    They stand on one line, without what cannot be typed or would be read as an option.
+    """
+    if prepared.facts["corpus"] == "stories":
+        return None
+    holdout, vocabulary = prepared.holdout, prepared.vocabulary
+    for number in range(min(BEGINNING_TEXTS, holdout.num_documents)):
+        ids = holdout.document(number)[:BEGINNING_TOKENS].tolist()
+        if words := first_words(vocabulary.decode(ids)):
+            return words
+    return PLACEHOLDER
+
+
+def first_words(text: str) -> str:
+    """Return a text's first words; nothing where there are none.
+
+    Of a script without spaces between words, its first letters.
+    """
+    for line in text.splitlines():
+        line = "".join(
+            letter if letter.isprintable() or letter in JOINERS else " " for letter in line
+        )
+        words = line.partition("\ufffd")[0].split()[:BEGINNING_WORDS]
+        while words and not any(map(str.isalnum, words[0])):
+            del words[0]  # a dash would begin an option
+        found = " ".join(words).lstrip("-").strip()
+        if len(found) > BEGINNING_LETTERS:
+            found = found[:BEGINNING_LETTERS].rpartition(" ")[0] or found[:BEGINNING_LETTERS]
+        if found:
+            return found
+    return ""
 
 
 @contextmanager

@@ -4,13 +4,16 @@ The loss counts what a person answered and nothing else; each answer's end is le
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
 from nextword.explanation.look import at_full_precision
-from nextword.finetune.course import Course, Rows, Taught, steps_of
+from nextword.finetune.chat import Piece, ids_of, spell
+from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
+from nextword.finetune.shapes import Pair, read_example, shape_of
+from nextword.finetune.tally import Tally, Unusable
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
@@ -22,9 +25,6 @@ from nextword.targets.batch import IGNORED, Batch
 from nextword.training.plan import LONGEST_CONTEXT
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
-
-ROLES = {"system": "System:", "user": "User:", "assistant": "Assistant:"}
-"""How each line of a chat begins. A prompt for such a model ends with "Assistant:"."""
 
 
 def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
@@ -39,6 +39,7 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
     """
     settings, vocabulary, shape = course.settings.finetune, course.vocabulary, course.shape
     train, holdout = _divide(examples, settings)
+    sides = Sides(len(train), len(holdout))
     model = Transformer(shape)
     if course.from_nothing:
         initialize(model, settings.seed)
@@ -67,87 +68,115 @@ def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
             scores.append(score_answers(model, holdout, fill_id))
         return scores[-1].as_dict()
 
-    course.say_start(len(train), len(holdout), steps, settings.batch_examples)
+    course.say_start(sides, steps, settings.batch_examples)
     loss = LanguageModelLoss(model, precision=course.machine.precision)
     tokens = sum(example.places for example in train) / len(rows)
-    course.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge)
-    return Taught(course.folder, scores[-1] if scores else None, before)
+    course.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge, sides)
+    return Taught(
+        course.folder, scores[-1] if scores else None, before, course.tally.as_dict(*sides)
+    )
 
 
 def read_turns(
-    rows: Sequence[Row], vocabulary: Vocabulary, settings: FinetuneSettings, context: int
+    rows: Sequence[Row],
+    vocabulary: Vocabulary,
+    settings: FinetuneSettings,
+    context: int,
+    tally: Tally | None = None,
 ) -> list[Turns]:
-    """Turn rows with a prompt and an answer, or with messages, into tokens.
+    """Turn rows with prompts and answers, or with conversations, into tokens.
 
-    Where neither the prompt ends nor the answer begins with white space, a space parts them.
+    Args:
+        rows: of the shapes in `nextword.finetune.shapes`.
+        vocabulary: of the model.
+        settings: names of the fields.
+        context: the most tokens of an example.
+        tally: counts what is left out; its settings say what becomes of what is too long.
 
     Raises:
-        CorpusError: a row lacks what it needs, or is longer than the context.
+        CorpusError: too many rows are unusable, one is too long and that is to be refused, or
+            nothing is left.
     """
-    found = []
+    tally = tally or Tally(len(rows))
+    found, chats = [], []
     for row in rows:
-        if "messages" in row.values:
-            parts = _chat(row)
-        else:
-            prompt = row.text(settings.prompt, "--finetune.prompt")
-            said = row.text(settings.answer, "--finetune.answer")
-            parted = prompt[-1].isspace() or said[0].isspace()
-            parts = [(prompt, False), (said if parted else f" {said}", True)]
-        turns = _in_tokens(parts, vocabulary)
-        if turns.places > context:
-            raise CorpusError(
-                f"{row.place}: {turns.places:,} tokens, and the model reads {context:,} at once; "
-                "shorten the example or leave it out"
-            )
-        found.append(turns)
-    return found
+        try:
+            example = read_example(row, settings)
+        except Unusable as error:
+            tally.leave(row.place, error)
+            continue
+        shape = shape_of(row, settings)
+        tally.shapes[" + ".join(shape.fields if shape else ())] += 1
+        chats.append(not isinstance(example, Pair))
+        found.append((row.place, in_tokens(spell(example), vocabulary)))
+    tally.check()
+    tally.chats = all(chats)
+    return _fitting(found, context, tally)
 
 
-def _in_tokens(parts: Sequence[tuple[str, bool]], vocabulary: Vocabulary) -> Turns:
+def in_tokens(pieces: Iterable[Piece], vocabulary: Vocabulary) -> Turns:
+    """Encode an example, end-of-text before it and after each answer.
+
+    Args:
+        pieces: the last of them an answer.
+        vocabulary: of the model.
+    """
     inputs: list[int] = [vocabulary.end_id]
     targets: list[int] = []
-    ended = False
-    for text, is_answer in parts:
-        for id_ in vocabulary.encode(text):
-            targets.append(vocabulary.end_id if ended else id_ if is_answer else IGNORED)
-            inputs.append(id_)
-            ended = False
-        ended = is_answer
-    if not ended:  # what follows the last answer teaches nothing
-        last = max(place for place, target in enumerate(targets) if target != IGNORED)
-        return Turns(tuple(inputs[: last + 1]), tuple(targets[: last + 1]))
-    return Turns(tuple(inputs), (*targets, vocabulary.end_id))
+    for piece in pieces:
+        ids = ids_of(piece, vocabulary)
+        inputs += ids
+        targets += ids if piece.learned else [IGNORED] * len(ids)
+    return Turns(tuple(inputs[:-1]), tuple(targets))
 
 
-def _chat(row: Row) -> list[tuple[str, bool]]:
-    """Write a chat as text: a line for each message, those of the assistant to be learned."""
-    messages = row.values["messages"]
-    parts: list[tuple[str, bool]] = []
-    before = ""
-    if not isinstance(messages, list) or not messages:
-        raise CorpusError(f'{row.place}: "messages" is no list of messages')
-    for message in messages:
-        role, content = _message(row, message)
-        if role == "assistant":
-            parts += [(before + ROLES[role], False), (f" {content}", True)]
-            before = "\n"
+def shorten(turns: Turns, context: int) -> Turns | None:
+    """Cut an example at its beginning, so that the prompt's end and all of the answer are kept.
+
+    Of a conversation the last answers that fit are learned; one that would lose its beginning, or
+    all that stands before it, is context. None where not even the last answer fits, for half an
+    answer teaches to begin in its middle or never to stop.
+    """
+    cut = turns.places - context + 1
+    targets = [IGNORED, *turns.targets[cut:]]
+    if turns.targets[cut - 1] != IGNORED:  # an answer that began before the cut
+        whole = next((n for n, one in enumerate(targets[1:], 1) if one == IGNORED), len(targets))
+        targets[1:whole] = [IGNORED] * (whole - 1)
+    if all(target == IGNORED for target in targets):
+        return None
+    return Turns((turns.inputs[0], *turns.inputs[cut:]), tuple(targets))
+
+
+def _fitting(found: Sequence[tuple[str, Turns]], context: int, tally: Tally) -> list[Turns]:
+    """Keep what fits into the context; of the rest do what the settings say."""
+    asked, kept = tally.settings.too_long, []
+    place, turns = max(found, key=lambda one: one[1].places)
+    tokens = turns.places
+    if tokens > context:
+        tally.longest = place, tokens
+    for place, turns in found:
+        if turns.places <= context:
+            kept.append(turns)
+            continue
+        words = f"{turns.places:,} tokens, and the model reads {context:,} at once"
+        if asked == "refuse":
+            raise CorpusError(
+                f"{place}: {words}; shorten the example, or leave it out with --examples.too-long "
+                f"drop (a context of {tokens:,} would hold all of them)"
+            )
+        shortened = shorten(turns, context) if asked == "truncate" else None
+        if shortened is None:
+            tally.leave(place, Unusable("too_long", words))
         else:
-            parts.append((f"{before}{ROLES[role]} {content}\n", False))
-            before = ""
-    if not any(is_answer for _, is_answer in parts):
-        raise CorpusError(f"{row.place}: no message of the assistant, so nothing to learn")
-    return parts
-
-
-def _message(row: Row, message: Any) -> tuple[str, str]:
-    role = message.get("role") if isinstance(message, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    if role not in ROLES or not isinstance(content, str):
+            tally.shortened += 1
+            kept.append(shortened)
+    if not kept and tally.longest:
         raise CorpusError(
-            f"{row.place}: a message needs a role, one of {', '.join(ROLES)}, and its content as "
-            "text"
+            f"none of the {len(found):,} examples fits into the {context:,} tokens that the model "
+            f"reads at once; {tally.longest[0]} has the most, {tokens:,}, and a model trained with "
+            f"--model.context {tokens} would hold all of them"
         )
-    return str(role), content
+    return kept
 
 
 def _divide(

@@ -9,12 +9,16 @@ from nextword.base.errors import ModelError, RunError, SettingsError
 from nextword.corpus.examples import read_rows
 from nextword.explanation.screen import Screen
 from nextword.finetune.answers import read_turns, teach_answers
+from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.course import Course, Taught
 from nextword.finetune.examples import labelled, look
+from nextword.finetune.kinds import TASKS
 from nextword.finetune.labels import teach_labels
+from nextword.finetune.tally import Tally
 from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
 from nextword.model.layouts import CONFIG, labels_of, read_config
+from nextword.model.shape import Shape
 from nextword.prediction.open import find_model_folder
 from nextword.run import new_folder
 from nextword.settings import Settings
@@ -23,6 +27,7 @@ from nextword.vocabulary.tokenizer import Vocabulary
 TOLD = {
     "classification": "labels are names of classes: classification, with cross-entropy",
     "regression": "labels are numbers: regression, with mean squared error",
+    "multi_label": "a text has any number of labels: yes or no of each, with binary cross-entropy",
     "answers": "prompts with answers: the loss counts what was answered",
 }
 
@@ -65,7 +70,8 @@ def finetune(
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
     rows = read_rows(paths, settings.corpus)
-    task = look(rows, settings.finetune)
+    tally = Tally(len(rows), settings.examples)
+    is_answers = look(rows, settings.finetune, settings.labels) == "answers"
     origin = find_model_folder(start)[0]
     shape, vocabulary = read_shape(origin), Vocabulary.load(origin)
     if len(vocabulary) > shape.vocab_size:
@@ -73,9 +79,16 @@ def finetune(
     folder = new_folder(name, paths, "examples")
     if folder.exists():
         raise RunError(f"{folder}: exists already; give another --name")
-    how = "given" if settings.finetune.task != "auto" else "found by looking"
-    screen.say(f"task        {TOLD[task]} ({how}; --finetune.task for another)")
-    objective = "answer" if task == "answers" else "labelled"
+    known, turns = None, []
+    if is_answers:
+        _check_answers(start, origin, shape)
+        turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
+        task, why = "answers", f"known by their fields: {', '.join(tally.shapes)}"
+    else:
+        known = labelled(rows, settings.finetune, settings.labels, tally)
+        task, why = TASKS[known.kind.name], f"{known.kind.reason}; --labels.kind for another"
+    screen.say(f"task        {TOLD[task]} ({why})")
+    objective = "answer" if is_answers else "labelled"
     settings = replace(settings, objective=replace(settings.objective, name=objective))
     course = Course(
         folder=folder,
@@ -88,21 +101,29 @@ def finetune(
         task=task,
         paths=paths,
         screen=screen,
+        tally=tally,
+        chat_template=TEMPLATE if tally.chats else None,
     )
-    if task == "answers":
-        if not shape.causal:
-            raise SettingsError(
-                f"{start}: a masked model cannot write an answer; take one that predicts the next "
-                "token"
-            )
-        if labels_of(read_config(origin), origin / CONFIG) is not None:
-            raise ModelError(
-                f"{start}: its head gives labels and no longer words; take the model that it was "
-                "finetuned from"
-            )
-        turns = read_turns(rows, vocabulary, settings.finetune, shape.context)
+    if known is None:
         return Finetuned(folder, task, teach_answers(course, turns))
-    known = labelled(rows, settings.finetune, numbers=task == "regression")
     for note in known.notes:
         screen.say(f"note        {note}")
     return Finetuned(folder, task, teach_labels(course, known))
+
+
+def _check_answers(start: str, origin: Path, shape: Shape) -> None:
+    """Refuse a model that cannot answer.
+
+    Raises:
+        SettingsError: it looks to both sides.
+        ModelError: its head gives labels.
+    """
+    if not shape.causal:
+        raise SettingsError(
+            f"{start}: a masked model cannot write an answer; take one that predicts the next token"
+        )
+    if labels_of(read_config(origin), origin / CONFIG) is not None:
+        raise ModelError(
+            f"{start}: its head gives labels and no longer words; take the model that it was "
+            "finetuned from"
+        )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ from torch import nn
 from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
 from nextword.explanation.screen import Screen
+from nextword.finetune.tally import Tally
+from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -19,7 +21,8 @@ from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
 from nextword.prediction.open import FACTS
-from nextword.run import SETTINGS, Interrupted, interruptible, versions
+from nextword.prediction.several import SeveralScores
+from nextword.run import SETTINGS, Interrupted, interruptible
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import save_checkpoint
 from nextword.training.journal import Journal
@@ -38,10 +41,12 @@ class Taught:
 
     folder: Path
     """Of the run."""
-    scores: Scores | AnswerScores | None
+    scores: Scores | SeveralScores | AnswerScores | None
     """On the hold-out; None without one."""
     before: AnswerScores | None = None
     """The same before any step."""
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    """How many were read, learned from, held out, and left out for which reason."""
 
 
 class Rows(NamedTuple):
@@ -52,6 +57,13 @@ class Rows(NamedTuple):
     """Positions of the longest."""
     tokens: float
     """Of one, on average."""
+
+
+class Sides(NamedTuple):
+    """How the examples were divided."""
+
+    learned: int
+    held: int
 
 
 def steps_of(settings: FinetuneSettings, rows: int, rows_a_step: int) -> int:
@@ -75,12 +87,18 @@ class Course:
     task: str
     paths: Sequence[str]
     screen: Screen
+    tally: Tally
+    chat_template: str | None = None
+    """How other programs write a chat down for this model, where it was taught with chats."""
 
-    def say_start(self, train: int, holdout: int, steps: int, batch: int) -> None:
+    def say_start(self, sides: Sides, steps: int, batch: int) -> None:
         """Say what will be done."""
+        for note in self.tally.notes():
+            self.screen.say(f"note        {note}")
         begins = "new weights" if self.from_nothing else str(self.origin)
         self.screen.say(
-            f"examples    {train:,} to learn from, {holdout:,} held out\n"
+            f"examples    {sides.learned:,} to learn from, {sides.held:,} held out, "
+            f"{len(self.tally.left):,} left out, of {self.tally.rows:,} rows\n"
             f"network     begins with {begins}; {self.shape.num_hidden_layers} layers, "
             f"{self.shape.hidden_size} wide\n"
             f"training    {steps:,} steps of {batch:,} examples on {self.machine}\n"
@@ -95,6 +113,7 @@ class Course:
         steps: int,
         rows: Rows,
         judge: Callable[[], Mapping[str, Any] | None],
+        sides: Sides,
         *,
         faster: Mapping[str, nn.Parameter] | None = None,
         times: float = 1.0,
@@ -108,6 +127,7 @@ class Course:
             steps: to take.
             rows: of a step.
             judge: scores the hold-out; its figures hold at least "loss".
+            sides: how the examples were divided.
             faster: parameters that learn at a rate of their own.
             times: that of all others.
 
@@ -120,7 +140,7 @@ class Course:
         plan = Plan(steps, rows.number, max(1, min(rows.number, at_once)), round(rows.tokens))
         self.folder.mkdir(parents=True)
         (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
-        write_json(self.folder / FACTS, self._facts(model, plan))
+        write_json(self.folder / FACTS, self._facts(model, plan, sides))
         journal, began = Journal(self.folder), time.monotonic()
 
         def note(moment: Moment) -> None:
@@ -139,7 +159,10 @@ class Course:
 
         def save(step: int, loss: float | None) -> None:
             state = {"step": step, "holdout_loss": loss, "tokens": 0}
-            save_checkpoint(self.folder, model, optimizers, self.vocabulary, state)
+            save_checkpoint(
+                *(self.folder, model, optimizers, self.vocabulary, state),
+                chat_template=self.chat_template,
+            )
 
         def stop_if_asked(moment: Moment) -> None:
             if noted and not moment.is_last:
@@ -169,11 +192,12 @@ class Course:
             seed=asked.seed,
         )
 
-    def _facts(self, model: Transformer, plan: Plan) -> dict[str, Any]:
+    def _facts(self, model: Transformer, plan: Plan, sides: Sides) -> dict[str, Any]:
         return {
             "paths": [str(Path(path).absolute()) for path in self.paths],
             "objective": self.settings.objective.name,
             "task": self.task,
+            "rows": self.tally.as_dict(*sides),
             "began_with": None if self.from_nothing else str(self.origin.absolute()),
             "shape": asdict(model.shape),
             "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -1,6 +1,5 @@
 """Examples divided: which are learned from, and which are held out."""
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -11,19 +10,38 @@ import numpy as np
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
-from nextword.objectives.options import FinetuneSettings
+from nextword.finetune.kinds import (
+    Given,
+    Kind,
+    asked_kind,
+    class_of,
+    is_missing,
+    is_number,
+    kind_of,
+    labels_of,
+    number_of,
+)
+from nextword.finetune.shapes import shape_of, unknown
+from nextword.finetune.tally import Tally, Unusable
+from nextword.objectives.options import FinetuneSettings, LabelsSettings
 
-MOST_CLASSES = 1000
+MOST_CLASSES = 100_000
 BINS = 10
 """Of numbers, by size, so that the hold-out has of each."""
+DOMINANT = 0.8
+"""Share of one class from which on it is said that most of the accuracy comes from it."""
+SHOWN = 10
+YES, NO = frozenset(("1", "true")), frozenset(("0", "false"))
+
+Label = int | float | tuple[int, ...]
 
 
 class Labelled(NamedTuple):
     """A text and what a person said of it."""
 
     text: str
-    label: int | float
-    """The number of a class, or a number."""
+    label: Label
+    """The number of a class, a quantity, or the numbers of several labels."""
 
 
 @dataclass(frozen=True)
@@ -32,86 +50,200 @@ class LabelledSet:
 
     names: tuple[str, ...]
     """Of the classes, sorted; of numbers the field's name alone."""
-    is_number: bool
+    kind: Kind
     train: list[Labelled]
     holdout: list[Labelled]
     notes: tuple[str, ...]
     """What was noticed on the way, in plain words."""
 
+    @property
+    def is_number(self) -> bool:
+        """Whether labels are quantities."""
+        return self.kind.name == "number"
 
-def look(rows: Sequence[Row], settings: FinetuneSettings) -> str:
-    """Say what kind of examples these are: answers, classification or regression.
+    @property
+    def several(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return self.kind.name == "multi"
+
+
+def look(
+    rows: Sequence[Row], settings: FinetuneSettings, labels: LabelsSettings | None = None
+) -> str:
+    """Say what kind of examples these are: answers, or labels.
 
     Raises:
-        CorpusError: they are of no kind.
+        CorpusError: they are of no known shape; the fields found are named, and those known.
+        SettingsError: the task and the kind of labels contradict each other.
     """
+    kind = asked_kind(settings, labels or LabelsSettings())
     if settings.task != "auto":
-        return settings.task
-    fields = rows[0].values
-    if settings.label not in fields and ("messages" in fields or settings.prompt in fields):
-        return "answers"
-    values = [row.value(settings.label, "--finetune.label") for row in rows]
-    return "regression" if all(_number(value) is not None for value in values) else "classification"
+        return "answers" if settings.task == "answers" else "labels"
+    if kind != "auto":
+        return "labels"
+    for row in rows:
+        if settings.text in row.values and settings.label in row.values:
+            return "labels"
+        if shape_of(row, settings) is not None:
+            return "answers"
+    if {settings.text, settings.label} & set().union(*(row.values for row in rows)):
+        return "labels"  # whose messages name the field that is missing
+    raise CorpusError(f"{rows[0].place}: {unknown(rows[0], settings)}")
 
 
-def _number(value: Any) -> float | None:
-    """Return a label as a number, if it is one; true and false are names."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def labelled(rows: Sequence[Row], settings: FinetuneSettings, *, numbers: bool) -> LabelledSet:
+def labelled(
+    rows: Sequence[Row],
+    settings: FinetuneSettings,
+    labels: LabelsSettings | None = None,
+    tally: Tally | None = None,
+) -> LabelledSet:
     """Turn rows into texts and labels, and hold some out.
 
     Args:
-        rows: of a file.
+        rows: of some files.
         settings: names of the fields, share of the hold-out.
-        numbers: whether the labels are numbers.
+        labels: their kind, and what stands for none.
+        tally: counts what is left out.
 
     Raises:
-        CorpusError: a row lacks a field, a label is no number where all must be, there is only one
-            class, or too little is left on a side.
+        CorpusError: no row has a field, too many are unusable, there is only one class, or too
+            little is left on a side.
     """
-    texts = [row.text(settings.text, "--finetune.text") for row in rows]
-    values = [row.value(settings.label, "--finetune.label") for row in rows]
-    labels: list[int | float]
-    if numbers:
-        found = [_number(value) for value in values]
-        for row, value, number in zip(rows, values, found, strict=True):
-            if number is None:
-                raise CorpusError(
-                    f"{row.place}: the label {str(value)[:40]!r} is no number; for names of "
-                    "classes give --finetune.task classification"
-                )
-        names: tuple[str, ...] = (settings.label,)
-        labels = [number for number in found if number is not None]
-    else:
-        said = [_name(value) for value in values]
-        names = tuple(sorted(set(said)))
-        if not 2 <= len(names) <= MOST_CLASSES:
-            raise CorpusError(
-                f"{rows[0].place.rpartition(',')[0]}: {len(names):,} different labels; there must "
-                f"be 2 to {MOST_CLASSES:,} classes (numbers: --finetune.task regression)"
-            )
+    labels, tally = labels or LabelsSettings(), tally or Tally(len(rows))
+    there = _with_labels(rows, settings, labels, tally)
+    kind = kind_of([one for _, one in there], settings, labels)
+    read = {"class": class_of, "number": number_of, "multi": labels_of}[kind.name]
+    texts, said = [], []
+    for row, given in there:
+        try:
+            found = read(given.value)
+            texts.append(_text(row, settings))
+            said.append(found)
+        except Unusable as error:
+            tally.leave(row.place, error)
+    tally.check()
+    names, numbers, notes = _numbered(said, kind.name, settings)
+    _check_names(names, kind.name, rows)
+    examples = [Labelled(text, label) for text, label in zip(texts, numbers, strict=True)]
+    if kind.name == "class" and settings.holdout > 0:
+        _check_sizes(numbers, names, rows)
+    train, holdout = divide(examples, _strata(numbers, kind.name), settings)
+    notes += _notes(examples, names, kind.name)
+    if kind.name != "number":
+        notes += _one_sided(train, holdout, names)
+    return LabelledSet(names, kind, train, holdout, tuple(notes))
+
+
+def _with_labels(
+    rows: Sequence[Row], settings: FinetuneSettings, labels: LabelsSettings, tally: Tally
+) -> list[tuple[Row, Given]]:
+    """Leave out rows without a label.
+
+    Raises:
+        CorpusError: no row has one, or none has a field of that name.
+    """
+    for field, option in ((settings.label, "label"), (settings.text, "text")):
+        if not any(field in row.values for row in rows):
+            rows[0].value(field, f"--finetune.{option}")
+    there = []
+    for row in rows:
+        value = row.values.get(settings.label)
+        if is_missing(value, labels):
+            words = f'the field "{settings.label}" is empty: {str(value)[:40]!r}'
+            tally.leave(row.place, Unusable("no_label", words))
+        else:
+            there.append((row, Given(row.place, value)))
+    if not there:
+        raise CorpusError(
+            f'{rows[0].place}: the field "{settings.label}" is empty, and so in all of the '
+            f"{len(rows):,} rows; name the right one with --finetune.label"
+        )
+    return there
+
+
+def _text(row: Row, settings: FinetuneSettings) -> str:
+    value = row.values.get(settings.text)
+    if not isinstance(value, str) or not value.strip():
+        raise Unusable(
+            "no_text", f'the field "{settings.text}" holds no text; --finetune.text names it'
+        )
+    return value
+
+
+def _numbered(
+    said: Sequence[Any], kind: str, settings: FinetuneSettings
+) -> tuple[tuple[str, ...], list[Label], list[str]]:
+    """Return the names of the classes, each example's label as numbers, and what was noticed."""
+    if kind == "number":
+        return (settings.label,), list(said), []
+    if kind == "class":
+        names = _sorted(set(said))
         known = {name: number for number, name in enumerate(names)}
-        labels = [known[name] for name in said]
-    examples = [Labelled(text, label) for text, label in zip(texts, labels, strict=True)]
-    train, holdout = divide(examples, _strata(labels, numbers), settings)
-    return LabelledSet(names, numbers, train, holdout, _notes(examples, names, numbers))
+        return names, [known[name] for name in said], []
+    notes = []
+    if _are_indicators(said):
+        said = [[str(n) for n, one in enumerate(row) if one in YES] for row in said]
+        notes.append(
+            "lists of 0 and 1, all of one length: each place is taken as a label, which 1 says is "
+            "there"
+        )
+    names = _sorted({name for row in said for name in row})
+    known = {name: number for number, name in enumerate(names)}
+    return names, [tuple(sorted({known[name] for name in row})) for row in said], notes
 
 
-def _name(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _are_indicators(said: Sequence[Sequence[str]]) -> bool:
+    """Whether lists say yes or no of each label, and do not name those that a text has."""
+    same = len({len(row) for row in said}) == 1 and len(said[0]) > 1
+    binary = {name for row in said for name in row} <= YES | NO
+    return same and binary and any(len(set(row)) < len(row) for row in said)
 
 
-def _strata(labels: Sequence[int | float], numbers: bool) -> list[Hashable]:
-    if not numbers:
+def _sorted(names: set[str]) -> tuple[str, ...]:
+    """Sort names; whole numbers by size, so that a class has its own number where it can."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _check_names(names: Sequence[str], kind: str, rows: Sequence[Row]) -> None:
+    if kind == "number":
+        return
+    least = 2 if kind == "class" else 1
+    if not least <= len(names) <= MOST_CLASSES:
+        raise CorpusError(
+            f"{rows[0].place.rpartition(',')[0]}: {len(names):,} different labels; there must "
+            f"be {least} to {MOST_CLASSES:,} classes (numbers: --labels.kind number)"
+        )
+
+
+def _check_sizes(labels: Sequence[Label], names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Refuse classes of which each has one example: what is learned of none could be judged.
+
+    Raises:
+        CorpusError: says so, and what else the labels may be.
+    """
+    if len(labels) > len(names) or len(names) == 2:
+        return
+    other = "--labels.kind number takes whole numbers as quantities, "
+    raise CorpusError(
+        f"{rows[0].place.rpartition(',')[0]}: {len(names):,} classes of one example each, so that "
+        f"nothing could be judged; {other if all(map(is_number, names)) else ''}"
+        "--finetune.holdout 0 learns without judging"
+    )
+
+
+def _strata(labels: Sequence[Label], kind: str) -> list[Hashable]:
+    """Say what the hold-out should have its share of: each class, each tenth of the numbers.
+
+    A text with several labels belongs to the rarest of them.
+    """
+    if kind == "class":
         return list(labels)
+    if kind == "multi":
+        sets = [_numbers(label) for label in labels]
+        counts = Counter(one for label in sets for one in label)
+        return [min(label, key=lambda one: (counts[one], one), default=-1) for label in sets]
     edges = np.quantile(np.array(labels), np.linspace(0, 1, BINS + 1)[1:-1])
     return list(np.searchsorted(edges, np.array(labels)).tolist())
 
@@ -149,19 +281,54 @@ def divide(
     return train, holdout
 
 
-def _notes(examples: Sequence[Labelled], names: Sequence[str], numbers: bool) -> tuple[str, ...]:
-    said: dict[str, set[int | float]] = defaultdict(set)
+def _notes(examples: Sequence[Labelled], names: Sequence[str], kind: str) -> list[str]:
+    said: dict[str, set[Label]] = defaultdict(set)
     for example in examples:
         said[example.text].add(example.label)
     notes = []
     if doubled := sum(len(labels) > 1 for labels in said.values()):
         notes.append(f"{doubled:,} texts stand there with different labels; all are kept")
-    if not numbers:
-        counts = Counter(example.label for example in examples)
-        single = [names[int(label)] for label, count in counts.items() if count == 1]
-        if single:
-            notes.append(
-                f"with a single example, which is learned from and cannot be judged: "
-                f"{', '.join(sorted(single)[:10])}"
-            )
-    return tuple(notes)
+    if kind == "number":
+        return notes
+    counts = Counter(one for example in examples for one in _numbers(example.label))
+    (most, common), (least, rare) = counts.most_common(1)[0], counts.most_common()[-1]
+    what, share = ("classes" if kind == "class" else "labels"), common / len(examples)
+    notes.append(
+        f"{len(names):,} {what}, each held out alike; the commonest is {names[most]!r} "
+        f"({common:,} texts, {share:.1%}), the rarest {names[least]!r} ({rare:,})"
+    )
+    if share >= DOMINANT and kind == "class":
+        notes.append(
+            f"always saying {names[most]!r} would be right in {share:.1%}: look at macro-F1 "
+            "rather than accuracy; --finetune.class-weights balanced counts each class alike"
+        )
+    if single := [names[number] for number, count in counts.items() if count == 1]:
+        notes.append(
+            f"{len(single):,} {what} with a single example, which is learned from and cannot be "
+            f"judged: {_listed(single)}"
+        )
+    if kind == "multi" and (without := sum(example.label == () for example in examples)):
+        notes.append(f"{without:,} texts have no label, and are learned from as such")
+    return notes
+
+
+def _one_sided(
+    train: Sequence[Labelled], holdout: Sequence[Labelled], names: Sequence[str]
+) -> list[str]:
+    """Say which labels stand in the hold-out only: equal texts with other labels bring them."""
+    seen, asked = ({n for one in side for n in _numbers(one.label)} for side in (train, holdout))
+    if not (unseen := [names[number] for number in asked - seen]):
+        return []
+    return [
+        f"in the hold-out only, so that they are never learned: {_listed(unseen)} (the same text "
+        "stands there with another label too)"
+    ]
+
+
+def _numbers(label: Label) -> tuple[int, ...]:
+    return label if isinstance(label, tuple) else (int(label),)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

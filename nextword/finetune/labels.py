@@ -11,22 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 
+from nextword.base.errors import SettingsError
 from nextword.explanation.look import at_full_precision
-from nextword.finetune.course import Course, Rows, Taught, steps_of
-from nextword.finetune.examples import Labelled, LabelledSet
+from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
+from nextword.finetune.examples import Label, Labelled, LabelledSet
 from nextword.model.folder import read_body
 from nextword.model.initialize import initialize
 from nextword.model.labels import Labeller
 from nextword.model.layouts import LabelHead
 from nextword.objectives.labelled import Examples, in_order, label
 from nextword.objectives.options import FinetuneSettings
-from nextword.prediction.labels import Scores, logits_of, rows_of, score_classes, score_numbers
+from nextword.prediction.labels import (
+    Scores,
+    all_classes,
+    logits_of,
+    rows_of,
+    score_classes,
+    score_numbers,
+)
+from nextword.prediction.several import (
+    SeveralScores,
+    all_several,
+    best_without_reading,
+    score_several,
+)
 from nextword.training.step import LabelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LOOKED_AT = 512
 """Examples from which the first head of a number is found."""
 RIDGE = 1e-3
+MOST_LOGITS = 1 << 24
+"""Of the hold-out at once, which ten thousand classes would fill the memory with."""
 
 
 def teach_labels(course: Course, known: LabelledSet) -> Taught:
@@ -40,7 +56,12 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
         what came of it.
     """
     settings, vocabulary, shape = course.settings.finetune, course.vocabulary, course.shape
-    head = LabelHead(known.names, known.is_number)
+    if known.several and settings.class_weights != "none":
+        raise SettingsError(
+            "--finetune.class-weights balanced counts each class alike where a text has one; these "
+            "have several labels"
+        )
+    head = LabelHead(known.names, known.is_number, several=known.several)
     model = Labeller(shape, head)
     initialize(model, settings.seed)
     if not course.from_nothing:
@@ -48,65 +69,99 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
     model.to(course.machine.device)
     model.set_precision(course.machine.precision)
 
-    def tokens(side: Sequence[Labelled]) -> list[list[int]]:
-        texts = [example.text for example in side]
-        return rows_of(vocabulary, texts, shape.context, causal=shape.causal)
-
-    train, holdout = tokens(known.train), tokens(known.holdout)
-    labels = np.array(
-        [example.label for example in known.train], np.float32 if known.is_number else np.int64
-    )
+    train, holdout = _in_tokens(course, known.train), _in_tokens(course, known.holdout)
+    labels = [example.label for example in known.train]
     spread = 1.0
     if known.is_number:
-        spread = float(labels.std()) or 1.0
-        _begin_at_the_mean(model, vocabulary, train, float(labels.mean()))
-    if cut := sum(len(row) == shape.context for row in [*train, *holdout]):
-        course.screen.say(
-            f"note        {cut:,} texts fill the {shape.context:,} tokens that the model reads at "
-            "once; what is longer was cut at its end"
-        )
+        numbers = as_array(labels, known)
+        spread = float(numbers.std()) or 1.0
+        _begin_at_the_mean(model, vocabulary, train, float(numbers.mean()))
     weights = _weights(labels, known, settings)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     rows_a_step = min(settings.batch_examples, len(train))
 
     def read(step: int, rows: slice) -> Examples:
         chosen = in_order(len(train), rows_a_step, step, settings.seed)[rows].tolist()
-        return label([train[one] for one in chosen], labels[chosen], weights[chosen], fill_id)
+        given = as_array([labels[one] for one in chosen], known)
+        return label([train[one] for one in chosen], given, weights[chosen], fill_id)
 
     steps = steps_of(settings, len(train), rows_a_step)
     last = dict(model.last.named_parameters(prefix="last"))
-    scores: list[Scores] = []
+    scores: list[Scores | SeveralScores] = []
 
     def judge() -> Mapping[str, Any] | None:
         if not holdout:
             return None
         with at_full_precision(model):
-            logits = logits_of(model, vocabulary, holdout)
-        scores.append(_score(logits, known, labels))
+            scores.append(_score(model, vocabulary, holdout, known))
         return scores[-1].as_dict()
 
-    course.say_start(len(train), len(holdout), steps, rows_a_step)
+    sides = Sides(len(train), len(holdout))
+    course.say_start(sides, steps, rows_a_step)
     loss = LabelLoss(model, spread=spread)
     sizes = [len(row) for row in train]
     rows_ = Rows(rows_a_step, max(sizes), sum(sizes) / len(sizes))
-    course.run(model, loss, read, steps, rows_, judge, faster=last, times=spread)
-    return Taught(course.folder, scores[-1] if scores else None)
+    course.run(model, loss, read, steps, rows_, judge, sides, faster=last, times=spread)
+    return Taught(course.folder, scores[-1] if scores else None, rows=course.tally.as_dict(*sides))
 
 
-def _score(logits: torch.Tensor, known: LabelledSet, labels: np.ndarray) -> Scores:
+def _in_tokens(course: Course, side: Sequence[Labelled]) -> list[list[int]]:
+    texts, shape = [example.text for example in side], course.shape
+    found = rows_of(course.vocabulary, texts, shape.context, causal=shape.causal)
+    course.tally.shortened += found.cut
+    return found.rows
+
+
+def as_array(labels: Sequence[Label], known: LabelledSet) -> np.ndarray:
+    """Lay labels out as the loss takes them: quantities, classes, or (B, C) of 0 and 1."""
+    if not known.several:
+        return np.array(labels, np.float32 if known.is_number else np.int64)
+    given = np.zeros((len(labels), len(known.names)), dtype=np.float32)
+    for row, one in zip(given, labels, strict=True):
+        row[list(one)] = 1  # type: ignore[arg-type]
+    return given
+
+
+def _score(
+    model: Labeller,
+    vocabulary: Vocabulary,
+    holdout: Sequence[Sequence[int]],
+    known: LabelledSet,
+) -> Scores | SeveralScores:
+    """Score the hold-out, so many texts at once that their logits stay small."""
+    train, names = [example.label for example in known.train], known.names
     true = [example.label for example in known.holdout]
     if known.is_number:
-        return score_numbers(logits, np.array(true, dtype=np.float32), float(labels.mean()))
-    majority = Counter(labels.tolist()).most_common(1)[0][0]
-    return score_classes(logits, np.array(true, dtype=np.int64), known.names, majority)
+        logits = logits_of(model, vocabulary, holdout)
+        mean = float(as_array(train, known).mean())
+        return score_numbers(logits, as_array(true, known), mean)
+    at_once = max(1, MOST_LOGITS // len(names))
+    parts = [slice(start, start + at_once) for start in range(0, len(holdout), at_once)]
+    logits_of_parts = (logits_of(model, vocabulary, holdout[part]) for part in parts)
+    if known.several:
+        always = best_without_reading(train, len(names))  # type: ignore[arg-type]
+        return all_several(
+            [
+                score_several(logits, true[part], names, always)  # type: ignore[arg-type]
+                for part, logits in zip(parts, logits_of_parts, strict=True)
+            ]
+        )
+    majority = int(Counter(train).most_common(1)[0][0])  # type: ignore[arg-type]
+    return all_classes(
+        [
+            score_classes(logits, as_array(true[part], known), names, majority)
+            for part, logits in zip(parts, logits_of_parts, strict=True)
+        ]
+    )
 
 
-def _weights(labels: np.ndarray, known: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
+def _weights(labels: Sequence[Label], known: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
     """Return how much each example counts: 1, or so that each class counts alike."""
-    if known.is_number or settings.class_weights == "none":
+    if known.kind.name != "class" or settings.class_weights == "none":
         return np.ones(len(labels), dtype=np.float32)
-    counts = np.bincount(labels, minlength=len(known.names))
-    weights: np.ndarray = (len(labels) / ((counts > 0).sum() * counts[labels])).astype(np.float32)
+    of_each = as_array(labels, known)
+    counts = np.bincount(of_each, minlength=len(known.names))
+    weights: np.ndarray = (len(labels) / ((counts > 0).sum() * counts[of_each])).astype(np.float32)
     return weights
 
 

@@ -2,11 +2,12 @@
 
 A program takes one row. It first finds the maximum and, beside it, the sum of the others' powers;
 then it writes the gradient over the logits, block by block. `rows.py` says what is computed and
-does the same on a CPU; a test compares the two through Triton's interpreter.
+does the same on a CPU; a test compares the two through Triton's interpreter, and another compiles
+the kernel for each generation of GPUs, for the interpreter takes what the compiler refuses: a
+kernel's arguments, for one, are annotated with nothing but `tl.constexpr`.
 """
 
 import contextlib
-from typing import Any
 
 import torch
 import triton
@@ -19,7 +20,7 @@ BLOCK = 4096
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _capped(z: Any, softcap: Any, HAS_CAP: tl.constexpr) -> Any:  # noqa: N803
+def _capped(z, softcap, HAS_CAP: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     if HAS_CAP:
         # tanh by what Triton has everywhere.
         power = tl.exp(-2.0 * tl.abs(z / softcap))
@@ -29,25 +30,25 @@ def _capped(z: Any, softcap: Any, HAS_CAP: tl.constexpr) -> Any:  # noqa: N803
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _row(
-    logits: Any,
-    stride: Any,
-    targets: Any,
-    bias: Any,
-    greatest: Any,
-    chosen: Any,
-    others: Any,
-    mean: Any,
-    expected: Any,
-    width: Any,
-    softcap: Any,
-    smoothing: Any,
-    z_loss: Any,
+def _row(  # type: ignore[no-untyped-def]
+    logits,
+    stride,
+    targets,
+    bias,
+    greatest,
+    chosen,
+    others,
+    mean,
+    expected,
+    width,
+    softcap,
+    smoothing,
+    z_loss,
     HAS_BIAS: tl.constexpr,  # noqa: N803
     HAS_CAP: tl.constexpr,  # noqa: N803
     WRITE: tl.constexpr,  # noqa: N803
     SIZE: tl.constexpr,  # noqa: N803
-) -> None:
+):
     row = tl.program_id(0).to(tl.int64)
     place = logits + row * stride
     target = tl.load(targets + row)
@@ -129,9 +130,9 @@ def launch(
             logits if bias is None else bias.contiguous(),
             *values,
             logits.shape[1],
-            options.softcap or 1.0,
-            options.label_smoothing,
-            options.z_loss,
+            float(options.softcap or 1.0),  # a whole number would be compiled as one
+            float(options.label_smoothing),
+            float(options.z_loss),
             HAS_BIAS=bias is not None,
             HAS_CAP=bool(options.softcap),
             WRITE=write,

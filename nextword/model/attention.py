@@ -44,6 +44,7 @@ class KeyValueCache:
             for both in (torch.empty(size, device=device) for _ in range(shape.num_hidden_layers))
         ]
         self.length = 0
+        self.rows, self.room = rows, room
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, H, T, K) keys and values of one layer; return all so far.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.fused import joined
+from nextword.model.inputs import check_one
 from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
 from nextword.model.transformer import Layer, Transformer
@@ -92,7 +93,11 @@ class Decoder:
         Args:
             id_: the token.
             cache: holds the positions before, with room for one more.
+
+        Raises:
+            ModelError: there is no such entry, or no room.
         """
+        check_one(id_, len(self.embeddings), cache, self.shape.context)
         space, place = self.buffers, cache.length
         grouped = self.shape.num_attention_heads != self.shape.num_key_value_heads
         cosine, sine = self.cosine[place], self.sine[place]

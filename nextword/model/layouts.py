@@ -16,6 +16,7 @@ from nextword.model.shape import Shape
 
 CONFIG = "config.json"
 LABELS = "ForSequenceClassification"
+SEVERAL = "multi_label_classification"
 POOLINGS = ("mean", "late", "bos")
 """How EuroBERT's form with labels makes one vector of a text: the average of all states before or
 after one more layer, or the state at the first token."""
@@ -58,6 +59,15 @@ class LabelHead(NamedTuple):
     """One for each class; a single one for a number."""
     is_number: bool
     pooling: str = POOLINGS[0]
+    several: bool = False
+    """Whether a text may have any number of the classes, each said yes or no to."""
+
+    @property
+    def problem_type(self) -> str:
+        """What Hugging Face's layouts call this."""
+        if self.is_number:
+            return "regression"
+        return SEVERAL if self.several else "single_label_classification"
 
 
 def kind_of(shape: Shape) -> str:
@@ -122,7 +132,7 @@ def config_of(shape: Shape, ids: Ids, labels: LabelHead | None = None) -> dict[s
             id2label={str(number): name for number, name in enumerate(labels.names)},
             label2id={name: number for number, name in enumerate(labels.names)},
             num_labels=len(labels.names),
-            problem_type="regression" if labels.is_number else "single_label_classification",
+            problem_type=labels.problem_type,
         )
         if ids.pad is None:
             config["pad_token_id"] = ids.end  # of several texts at once the shorter are filled up
@@ -205,11 +215,10 @@ def labels_of(config: dict[str, Any], file: Path) -> LabelHead | None:
             f"{file}: classifier_pooling = {pooling!r} is not known here; known are "
             f"{', '.join(POOLINGS)}"
         )
-    if config.get("problem_type") == "multi_label_classification":
-        raise ModelError(f"{file}: problem_type = 'multi_label_classification' is not known here")
+    several = config.get("problem_type") == SEVERAL
     known = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     names = tuple(str(known[key]) for key in sorted(known, key=int))
-    return LabelHead(names, len(names) == 1, pooling)
+    return LabelHead(names, len(names) == 1 and not several, pooling, several)
 
 
 _SIZES = (

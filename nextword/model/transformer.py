@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.fused import lay_side_by_side
+from nextword.model.inputs import check_companions, check_ids, check_room
 from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
 from nextword.model.shape import Shape
 
@@ -67,8 +68,16 @@ class Body(nn.Module):
         seen: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Map ids (B, T) to hidden states (B, T, D)."""
+        """Map ids (B, T) to hidden states (B, T, D).
+
+        Raises:
+            ModelError: they are no such ids, or more than there is room for.
+        """
         start = 0 if cache is None else cache.length
+        room = len(self.get_buffer("cosine"))
+        check_ids(ids, self.embed_tokens.num_embeddings)
+        check_room(ids, start, room if cache is None else min(room, cache.room), cache)
+        check_companions(ids, seen, positions)
         end = start + ids.shape[1]
         where = slice(start, end) if positions is None else positions
         cosine, sine = self.get_buffer("cosine")[where], self.get_buffer("sine")[where]

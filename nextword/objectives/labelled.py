@@ -2,7 +2,8 @@
 
 Each example is a text and its label. A label that is one of several classes is asked for with
 cross-entropy, as pieces of text are; a label that is a number with squared error, for there is no
-list of all numbers to choose from.
+list of all numbers to choose from. Where a text may have several labels, each is asked for alone:
+yes or no, again with cross-entropy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,8 @@ class Examples:
     lengths: NDArray[np.int64]
     """(B,), tokens that count."""
     labels: NDArray[Any]
-    """(B,): numbers of classes, int64; or the numbers to predict, float32."""
+    """(B,): numbers of classes, int64; or the numbers to predict, float32; or (B, C), float32: 1
+    for each of several labels that a text has."""
     weights: NDArray[np.float32]
     """(B,): how much each example counts."""
 
@@ -107,8 +109,11 @@ OBJECTIVE = Objective(
     supervised=True,
     attention="as begun",
     head="labels",
-    loss=("cross-entropy", "squared error"),
-    metrics=("loss", "accuracy", "macro_f1", "mean_squared_error", "r_squared"),
+    loss=("cross-entropy", "squared error", "binary cross-entropy"),
+    metrics=(
+        *("loss", "accuracy", "macro_f1", "mean_squared_error", "r_squared"),
+        *("micro_f1", "exact_match"),
+    ),
     layouts=(
         "Qwen3ForSequenceClassification",
         "LlamaForSequenceClassification",

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from nextword.base.errors import SettingsError
 from nextword.base.options import option
 
+MISSING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>", "#N/A")
+"""What programs write where a table has no value; in other letters ("none") it is a label."""
+
 
 def finetune_rate(width: int) -> float:
     """Return the rate for a network of a width: 0.001 at 128, and 3e-5 at BERT's 768."""
@@ -17,7 +20,8 @@ class FinetuneSettings:
 
     task: str = option(
         "auto",
-        "auto looks: prompts with answers, texts with names of classes, or texts with numbers",
+        "auto looks: prompts with answers (or chats), or texts with labels, whose kind labels.kind "
+        "names; classification and regression are labels of the kinds class and number",
         choices=("auto", "classification", "regression", "answers"),
     )
     text: str = option("text", "the field that holds the text")
@@ -41,6 +45,42 @@ class FinetuneSettings:
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     seed: int = option(0, "of the hold-out, the order and new weights", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesSettings:
+    """Which examples are learned from where not all of them can be."""
+
+    too_long: str = option(
+        "drop",
+        "prompts with answers that are longer than the context: leave them out and count them, "
+        "keep the prompt's end and all of the answer, or stop at the first",
+        choices=("drop", "truncate", "refuse"),
+    )
+    bad_share: float = option(
+        0.01,
+        "share of the rows that may be unusable (no answer, another shape, …) and are left out; "
+        "beyond it nothing is learned and five of them are named",
+        unit="fraction",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsSettings:
+    """How labels are understood."""
+
+    kind: str = option(
+        "auto",
+        "auto looks: words, whole numbers, true and false name a class, numbers with a decimal "
+        "point are quantities, lists hold several labels of a text",
+        choices=("auto", "class", "number", "multi"),
+    )
+    missing: tuple[str, ...] = option(
+        MISSING,
+        "texts that stand for no label, as do nothing, null and NaN; such rows are left out",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,8 @@ class Evaluation:
     """Whether only hidden tokens were asked for: then the loss is not that of a text."""
     by_context: dict[int, tuple[float, int]] = field(default_factory=dict)
     """Most pieces read of a range (0, 1, 2, 3–4, 5–8, …) → summed nats and tokens."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """What of the files was not read as it stands, as a tally gives it."""
 
     @property
     def nats_per_token(self) -> float:
@@ -97,6 +99,7 @@ class Evaluation:
             "tokens": self.tokens,
             "bytes": self.num_bytes,
             "documents": self.documents,
+            "reading": self.reading,
             "nats": self.nats,
             "loss_by_context": {
                 str(upto): {"nats_per_token": nats / count, "tokens": count}

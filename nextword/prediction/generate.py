@@ -73,7 +73,7 @@ class Reader:
 def generate(
     model: Transformer,
     vocabulary: Vocabulary,
-    prompt: str,
+    prompt: str | Sequence[int],
     settings: GenerationSettings,
     *,
     sample: int = 0,
@@ -84,8 +84,9 @@ def generate(
     Args:
         model: the network, in float32.
         vocabulary: of the same model.
-        prompt: read from a text's beginning on; may be empty.
-        settings: how to choose, and how long.
+        prompt: read from a text's beginning on; may be empty. As ids where it holds what text
+            cannot spell, as the end of an answer.
+        settings: how to choose, and how long; of 0 tokens nothing is yielded.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
     """
@@ -93,7 +94,8 @@ def generate(
     source.manual_seed(
         (settings.seed or 0) * 1_000_003 + sample
     ) if settings.seed is not None else source.seed()
-    ids = [vocabulary.begin_id, *vocabulary.encode(prompt)]
+    given = vocabulary.encode(prompt) if isinstance(prompt, str) else prompt
+    ids = [vocabulary.begin_id, *given]
     reader = Reader(model)
     logits = reader.read(ids)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -102,7 +104,8 @@ def generate(
         earlier = (
             torch.tensor(ids, device=model.device) if settings.repetition_penalty != 1 else None
         )
-        id_ = choose(logits, settings, source, earlier)
+        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
+        id_ = choose(logits[: len(vocabulary)], settings, source, earlier)
         if id_ == vocabulary.end_id:
             break
         ids.append(id_)

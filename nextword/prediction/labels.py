@@ -3,9 +3,10 @@
 Legend of shapes: B texts, C labels.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from nextword.objectives.labelled import label as laid_out
 from nextword.vocabulary.tokenizer import Vocabulary
 
 TOKENS_AT_ONCE = 1 << 13
+MOST_SQUARE = 200
+"""Classes up to which who was taken for whom is told as a square."""
+LIKELY = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,15 @@ class Said:
     """Where the labels are numbers."""
     probabilities: dict[str, float]
     """Of each class, the likeliest first; empty where the labels are numbers."""
+    labels: tuple[str, ...] | None = None
+    """Where a text may have several: those that are likelier than not, perhaps none."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as --json prints them."""
-        return asdict(self)
+        values = asdict(self)
+        if self.labels is None:
+            del values["labels"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -41,39 +50,62 @@ class ClassScores:
     """How right a model's classes are."""
 
     names: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """Row: what a person said; column: what the model said."""
+    counts: dict[tuple[int, int], int]
+    """By what a person said and what the model said, as numbers of classes."""
     loss: float
     """Cross-entropy, in nats an example."""
     majority: str
     """The commonest class of the training side, which a baseline says of every text."""
 
     @property
+    def confusion(self) -> tuple[tuple[int, ...], ...]:
+        """Row: what a person said; column: what the model said."""
+        return tuple(map(tuple, self.confusion_of(range(len(self.names)))))
+
+    def confusion_of(self, classes: Sequence[int]) -> list[list[int]]:
+        """Return the part of the confusion that is between some classes."""
+        return [[self.counts.get((true, said), 0) for said in classes] for true in classes]
+
+    @property
     def examples(self) -> int:
         """Count them."""
-        return sum(map(sum, self.confusion))
+        return sum(self.counts.values())
 
     @property
     def accuracy(self) -> float:
         """Share of right answers."""
-        return sum(row[number] for number, row in enumerate(self.confusion)) / self.examples
+        return int(self._marks()[0].sum()) / self.examples
 
     @property
     def macro_f1(self) -> float:
         """Average over the classes of F1 = 2·right / (said + true), each class counting alike."""
-        return _macro_f1(np.array(self.confusion))
+        return f1_of_each(*self._marks())
 
     @property
     def baseline_accuracy(self) -> float:
         """Of who says the commonest class of every text."""
-        return sum(self.confusion[self.names.index(self.majority)]) / self.examples
+        return int(self.true[self.names.index(self.majority)]) / self.examples
 
     @property
     def baseline_macro_f1(self) -> float:
         """Of who says the commonest class of every text."""
-        said = np.zeros((len(self.names),) * 2, dtype=np.int64)
-        said[:, self.names.index(self.majority)] = [sum(row) for row in self.confusion]
-        return _macro_f1(said)
+        always = np.zeros_like(self.true)
+        always[self.names.index(self.majority)] = self.examples
+        return f1_of_each(np.minimum(self.true, always), always, self.true)
+
+    @property
+    def true(self) -> NDArray[np.int64]:
+        """How many examples are of each class."""
+        return self._marks()[2]
+
+    def _marks(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of each class: how often it was rightly said, said, and true."""
+        right, said, true = (np.zeros(len(self.names), dtype=np.int64) for _ in range(3))
+        for (of_person, of_model), count in self.counts.items():
+            right[of_person] += count * (of_person == of_model)
+            said[of_model] += count
+            true[of_person] += count
+        return right, said, true
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as --json prints them."""
@@ -86,9 +118,16 @@ class ClassScores:
             "baseline_macro_f1": self.baseline_macro_f1,
             "majority": self.majority,
             "classes": list(self.names),
-            "confusion": [list(row) for row in self.confusion],
             "examples": self.examples,
+            **self._told(),
         }
+
+    def _told(self) -> dict[str, Any]:
+        """Return who was taken for whom: as a square while that is small, else as triples."""
+        if len(self.names) <= MOST_SQUARE:
+            return {"confusion": [list(row) for row in self.confusion]}
+        pairs = sorted(self.counts.items())
+        return {"confused": [[true, said, count] for (true, said), count in pairs]}
 
 
 @dataclass(frozen=True)
@@ -123,22 +162,29 @@ class NumberScores:
 Scores = ClassScores | NumberScores
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    right, marked = confusion.diagonal(), confusion.sum(axis=0) + confusion.sum(axis=1)
+def f1_of_each(right: NDArray[np.int64], said: NDArray[np.int64], true: NDArray[np.int64]) -> float:
+    """Average F1 over classes, from how often each was rightly said, said, and true."""
+    marked = said + true
     there = marked > 0  # a class that is neither true nor said has no F1
-    return float((2 * right[there] / marked[there]).mean())
+    return float((2 * right[there] / marked[there]).mean()) if there.any() else 0.0
 
 
-def rows_of(
-    vocabulary: Vocabulary, texts: Sequence[str], context: int, *, causal: bool
-) -> list[list[int]]:
+class Tokens(NamedTuple):
+    """Texts in tokens."""
+
+    rows: list[list[int]]
+    cut: int
+    """How many were longer than the network reads at once, and lost their end."""
+
+
+def rows_of(vocabulary: Vocabulary, texts: Sequence[str], context: int, *, causal: bool) -> Tokens:
     """Turn texts into rows of tokens, as a network with labels reads them."""
     # Where end-of-text fills rows up too, a causal network's last token must not be one.
     closed = not causal or vocabulary.pad_id is not None
-    return [
-        between_ends(ids, context, vocabulary.end_id, closed=closed)
-        for ids in vocabulary.encode_many(texts)
-    ]
+    encoded = vocabulary.encode_many(texts)
+    rows = [between_ends(ids, context, vocabulary.end_id, closed=closed) for ids in encoded]
+    room = context - 1 - closed
+    return Tokens(rows, sum(len(ids) > room for ids in encoded))
 
 
 @torch.inference_mode()
@@ -166,18 +212,22 @@ def logits_of(
 
 def classify(model: Labeller, vocabulary: Vocabulary, texts: Sequence[str]) -> list[Said]:
     """Say what a model makes of texts."""
-    rows = rows_of(vocabulary, texts, model.shape.context, causal=model.shape.causal)
+    rows = rows_of(vocabulary, texts, model.shape.context, causal=model.shape.causal).rows
     names, said = model.labels.names, []
     for text, logits in zip(texts, logits_of(model, vocabulary, rows), strict=True):
         if model.labels.is_number:
             number = float(logits[0])
             said.append(Said(text, f"{number:.6g}", number, {}))
             continue
-        odds = logits.softmax(0)
+        several = model.labels.several
+        odds = logits.sigmoid() if several else logits.softmax(0)
         order = odds.argsort(descending=True).tolist()
-        said.append(
-            Said(text, names[order[0]], None, {names[one]: float(odds[one]) for one in order})
-        )
+        chances = {names[one]: float(odds[one]) for one in order}
+        likely = tuple(name for name, chance in chances.items() if chance > LIKELY)
+        if several:
+            said.append(Said(text, ", ".join(likely), None, chances, likely))
+        else:
+            said.append(Said(text, names[order[0]], None, chances))
     return said
 
 
@@ -186,11 +236,18 @@ def score_classes(
 ) -> ClassScores:
     """Compare logits (B, C) with the classes a person named, (B,)."""
     true = torch.from_numpy(labels)
-    confusion = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(confusion, (labels, logits.argmax(dim=1).numpy()), 1)
+    counts = Counter(zip(labels.tolist(), logits.argmax(dim=1).tolist(), strict=True))
     loss = float(torch.nn.functional.cross_entropy(logits, true))
-    table = tuple(tuple(row) for row in confusion.tolist())
-    return ClassScores(tuple(names), table, loss, names[majority])
+    return ClassScores(tuple(names), dict(counts), loss, names[majority])
+
+
+def all_classes(parts: Sequence[ClassScores]) -> ClassScores:
+    """Join the scores of parts of one hold-out."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = sum((Counter(part.counts) for part in parts), Counter[tuple[int, int]]())
+    loss = sum(part.loss * part.examples for part in parts) / counts.total()
+    return ClassScores(parts[0].names, dict(counts), loss, parts[0].majority)
 
 
 def score_numbers(logits: torch.Tensor, labels: NDArray[np.float32], mean: float) -> NumberScores:

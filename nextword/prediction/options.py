@@ -28,7 +28,12 @@ class SamplingSettings:
 class GenerationSettings(SamplingSettings):
     """How a text is written."""
 
-    max_tokens: int = option(256, "stop after so many tokens", minimum=1, unit="tokens")
+    max_tokens: int = option(
+        256,
+        "stop after so many tokens; 0 reads the prompt and writes none",
+        minimum=0,
+        unit="tokens",
+    )
     samples: int = option(1, "how many texts to write", minimum=1)
     seed: int | None = option(None, "of the choices (default: a new one each time)", minimum=0)
 

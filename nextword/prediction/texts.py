@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.tally import Tally
+from nextword.vocabulary.cuts import in_pieces
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
@@ -27,7 +29,10 @@ class Encoded:
         self.withheld = ""
         self._documents: list[NDArray[np.int64]] = []
         sizes, ids, size = [], [], 0
-        for piece in read_pieces(find_files(paths), corpus):
+        self.tally = Tally()
+        """What is not read as it stands."""
+        read = read_pieces(find_files(paths, self.tally), corpus, self.tally)
+        for piece in in_pieces(vocabulary, read):
             part = vocabulary.encode(piece.text)
             if not self.withheld and vocabulary.decode(part) != piece.text:
                 self.withheld = "this vocabulary does not give this text back exactly"

@@ -71,6 +71,8 @@ def save_checkpoint(
     optimizers: Sequence[torch.optim.Optimizer],
     vocabulary: Vocabulary,
     state: dict[str, Any],
+    *,
+    chat_template: str | None = None,
 ) -> Path:
     """Write one checkpoint atomically; one of the same step is replaced.
 
@@ -80,6 +82,7 @@ def save_checkpoint(
         optimizers: their state is saved in float32.
         vocabulary: written beside the weights.
         state: holds at least `step` and `holdout_loss`.
+        chat_template: how other programs write a chat down for this model, where it is one.
 
     Returns:
         the checkpoint's folder.
@@ -90,7 +93,14 @@ def save_checkpoint(
     (aside / STATE).mkdir(parents=True)
     ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
     write_model(model, aside, ids)
-    vocabulary.save(aside, template=template_of(model, vocabulary))
+    vocabulary.save(
+        aside,
+        template=template_of(model, vocabulary),
+        context=model.shape.context,
+        names_are_read=not model.shape.causal,
+    )
+    if chat_template is not None:
+        add_chat_template(aside, chat_template)
     names = {weight: name for name, weight in model.named_parameters()}
     save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -108,15 +118,26 @@ def save_checkpoint(
     return final
 
 
-def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
-    """Say what a text stands between when the network reads it as a whole, for other programs.
+def add_chat_template(folder: Path, template: str) -> None:
+    """Write how a chat is written down into a folder's tokenizer_config.json.
 
-    One with labels reads it between two end-of-texts; where end-of-text also fills rows up, a
-    causal network with labels must find the text's last token before it. A masked model reads it
-    after end-of-text, and leaves open whether more would follow.
+    The template itself puts end-of-text where it belongs, so its name must be read as that entry.
+    """
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config |= {"chat_template": template, "split_special_tokens": False}
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
+    """Say what a text stands between when the network reads it, for other programs.
+
+    A language model reads it after end-of-text, and leaves open whether more would follow; one with
+    labels reads it between two end-of-texts. Where end-of-text also fills rows up, a causal network
+    with labels must find the text's last token before it.
     """
     if not isinstance(model, Labeller):
-        return "" if model.shape.causal else "begin"
+        return "begin"
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 
 
@@ -152,6 +173,8 @@ def restore_optimizers(
     names = {weight: name for name, weight in model.named_parameters()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
+            # A fused optimizer counts its steps where the weights are, another on the CPU.
+            counts_there = group.get("fused") or group.get("capturable")
             for weight in group["params"]:
                 prefix = names[weight] + "/"
                 entries = {
@@ -161,7 +184,9 @@ def restore_optimizers(
                 }
                 if entries:
                     optimizer.state[weight] = {
-                        key: value if key == "step" else value.to(weight.device)
+                        key: value.to(
+                            "cpu" if key == "step" and not counts_there else weight.device
+                        )
                         for key, value in entries.items()
                     }
 

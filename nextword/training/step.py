@@ -74,7 +74,11 @@ class LanguageModelLoss(nn.Module):
 
 
 class LabelLoss(nn.Module):
-    """A network with labels and its loss: cross-entropy of classes, squared error of numbers."""
+    """A network with labels and its loss.
+
+    Cross-entropy of classes; squared error of numbers; where a text may have several labels, the
+    cross-entropy of yes or no, averaged over the labels.
+    """
 
     def __init__(self, model: Labeller, *, spread: float = 1.0) -> None:
         """Join them.
@@ -89,10 +93,16 @@ class LabelLoss(nn.Module):
         self.spread = spread
 
     def forward(self, inputs: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Return the loss of texts (B, T) with labels (B,), each times its weight (B,), summed."""
+        """Return the loss of texts (B, T) with labels, each times its weight (B,), summed.
+
+        Labels are (B,), or (B, C) with 1 for each that a text has.
+        """
         logits = self.model.logits(inputs, lengths)
         if self.model.labels.is_number:
             losses = ((logits[:, 0] - labels) / self.spread).square()
+        elif self.model.labels.several:
+            odds = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            losses = odds.mean(dim=1)
         else:
             losses = F.cross_entropy(logits, labels, reduction="none")
         return (losses * weights).sum()

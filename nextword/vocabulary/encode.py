@@ -20,6 +20,8 @@ from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
 from nextword.corpus.options import HOLDOUT_TOKENS, CorpusSettings
 from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
+from nextword.corpus.tally import Tally
+from nextword.vocabulary.cuts import parts_for
 from nextword.vocabulary.fast import BulkEncoder, DisagreementError, Ids
 from nextword.vocabulary.leakage_report import drop_repeats
 from nextword.vocabulary.options import VocabularySettings
@@ -37,7 +39,7 @@ from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import sample_texts, train_vocabulary
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised whenever prepared folders of before can no longer be used."""
 SHARD_BYTES = 256_000_000
 BATCH_PIECES = 64
@@ -74,6 +76,7 @@ def prepare(
     """
     if vocabulary is None and settings.source is not None:
         vocabulary = load_source(Path(settings.source), as_it_is=settings.as_it_is)
+    asked: dict[str, Any] = {"entries_asked": settings.size if vocabulary is None else None}
     found = scan(corpus.pieces())
     split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
@@ -85,14 +88,17 @@ def prepare(
         vocabulary = vocabulary or job.learn(found.num_bytes)
         report(f"encoding {found.num_bytes:,} bytes")
         done = job.encode(vocabulary)
-        facts = _facts(corpus, found, corpus_settings, vocabulary) | done | {"key": key}
+        facts = _facts(corpus, found, vocabulary) | done | asked | {"key": key}
+        facts["reading"] = _reading(corpus, found, facts)
         if corpus_settings.drop_duplicates:
             write_json(job.progress, {**job.done, "dropping": True})
             facts |= drop_repeats(folder, vocabulary, done["shards"], report)
         write_json(folder / MANIFEST, facts)
     opened = open_prepared(folder, was_cached=cached)
-    # The cache knows a text by its content; it may have been called otherwise then.
-    return replace(opened, facts={**opened.facts, "corpus": corpus.name})
+    # The cache knows a text by its content; it may have been called otherwise then, or have held
+    # more that is no text.
+    asked["reading"] = _reading(corpus, found, opened.facts)
+    return replace(opened, facts={**opened.facts, **asked, "corpus": corpus.name})
 
 
 def digest_of(
@@ -184,7 +190,11 @@ class _Job:
 
     def _begin(self, key: str, *, has_vocabulary: bool = False) -> None:
         counts = dict.fromkeys(
-            ("pieces", "shards", "train_tokens", "holdout_tokens", "unknown_tokens", "changed"), 0
+            (
+                *("pieces", "shards", "train_tokens", "holdout_tokens", "unknown_tokens"),
+                *("changed", "beyond_limit"),
+            ),
+            0,
         )
         self.done = {
             "key": key,
@@ -222,12 +232,14 @@ class _Job:
             raise CorpusError(
                 f"{self.corpus.name}: the text is too short to train on; give more text"
             )
-        kept = ("shards", "train_tokens", "holdout_tokens", "unknown_tokens", "scripts")
+        counted = ("shards", "train_tokens", "holdout_tokens", "unknown_tokens", "beyond_limit")
+        kept = (*counted, "scripts")
         reason = _why_withheld(vocabulary, self.done["changed"], self.done["unknown_tokens"])
         return {name: self.done[name] for name in kept} | {"bits_withheld": reason}
 
     def _encode(self, encoder: BulkEncoder) -> None:
-        parts = islice(self.split.divide(self.corpus.pieces()), self.done["pieces"], None)
+        divided = parts_for(encoder.vocabulary, self.split.divide(self.corpus.pieces()))
+        parts = islice(divided, self.done["pieces"], None)
         while (batch := list(islice(parts, BATCH_PIECES))) or not self.done["shards"]:
             if batch and not self.done["pieces"]:
                 texts = [part.piece.text for part in batch if part.side == "train"]
@@ -239,19 +251,24 @@ class _Job:
             write_json(self.progress, self.done)
 
 
-def _facts(
-    corpus: Corpus, found: Scan, settings: CorpusSettings, vocabulary: Vocabulary
-) -> dict[str, Any]:
+def _facts(corpus: Corpus, found: Scan, vocabulary: Vocabulary) -> dict[str, Any]:
     return {
         "corpus": corpus.name,
         "digest": found.digest,
         "documents": found.documents,
         "bytes": found.num_bytes,
         "duplicate_documents": found.duplicates,
-        "replaced_characters": found.replaced if settings.errors == "replace" else 0,
         "vocabulary": vocabulary.kind,
         "entries": len(vocabulary),
     }
+
+
+def _reading(corpus: Corpus, found: Scan, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what was not read as it stands."""
+    tally = Tally(corpus.tally.records or found.documents, dict(corpus.tally.findings))
+    tally.findings |= found.tally.findings
+    tally.add("beyond_limit", "the hold-out's end", facts.get("beyond_limit", 0))
+    return tally.as_dict()
 
 
 def _why_withheld(vocabulary: Vocabulary, changed: int, unknown: int) -> str:
@@ -317,6 +334,7 @@ def _add(
     reached = done["holdout_tokens"] + writer.num_tokens + len(ids)
     if held_out and limit is not None and reached >= limit:
         writer.end_document(vocabulary.end_id)
+        done["beyond_limit"] += part.piece.is_last
         return size  # dropped, not trained on: it may repeat what is held out
     writer.add(ids, size, vocabulary.end_id if part.piece.is_last else None)
     if vocabulary.unknown_id is not None:

@@ -82,7 +82,6 @@ def _describe(
         "documents": whole.num_documents,
         "bytes": None,
         "duplicate_documents": None,
-        "replaced_characters": 0,
         "vocabulary": vocabulary.kind,
         "entries": len(vocabulary),
         "train_tokens": cut,

@@ -19,6 +19,7 @@ from nextword.corpus.open import is_builtin, open_corpus
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.shares import Share, read_shares
 from nextword.corpus.split import Corpus, Scan, Split, plan_split, scan
+from nextword.corpus.tally import join_readings
 from nextword.vocabulary.encode import Report, make_folder, prepare, silent
 from nextword.vocabulary.foreign import open_foreign, shards_in
 from nextword.vocabulary.options import VocabularySettings
@@ -250,7 +251,7 @@ class _Mix:
         scripts: dict[str, float] = {}
         for found in facts:
             scripts = {**found.get("scripts", {}), **scripts}
-        counted = ("documents", "bytes", "duplicate_documents", "replaced_characters")
+        counted = ("documents", "bytes", "duplicate_documents")
         tokens = ("train_tokens", "holdout_tokens", "unknown_tokens", "dropped_tokens")
         return {
             "corpus": " + ".join(Path(share.path).name or share.path for share in self.shares),
@@ -258,7 +259,9 @@ class _Mix:
             **{name: total(name) for name in (*counted, *tokens)},
             "vocabulary": facts[0]["vocabulary"],
             "entries": facts[0]["entries"],
+            "entries_asked": None if self.ready or self.settings.source else self.settings.size,
             "scripts": scripts,
+            "reading": join_readings([found.get("reading") for found in facts]),
             "bits_withheld": reasons[0] if reasons else "",
             "portions": [
                 {

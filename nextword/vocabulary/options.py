@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from nextword.base.options import option
 from nextword.vocabulary.kinds import names
+from nextword.vocabulary.patterns import PATTERNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,12 @@ class VocabularySettings:
         "50,048)",
         minimum=260,
         unit="entries",
+    )
+    pattern: str = option(
+        "qwen2",
+        "where text is divided before subwords are sought: as Qwen2 (digits one by one), Llama 3 "
+        "(digits in threes) or GPT-2 do",
+        choices=tuple(PATTERNS),
     )
     source: str | None = option(
         None, "use the vocabulary of this tokenizer.json, or of the model folder that holds one"

@@ -93,7 +93,7 @@ class TokenStream:
             CorpusError: a shard is missing or empty.
         """
         kind = token_type(vocab_size)
-        self.end_id = end_id
+        self.end_id, self._entries = end_id, vocab_size
         missing = [file for file in files if not file.is_file()]
         if missing or not files:
             raise CorpusError(
@@ -125,7 +125,11 @@ class TokenStream:
         return self._length
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return tokens start to stop; position −1, before the first, holds end-of-text."""
+        """Return tokens start to stop; position −1, before the first, holds end-of-text.
+
+        Raises:
+            CorpusError: a token is no id of the vocabulary; on a GPU that would end the process.
+        """
         parts: list[NDArray[np.int64]] = []
         if start < 0:
             parts.append(np.full(-start, self.end_id, dtype=np.int64))
@@ -141,15 +145,23 @@ class TokenStream:
 
     def _part(self, shard: int, start: int, stop: int) -> NDArray[Any]:
         """Return a part of one shard; a large one is read, for mapped pages count as memory."""
-        if stop - start < READ_TOKENS:
-            return self._shards[shard][start:stop]
         mapped = self._shards[shard]
-        return np.fromfile(
-            str(mapped.filename),
-            dtype=mapped.dtype,
-            count=stop - start,
-            offset=start * mapped.dtype.itemsize,
-        )
+        part: NDArray[Any] = mapped[start:stop]
+        if stop - start >= READ_TOKENS:
+            part = np.fromfile(
+                str(mapped.filename),
+                dtype=mapped.dtype,
+                count=stop - start,
+                offset=start * mapped.dtype.itemsize,
+            )
+        if part.size and (most := int(part.max())) >= self._entries:
+            raise CorpusError(
+                _damaged(
+                    Path(str(mapped.filename)),
+                    f"holds id {most}, and the vocabulary ends at {self._entries - 1}",
+                )
+            )
+        return part
 
     def document(self, number: int) -> NDArray[np.int64]:
         """Return one document's tokens, its end-of-text included."""

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Vocabulary:
             begin: name of the entry that a text begins with; default: that which ends a text.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
+        tokenizer.post_processor = None  # what stands around a text is written where it is saved
         self.tokenizer = tokenizer
         self.kind = kind
         roles = [*reserved, None, None][:3]
@@ -92,9 +94,19 @@ class Vocabulary:
         return any(len(piece) > 1 and piece.startswith(b" ") for piece in pieces)
 
     @property
+    def is_built_here(self) -> bool:
+        """Whether it is of a kind that is built here, with the reserved entries of those."""
+        return self.reserved == RESERVED and self.kind in names()
+
+    @property
     def is_lossless(self) -> bool:
         """Whether decode(encode(text)) is the text for every text, known from how it was built."""
-        return self.reserved == RESERVED and self.kind in names() and find_kind(self.kind).LOSSLESS
+        return self.is_built_here and find_kind(self.kind).LOSSLESS
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What its tokenizer.json says."""
+        return self._description
 
     @property
     def spells_exactly(self) -> bool:
@@ -130,9 +142,28 @@ class Vocabulary:
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; reserved entries are left out."""
+        """Turn ids into text; reserved entries are left out.
+
+        Raises:
+            VocabularyError: an id is outside the vocabulary, or is none.
+        """
+        self._check(ids)
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Refuse what is no id of this vocabulary; the library gives "" or an overflow for it."""
+        for id_ in ids:
+            try:
+                there = 0 <= index(id_) < self._size
+            except TypeError:
+                raise VocabularyError(
+                    f"{id_!r} is no id: expected whole numbers, 0 to {len(self) - 1}"
+                ) from None
+            if not there:
+                raise VocabularyError(
+                    f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}"
+                )
 
     def piece(self, id_: int) -> str:
         """Return what an id stands for, as it stands in a text: a leading space included.
@@ -142,8 +173,7 @@ class Vocabulary:
         Raises:
             VocabularyError: the id is outside the vocabulary.
         """
-        if not 0 <= id_ < len(self):
-            raise VocabularyError(f"no entry {id_}: this vocabulary holds ids 0 to {len(self) - 1}")
+        self._check((id_,))
         entry = self.tokenizer.id_to_token(id_)
         if entry is None:
             return f"(no entry {id_})"
@@ -152,12 +182,23 @@ class Vocabulary:
         return self._speller.spell(entry).decode("utf-8", "replace")
 
     def piece_bytes(self, id_: int) -> bytes:
-        """Return the bytes an id spells; none for reserved entries."""
+        """Return the bytes an id spells; none for reserved entries.
+
+        Raises:
+            VocabularyError: the id is outside the vocabulary.
+        """
+        self._check((id_,))
         entry = self.tokenizer.id_to_token(id_)
         return self._speller.spell(str(entry)) if self._is_ordinary(id_, entry) else b""
 
     def count_bytes(self, ids: NDArray[np.integer[Any]]) -> int:
-        """Count the bytes that ids spell."""
+        """Count the bytes that ids spell.
+
+        Raises:
+            VocabularyError: an id is outside the vocabulary.
+        """
+        if ids.size:
+            self._check((int(ids.min()), int(ids.max())))
         return int(self._byte_lengths[ids].sum())
 
     @cached_property
@@ -168,24 +209,35 @@ class Vocabulary:
         special = (*self.reserved, self._begin)
         return entry is not None and entry not in special and id_ != self.unknown_id
 
-    def save(self, folder: Path, *, template: str = "") -> None:
+    def save(
+        self,
+        folder: Path,
+        *,
+        template: str = "",
+        context: int | None = None,
+        names_are_read: bool = False,
+    ) -> None:
         """Write tokenizer.json and tokenizer_config.json, as `transformers` reads them.
 
         Args:
             folder: exists already.
             template: "both" or "begin": other programs shall put end-of-text around each text, or
-                before it, and may write the mask's name in it.
+                before it.
+            context: tokens that the model of this folder reads at once.
+            names_are_read: a reserved name in a text, as the mask's, stands for its entry there.
         """
         (folder / "tokenizer.json").write_text(
-            self._described_with(template),
+            self._described_with(template, names_are_read),
             encoding="utf-8",
         )
+        end = self.reserved[0]
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            "split_special_tokens": not template,
-            "model_max_length": int(1e30),
-            "eos_token": self.reserved[0],
+            "split_special_tokens": not names_are_read,
+            "model_max_length": int(1e30) if context is None else context,
+            "bos_token": end,
+            "eos_token": end,
             "pad_token": self.tokenizer.id_to_token(
                 self.end_id if self.pad_id is None else self.pad_id
             ),
@@ -199,19 +251,19 @@ class Vocabulary:
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
 
-    def _described_with(self, template: str) -> str:
+    def _described_with(self, template: str, names_are_read: bool) -> str:
         """Return tokenizer.json's content, with end-of-text around texts where that is asked."""
-        if not template:
-            return str(self.tokenizer.to_str(pretty=False))
         from tokenizers import Tokenizer
         from tokenizers.processors import TemplateProcessing
 
         end, copy = self.reserved[0], Tokenizer.from_str(self.tokenizer.to_str())
-        single = f"{end} $A {end}" if template == "both" else f"{end} $A"
-        copy.post_processor = TemplateProcessing(single=single, special_tokens=[(end, self.end_id)])
+        if template:
+            single = f"{end} $A {end}" if template == "both" else f"{end} $A"
+            special = [(end, self.end_id)]
+            copy.post_processor = TemplateProcessing(single=single, special_tokens=special)
         described = json.loads(copy.to_str())
         for entry in described["added_tokens"]:
-            if entry["content"] == self.mask_name and self.has_spaced_pieces:
+            if names_are_read and entry["content"] == self.mask_name and self.has_spaced_pieces:
                 entry["lstrip"] = True  # the space before it belongs to the piece that is hidden
         return json.dumps(described, ensure_ascii=False)
 
@@ -264,7 +316,13 @@ def token_name(entry: Any) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot carry."""
+    """Replace lone surrogates, which UTF-8 cannot carry.
+
+    Raises:
+        VocabularyError: it is no text.
+    """
+    if not isinstance(text, str):
+        raise VocabularyError(f"expected a text, not {type(text).__name__}: {text!r}"[:80])
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

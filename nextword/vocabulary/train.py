@@ -51,10 +51,11 @@ def train_vocabulary(
     Args:
         texts: the sample it is learned from.
         num_bytes: bytes of the whole text, from which the default size follows.
-        settings: kind and size.
+        settings: kind, size and pattern.
 
     Raises:
         VocabularyError: the kind is not known.
     """
-    tokenizer = find_kind(settings.kind).build(texts, settings.size or size_for(num_bytes))
+    size = settings.size or size_for(num_bytes)
+    tokenizer = find_kind(settings.kind).build(texts, size, settings.pattern)
     return Vocabulary(tokenizer, settings.kind)

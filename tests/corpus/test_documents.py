@@ -3,6 +3,7 @@ import json
 import os
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,17 @@ from hypothesis import strategies as st
 
 from nextword.base.errors import CorpusError
 from nextword.corpus import source
-from nextword.corpus.documents import PIECE_CHARACTERS, Piece, cut, find_files, read_pieces
+from nextword.corpus.documents import (
+    LONGEST_PIECE,
+    PIECE_CHARACTERS,
+    Piece,
+    cut,
+    find_files,
+    read_pieces,
+)
 from nextword.corpus.formats import all_formats
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.source import Source
 
 SETTINGS = CorpusSettings()
 
@@ -152,11 +161,30 @@ def test_cutting_changes_no_text(chunks):
     )
 
 
-def test_long_documents_are_cut_at_line_starts():
+def test_long_documents_are_cut_between_a_letter_and_white_space_or_a_sign():
     text = "".join(f"line {number}\n\n  indented\n" for number in range(40_000))
     pieces = list(cut([Piece(text, True)]))
     assert len(pieces) > 3
     assert all(len(piece.text) <= PIECE_CHARACTERS for piece in pieces)
     assert [piece.is_last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    for piece in pieces[1:]:
-        assert not piece.text[0].isspace()
+    for before, piece in pairwise(pieces):
+        assert before.text[-1].isalnum()
+        assert not piece.text[0].isalnum()
+
+
+@pytest.mark.parametrize("letter", ["=", " ", "a", "\u4e00"])
+def test_a_text_without_a_place_to_cut_is_held_in_bounded_memory_and_counted(letter):
+    source = Source("a.txt")
+    chunks = (Piece(letter * 100_000, number == 29) for number in range(30))
+    pieces = list(cut(chunks, source))
+    assert [len(piece.text) for piece in pieces] == [LONGEST_PIECE, LONGEST_PIECE, 902_848]
+    assert source.tally.as_dict()["cut"] == {"count": 2, "first": "a.txt"}
+
+
+def test_a_place_to_cut_that_comes_late_is_waited_for():
+    text = "=" * 500_000 + "a " + "=" * 300_000
+    source = Source("a.txt")
+    chunks = [Piece(text[start : start + 9999], False) for start in range(0, len(text), 9999)]
+    pieces = list(cut([*chunks, Piece("", True)], source))
+    assert [len(piece.text) for piece in pieces] == [500_001, 300_001]
+    assert not source.tally.findings

@@ -302,7 +302,7 @@ def test_every_kind_of_parquet_text_is_read_and_nulls_left_out(tmp_path):
 def test_parquet_text_that_is_not_utf_8(tmp_path):
     raw = pyarrow.array([b"ab\xffc"], pyarrow.binary()).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"text": raw}), tmp_path / "a.parquet")
-    assert "a.parquet: a text in it is not UTF-8" in refusal(tmp_path / "a.parquet")
+    assert "a.parquet, row 1: this text is not UTF-8" in refusal(tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet", errors="replace") == expected(["ab\ufffdc"])
 
 

@@ -131,27 +131,18 @@ def test_in_a_chat_the_assistants_messages_are_learned(tiny):
     asked = [id_ for id_ in turns.targets if id_ != IGNORED]
     end = words.end_id
     assert asked == [*words.encode(" Ho"), end, *words.encode(" So long"), end]
-    # The chat is read as whoever asks later can write it: as text, no end within it.
-    text = "System: Be brief.\nUser: Hi\nAssistant: Ho\nUser: Bye\nAssistant: So long"
-    assert list(turns.inputs) == [end, *words.encode(text)]
+    # Each answer's end is read too, so what is asked for is always what stands there next.
+    first = words.encode("System: Be brief.\nUser: Hi\nAssistant: Ho")
+    assert list(turns.inputs) == [
+        *(end, *first, end),
+        *words.encode("\nUser: Bye\nAssistant: So long"),
+    ]
     for place, target in enumerate(turns.targets[:-1]):
-        assert target in (IGNORED, end, turns.inputs[place + 1])
+        assert target in (IGNORED, turns.inputs[place + 1])
 
 
 def turns_prompt(turns, words):
     return words.decode(list(turns.prompt[1:]))
-
-
-def test_what_follows_the_last_answer_is_left_out(tiny):
-    words = nextword.load(tiny).vocabulary
-    chat = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Ho"},
-        {"role": "user", "content": "never answered"},
-    ]
-    (turns,) = read_turns(rows([{"messages": chat}]), words, FinetuneSettings(), 200)
-    assert turns.targets[-1] == words.end_id
-    assert words.decode(list(turns.inputs)) == "User: Hi\nAssistant: Ho"
 
 
 def test_examples_with_one_prompt_fall_on_one_side():
@@ -172,7 +163,6 @@ def test_examples_with_one_prompt_fall_on_one_side():
         ({"messages": "hi"}, "no list"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "needs a role"),
         ({"messages": [{"role": "user", "content": "x"}]}, "nothing to learn"),
-        ({"prompt": "a" * 80, "answer": "b"}, "reads 64 at once"),
     ],
 )
 def test_bad_examples_are_named_by_their_line(tiny, value, words):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row, read_rows
 from nextword.corpus.options import CorpusSettings
+from nextword.explanation.render.finetuned import describe_said, describe_taught
 from nextword.finetune.examples import Labelled, divide, labelled, look
 from nextword.objectives.labelled import between_ends, in_order
-from nextword.objectives.options import FinetuneSettings
-from nextword.prediction.labels import score_classes, score_numbers
+from nextword.objectives.options import FinetuneSettings, LabelsSettings
+from nextword.prediction.labels import Said, all_classes, score_classes, score_numbers
 
 PLAIN = FinetuneSettings()
 
@@ -27,14 +29,15 @@ def rows(values):
 @pytest.mark.parametrize(
     ("values", "task"),
     [
-        ([{"text": "a", "label": "x"}], "classification"),
-        ([{"text": "a", "label": "1.5"}, {"text": "b", "label": 3}], "regression"),
-        ([{"text": "a", "label": 1}, {"text": "b", "label": "two"}], "classification"),
-        ([{"text": "a", "label": True}], "classification"),
-        ([{"text": "a", "label": "nan"}], "classification"),
+        ([{"text": "a", "label": "x"}], "labels"),
+        ([{"text": "a", "label": "1.5"}, {"text": "b", "label": 3}], "labels"),
+        ([{"text": "a", "label": None}], "labels"),
+        ([{"text": "a", "lable": "x"}], "labels"),
         ([{"prompt": "a", "answer": "b"}], "answers"),
         ([{"messages": []}], "answers"),
-        ([{"prompt": "a", "text": "t", "label": "b"}], "classification"),
+        ([{"prompt": "a", "text": "t", "label": "b"}], "labels"),
+        ([{"prompt": "a", "completion": "b", "label": True}], "answers"),
+        ([{"id": 1}, {"question": "a", "answer": "b"}], "answers"),
     ],
 )
 def test_the_task_is_found_by_looking(values, task):
@@ -42,11 +45,16 @@ def test_the_task_is_found_by_looking(values, task):
 
 
 def test_the_task_can_be_given():
-    numbers = rows([{"text": f"t{n}", "label": n % 3} for n in range(30)])
-    assert look(numbers, PLAIN) == "regression"
-    given_ = FinetuneSettings(task="classification")
-    assert look(numbers, given_) == "classification"
-    assert labelled(numbers, given_, numbers=False).names == ("0", "1", "2")
+    both = rows([{"text": f"t{n}", "label": n % 3, "messages": []} for n in range(30)])
+    assert look(both, PLAIN) == "labels"
+    assert look(both, FinetuneSettings(task="answers")) == "answers"
+    given_ = FinetuneSettings(task="regression")
+    assert look(both, given_) == "labels"
+    assert labelled(both, given_).is_number
+    assert labelled(both, PLAIN).names == ("0", "1", "2")
+    chats = rows([{"messages": [], "text": "t"}])
+    assert look(chats, PLAIN) == "answers"
+    assert look(chats, PLAIN, LabelsSettings(kind="class")) == "labels"
 
 
 @settings(max_examples=50, deadline=None)
@@ -75,7 +83,7 @@ def test_each_class_gives_its_share_and_equal_texts_fall_on_one_side(labels, see
 
 def test_numbers_are_held_out_from_each_tenth():
     values = [{"text": f"t{n}", "label": n * n} for n in range(200)]
-    known = labelled(rows(values), PLAIN, numbers=True)
+    known = labelled(rows(values), PLAIN, LabelsSettings(kind="number"))
     assert known.is_number
     held = np.sort([one.label for one in known.holdout])
     for tenth in range(10):
@@ -91,27 +99,27 @@ def test_numbers_are_held_out_from_each_tenth():
         ([{"text": " ", "label": "b"}], 'line 1: the field "text" holds no text'),
         ([{"text": 5, "label": "b"}], "holds no text"),
         ([{"text": "a", "label": None}], 'line 1: the field "label" is empty'),
-        ([{"text": "a", "label": "b"}, {"text": "a", "label": ""}], "line 2.*is empty"),
         ([{"text": "a", "label": "b"}] * 4, "1 different labels"),
         ([{"text": "a", "label": "b"}, {"text": "a", "label": "c"}], "too few to learn"),
     ],
 )
 def test_bad_examples_are_named_by_their_line(values, words):
     with pytest.raises(CorpusError, match=words):
-        labelled(rows(values), PLAIN, numbers=False)
+        labelled(rows(values), PLAIN)
 
 
 def test_a_label_that_is_no_number_is_named():
     with pytest.raises(CorpusError, match="line 2: the label 'two' is no number"):
         labelled(
-            rows([{"text": "a", "label": 1}, {"text": "b", "label": "two"}]), PLAIN, numbers=True
+            rows([{"text": "a", "label": 1}, {"text": "b", "label": "two"}]),
+            FinetuneSettings(task="regression"),
         )
 
 
 def test_doubtful_examples_are_told():
     values = [{"text": f"t{n}", "label": "x" if n % 2 else "y"} for n in range(20)]
     values += [{"text": "t1", "label": "y"}, {"text": "alone", "label": "z"}]
-    notes = " ".join(labelled(rows(values), PLAIN, numbers=False).notes)
+    notes = " ".join(labelled(rows(values), PLAIN).notes)
     assert "1 texts stand there with different labels" in notes
     assert "cannot be judged: z" in notes
 
@@ -161,6 +169,31 @@ def test_class_scores_worked_by_hand():
     assert found.baseline_macro_f1 == pytest.approx((2 * 3 / 9 + 0 + 0) / 3)
     right, wrong = np.log(np.exp(2) + 2) - 2, np.log(np.exp(2) + 2)
     assert found.loss == pytest.approx((3 * right + 3 * wrong) / 6)
+
+
+def test_many_classes_are_scored_in_parts_and_told_without_a_square():
+    source = np.random.default_rng(0)
+    names = tuple(f"c{number:03}" for number in range(300))
+    logits = torch.from_numpy(source.normal(size=(900, 300)))
+    true = source.integers(0, 300, 900)
+    logits[torch.arange(400), torch.from_numpy(true[:400])] += 9
+    whole = score_classes(logits, true, names, majority=5)
+    cuts = (slice(0, 7), slice(7, 800), slice(800, 900))
+    parts = all_classes([score_classes(logits[cut], true[cut], names, 5) for cut in cuts])
+    assert parts.counts == whole.counts
+    assert parts.loss == pytest.approx(whole.loss)
+    assert whole.examples == 900
+    assert whole.accuracy == float((logits.argmax(1).numpy() == true).mean())
+    told = whole.as_dict()
+    assert "confusion" not in told
+    assert sum(count for *_, count in told["confused"]) == 900
+    right = sum(count for person, model, count in told["confused"] if person == model)
+    assert right / 900 == whole.accuracy
+    said = describe_taught(Path("run"), "classification", whole, None)
+    assert "and 288 more classes" in said
+    assert len(said.splitlines()) < 30
+    chances = dict.fromkeys(names, 1 / 300)
+    assert "and 280 more, less likely" in describe_said(Said("t", names[0], None, chances))
 
 
 def test_number_scores_worked_by_hand():

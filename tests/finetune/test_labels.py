@@ -75,7 +75,8 @@ def test_classes_are_learned_and_transformers_says_the_same(begun, place):
 def test_numbers_are_learned_in_their_own_units(begun, place):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    done = taught(place, **{"finetune.label": "cats", "finetune.steps": 120})
+    asked = {"finetune.label": "cats", "labels.kind": "number", "finetune.steps": 120}
+    done = taught(place, **asked)
     scores = done.taught.scores
     assert done.task == "regression"
     assert scores.loss < 0.5 * scores.baseline
@@ -256,7 +257,8 @@ def test_the_verbs_work_and_say_what_was_found(place):
     assert said.returncode == 0, said.stderr
     assert {line.rsplit("  ", 2)[0].strip() for line in said.stdout.splitlines()} >= {"good one"}
     done = place.nextword(
-        *("finetune", "begun", "labels.csv", "--label", "cats", "--finetune.steps", "4", "--json")
+        *("finetune", "begun", "labels.csv", "--label", "cats", "--labels.kind", "number"),
+        *("--finetune.steps", "4", "--json"),
     )
     values = json.loads(done.stdout)
     assert values["task"] == "regression"

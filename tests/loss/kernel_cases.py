@@ -1,14 +1,18 @@
-"""The GPU's row kernel, run by Triton's interpreter on the CPU, against the CPU's own rows.
+"""The GPU's row kernel against the CPU's own rows: by Triton's interpreter, or on a GPU.
 
-Run by test_rows_triton.py in a process of its own: the interpreter must be chosen before Triton is
-imported, and torch.compile imports it.
+Run by test_rows_triton.py in a process of its own, for the interpreter must be chosen before Triton
+is imported, and torch.compile imports it. tests/gpu runs the same cases on the hardware.
 """
+
+import os
 
 import pytest
 import torch
 
 from nextword.loss import rows, rows_triton
 from nextword.loss.rows import RowOptions, Scratch, finish_rows
+
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -35,19 +39,20 @@ def test_the_kernel_does_what_rows_do(width, with_bias, kind, options):
     logits = logits.to(kind)
     if width > 5000:
         logits[0, :4096] = -float("inf")  # a first block without anything
-    values = tuple(torch.zeros(3, 1) for _ in range(5))
-    written = logits.clone()
-    rows_triton.launch(written, targets, bias, options, values, write=True)
+    there = [None if one is None else one.to(DEVICE) for one in (targets, bias)]
+    values = tuple(torch.zeros(3, 1, device=DEVICE) for _ in range(5))
+    written = logits.to(DEVICE, copy=True)
+    rows_triton.launch(written, *there, options, values, write=True)
     space = Scratch(3, width, kind, torch.float32, torch.device("cpu"))
     expected = logits.clone()
     finished = finish_rows(expected, targets, bias, options, space, gradients=True, statistics=True)
     loose = {"rtol": 1e-4, "atol": 1e-4, "equal_nan": False}
     # One bfloat16 may be rounded up by one and down by the other.
     wide = loose if kind == torch.float32 else {**loose, "rtol": 2**-7}
-    torch.testing.assert_close(written, expected, **wide)
+    torch.testing.assert_close(written.cpu(), expected, **wide)
     found = rows._finish(values, options)
     for one, two in zip([*found[:4], *found.rows], [*finished[:4], *finished.rows], strict=True):
-        torch.testing.assert_close(one, two, **loose)
-    untouched = logits.clone()
-    rows_triton.launch(untouched, targets, bias, options, values, write=False)
-    assert torch.equal(untouched, logits)
+        torch.testing.assert_close(one.cpu(), two, **loose)
+    untouched = logits.to(DEVICE, copy=True)
+    rows_triton.launch(untouched, *there, options, values, write=False)
+    assert torch.equal(untouched.cpu(), logits)

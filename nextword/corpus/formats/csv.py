@@ -25,7 +25,8 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     Raises:
         CorpusError: the column is missing, or a row is broken; the message gives its line.
     """
-    for _, row in read_table(source, ending_of(source.file, settings), settings.field):
+    for line, row in read_table(source, ending_of(source.file, settings), settings.field):
+        source.here = f"line {line}"
         yield Piece(row[settings.field], True)
 
 
@@ -58,7 +59,7 @@ def read_table(
 
 
 def _rows(source: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (the line where a row begins, its fields); empty lines are passed over."""
+    """Yield (the line where a row begins, its fields); blank lines are passed over, and counted."""
     csv.field_size_limit(LONGEST_FIELD)
     lines = (f"{line}\n" for _, line in source.read_lines())
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -75,3 +76,5 @@ def _rows(source: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             ) from None
         if row:
             yield first_line, row
+        else:
+            source.tally.add("blank_lines", f"{source.name}, line {first_line}")

@@ -44,7 +44,7 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     datasets.disable_progress_bars()
     with _reported(source.name):
         rows = _open(datasets, request, source.name).with_format(None)
-        for text in _texts(rows, settings.field, source.name):
+        for text in _texts(rows, settings.field, source):
             yield Piece(text, True)
 
 
@@ -86,7 +86,8 @@ def _no_split(name: str, split: str, known: list[str]) -> CorpusError:
     )
 
 
-def _texts(rows: Any, field: str, name: str) -> Iterator[str]:
+def _texts(rows: Any, field: str, source: Source) -> Iterator[str]:
+    name, number = source.name, 0
     if rows.column_names is not None:
         if field not in rows.column_names:
             raise no_column(name, field, rows.column_names)
@@ -95,12 +96,16 @@ def _texts(rows: Any, field: str, name: str) -> Iterator[str]:
         if field not in batch:
             raise no_column(name, field, batch)
         for text in batch[field]:
+            number += 1
+            source.here = f"row {number}"
             if text is None:
+                source.tally.records += 1
+                source.tally.add("null", source.place)
                 continue
             if not isinstance(text, str):
                 raise CorpusError(
-                    f'{name}: the column "{field}" holds {type(text).__name__}, not text; name '
-                    "another with --corpus.field"
+                    f'{source.place}: the column "{field}" holds {type(text).__name__}, not text; '
+                    "name another with --corpus.field"
                 )
             yield text
 

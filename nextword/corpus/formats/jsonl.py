@@ -14,13 +14,15 @@ SUFFIXES = (".jsonl", ".ndjson")
 
 
 def read_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each line's number and object; empty lines are passed over.
+    """Yield each line's number and object; blank lines are passed over, and counted.
 
     Raises:
         CorpusError: a line is not a JSON object; the message gives its number.
     """
     for number, line in source.read_lines():
+        source.here = f"line {number}"
         if not line.strip():
+            source.tally.add("blank_lines", source.place)
             continue
         try:
             row = json.loads(line)
@@ -49,7 +51,9 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
             )
         text = row[settings.field]
         if text is None:
-            continue  # as a table's empty cell
+            source.tally.records += 1
+            source.tally.add("null", source.place)
+            continue
         if not isinstance(text, str):
             raise CorpusError(
                 f'{source.name}, line {number}: the field "{settings.field}" holds '

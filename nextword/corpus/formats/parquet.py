@@ -33,8 +33,10 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
                 batches = table.iter_batches(
                     BATCH_ROWS, columns=[settings.field], use_threads=False
                 )
+                row = 0
                 for batch in batches:
-                    yield from _pieces(arrow, batch.column(0), source)
+                    yield from _pieces(arrow, batch.column(0), source, row)
+                    row += len(batch)
         except (arrow.ArrowException, OSError) as error:
             raise CorpusError(
                 f"{source.name}: damaged, or not a Parquet file ({one_line(error)}); fetch it again"
@@ -55,17 +57,14 @@ def _check_column(arrow: Any, schema: Any, name: str, field: str) -> None:
         )
 
 
-def _pieces(arrow: Any, column: Any, source: Source) -> Iterator[Piece]:
+def _pieces(arrow: Any, column: Any, source: Source, before: int) -> Iterator[Piece]:
     """Decode here, because arrow takes a string's bytes on trust."""
     if arrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    for raw in column.cast(arrow.large_binary()).to_pylist():
+    for number, raw in enumerate(column.cast(arrow.large_binary()).to_pylist(), before + 1):
+        source.here = f"row {number}"
         if raw is None:
+            source.tally.records += 1
+            source.tally.add("null", source.place)
             continue
-        try:
-            yield Piece(raw.decode("utf-8", source.errors), True)
-        except UnicodeDecodeError:
-            raise CorpusError(
-                f"{source.name}: a text in it is not UTF-8; convert the file, or pass "
-                "--corpus.errors replace to go on"
-            ) from None
+        yield Piece(source.decode(raw), True)

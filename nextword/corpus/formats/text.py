@@ -1,21 +1,58 @@
-"""Plain text: one file, one document."""
+"""Plain text: one file, one document; or several, with a mark between any two."""
 
 from collections.abc import Iterator
 
 from nextword.corpus.documents import Piece
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.separators import AUTO, BLANK_LINES, NONE, Separator, asked, find_mark
 from nextword.corpus.source import Source
 
 SUFFIXES = (".txt", ".text", ".md", ".rst")
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
-    """Yield the file's text block by block, as one document."""
-    del settings
-    held = ""
-    for text in source.read_text():
+    """Yield the file's text block by block: one document, or those that a separator parts."""
+    separator = _separator(source, settings)
+    if separator is None:
+        held = ""
+        for text in source.read_text():
+            if held:
+                yield Piece(held, False)
+            held = text
         if held:
-            yield Piece(held, False)
-        held = text
-    if held:
-        yield Piece(held, True)
+            yield Piece(held, True)
+        return
+    yield from _parts(source, separator)
+
+
+def _separator(source: Source, settings: CorpusSettings) -> Separator | None:
+    if settings.separator == NONE:
+        return None
+    if settings.separator != AUTO:
+        return asked(settings.separator)
+    if source.file not in source.marks:
+        source.marks[source.file] = find_mark(source.unnoticed().read_text())
+    return source.marks[source.file]
+
+
+def _parts(source: Source, separator: Separator) -> Iterator[Piece]:
+    """Yield the parts; one of white space alone is empty, and at the file's ends is none at all."""
+    number, blank, begun = 1, "", False
+    for text, ends in separator.divide(source.read_text()):
+        if not begun and not text.strip():
+            blank += text
+        else:
+            yield Piece(blank + text, False)
+            blank, begun = "", True
+        if ends is None:
+            continue
+        source.here = f"document {number}"
+        source.tally.add("separators", f"{source.name}: {separator.name.strip() or 'form feed'!r}")
+        if begun:
+            yield Piece("", True)
+        elif number > 1 and separator.name != BLANK_LINES:
+            source.tally.records += 1
+            source.tally.add("empty", source.place)
+        number, blank, begun = number + (begun or number > 1), "", False
+    if begun:
+        yield Piece("", True)

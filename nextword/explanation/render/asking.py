@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nextword.corpus.tally import describe_reading
 from nextword.explanation.render.training import Floor, describe_floor
 from nextword.explanation.render.words import one_line, quoted, tail
 from nextword.loss.bits import bits
@@ -31,7 +32,13 @@ def describe_prediction(prediction: Prediction) -> str:
 
 
 def describe_full_evaluation(scores: Evaluation, name: str, floor: Floor | None) -> str:
-    """Lay out every figure of an evaluation."""
+    """Lay out every figure of an evaluation, and what of the files is not in them."""
+    laid_out = _describe_figures(scores, name, floor)
+    noticed = describe_reading(scores.reading)
+    return f"{laid_out}\n\nnot read so      {noticed}" if noticed else laid_out
+
+
+def _describe_figures(scores: Evaluation, name: str, floor: Floor | None) -> str:
     values = scores.as_dict()
     per_byte = values["bits_per_byte"]
     if scores.at_hidden:

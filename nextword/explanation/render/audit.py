@@ -1,12 +1,12 @@
 """One prediction taken apart: as a page of text for a terminal, and as HTML."""
 
 import math
-from collections.abc import Iterable
 from html import escape
 from typing import NamedTuple
 
 from nextword.explanation.audit import Audit, Entry
 from nextword.explanation.render.curve import log_curve_svg, log_curve_text
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import chance, figure, quoted, table, tail
 
 HALF_WRONG = 0.0001
@@ -233,22 +233,25 @@ def audit_html(audit: Audit) -> str:
     """Draw the audit as a fragment of a page."""
     sections = []
     for number, part in enumerate(parts(audit), start=1):
-        drawn = log_curve_svg(audit.target.probability) if part.title == _MISTAKE else ""
+        drawn = ""
+        if part.title == _MISTAKE:
+            curve = log_curve_svg(audit.target.probability)
+            drawn = scrolling(curve, "The curve of minus log p", "figure")
         title = f"<h3>{number}. {escape(part.title)}</h3>"
-        sections.append(f"<section>{title}{_blocks(part.lines)}{drawn}</section>")
+        sections.append(f"<section>{title}{_blocks(part)}{drawn}</section>")
     return f'<div class="nextword-audit">{"".join(sections)}</div>'
 
 
-def _blocks(lines: Iterable[str]) -> str:
+def _blocks(part: Part) -> str:
     """Turn lines into paragraphs, and what is laid out in columns into preformatted text."""
     blocks: list[list[str]] = [[]]
-    for line in lines:
+    for line in part.lines:
         if line:
             blocks[-1].append(line)
         else:
             blocks.append([])
     return "".join(
-        f"<pre>{escape(chr(10).join(block))}</pre>"
+        scrolling(escape("\n".join(block)), f"{part.title}, laid out in columns", "pre")
         if any("  " in line for line in block)
         else f"<p>{escape(' '.join(block))}</p>"
         for block in blocks

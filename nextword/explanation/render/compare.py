@@ -3,6 +3,7 @@
 from html import escape
 
 from nextword.explanation.compare import FEWEST_DOCUMENTS, Comparison
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import counted, quoted, table
 from nextword.loss.bits import bits
 
@@ -83,7 +84,8 @@ def remarks(found: Comparison) -> list[str]:
 
 def comparison_html(found: Comparison) -> str:
     """Draw it as a fragment of a page."""
-    return f"<pre>{escape(describe_comparison_of_models(found))}</pre>"
+    told = escape(describe_comparison_of_models(found))
+    return scrolling(told, "The same text judged by several models", "pre")
 
 
 def _letter(number: int) -> str:

@@ -2,22 +2,28 @@
 
 from pathlib import Path
 
-from nextword.explanation.render.words import chance, table
+import numpy as np
+
+from nextword.explanation.render.words import argument, chance, table
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import ClassScores, NumberScores, Said, Scores
+from nextword.prediction.several import SeveralScores
 
 BAR = 24
-SHOWN_CLASSES = 12
+SHOWN_CLASSES, SHOWN_LABELS, SHOWN_CHANCES = 12, 4, 20
 
 
 def describe_taught(
-    run: Path, task: str, scores: Scores | AnswerScores | None, before: AnswerScores | None
+    run: Path,
+    task: str,
+    scores: Scores | SeveralScores | AnswerScores | None,
+    before: AnswerScores | None,
 ) -> str:
     """Say how right the model is on what was held out, beside who does not read the text.
 
     Args:
         run: its folder.
-        task: classification, regression or answers.
+        task: classification, multi_label, regression or answers.
         scores: on the hold-out; None without one.
         before: of answers, before any step.
     """
@@ -25,23 +31,25 @@ def describe_taught(
         lines = ["Nothing was held out, so how right it is on other texts is not known."]
     elif isinstance(scores, ClassScores):
         lines = _classes(scores)
+    elif isinstance(scores, SeveralScores):
+        lines = _several(scores)
     elif isinstance(scores, NumberScores):
         lines = _numbers(scores)
     else:
         lines = _answers(scores, before)
     ask = (
-        f'  nextword generate {run.name} "a prompt"'
+        f'  nextword generate {argument(run.name)} "a prompt"'
         if task == "answers"
-        else f'  nextword classify {run.name} "a text"'
+        else f'  nextword classify {argument(run.name)} "a text"'
     )
     return "\n".join(["", *lines, "", "Try next:", ask])
 
 
 def _classes(scores: ClassScores) -> list[str]:
-    names = scores.names[:SHOWN_CLASSES]
+    shown = sorted(np.argsort(-scores.true, kind="stable")[:SHOWN_CLASSES].tolist())
+    names = [scores.names[one] for one in shown]
     rows = [
-        [name, *map(str, row[: len(names)])]
-        for name, row in zip(names, scores.confusion, strict=False)
+        [name, *map(str, row)] for name, row in zip(names, scores.confusion_of(shown), strict=True)
     ]
     more = len(scores.names) - len(names)
     return [
@@ -53,7 +61,36 @@ def _classes(scores: ClassScores) -> list[str]:
         "",
         "What a person said, by row, and what the model said, by column:",
         *table(["", *names], rows, frozenset({0})),
-        *([f"and {more} more classes; --json has them all"] if more else []),
+        *([f"and {more:,} more classes, less common here; --json has them all"] if more else []),
+    ]
+
+
+def _several(scores: SeveralScores) -> list[str]:
+    always, commonest = (
+        ", ".join(map(repr, scores.named(labels)[:SHOWN_LABELS]))
+        + (", …" if len(labels) > SHOWN_LABELS else "")
+        for labels in (scores.always.labels, scores.always.commonest)
+    )
+    shown = sorted(np.argsort(-scores.true, kind="stable")[:SHOWN_CLASSES].tolist())
+    rows = [
+        [scores.names[one], *(str(part[one]) for part in (scores.true, scores.said, scores.right))]
+        for one in shown
+    ]
+    more = len(scores.names) - len(shown)
+    return [
+        f"On {scores.examples:,} examples it never saw:",
+        f"micro-F1    {scores.micro_f1:.3f}; always saying {always}: "
+        f"{scores.baseline_micro_f1:.3f}",
+        f"macro-F1    {scores.macro_f1:.3f}; the same baseline: {scores.baseline_macro_f1:.3f}",
+        f"exact       {scores.exact / scores.examples:.1%} of the texts with all their labels and "
+        f"no other; always saying {commonest or 'none'}, the commonest: "
+        f"{scores.baseline_exact / scores.examples:.1%}",
+        f"loss        {scores.loss:.4f} nats a label (binary cross-entropy)",
+        "",
+        "Of each label, how many texts have it, how many the model gave it, and how many of these "
+        "rightly:",
+        *table(["", "true", "said", "right"], rows, frozenset({0})),
+        *([f"and {more:,} more labels, less common here; --json has them all"] if more else []),
     ]
 
 
@@ -85,9 +122,13 @@ def describe_said(said: Said) -> str:
     """Say what a model made of one text."""
     if said.number is not None:
         return said.label
-    width = max(map(len, said.probabilities))
+    shown = list(said.probabilities.items())[:SHOWN_CHANCES]
+    width = max(len(name) for name, _ in shown)
     lines = [
-        f"{name:<{width}}  {chance(p):>9}  {'█' * round(BAR * p)}".rstrip()
-        for name, p in said.probabilities.items()
+        f"{name:<{width}}  {chance(p):>9}  {'█' * round(BAR * p)}".rstrip() for name, p in shown
     ]
+    if more := len(said.probabilities) - len(shown):
+        lines.append(f"and {more:,} more, less likely; --json has them all")
+    if said.labels is not None:
+        lines.append(f"likelier than not: {', '.join(said.labels) or 'none'}")
     return "\n".join(lines)

@@ -1,14 +1,30 @@
-"""A text colored by surprise: the darker a piece, the less the model expected it."""
+"""A text colored by surprise: the stronger a piece's color, the less the model expected it."""
 
 import math
 from collections.abc import Iterable
 from html import escape
+from typing import NamedTuple
 
 from nextword.explanation.render.words import chance, quoted, signed
 from nextword.explanation.trace import Position
 
 HOTTEST_NATS = 7.0
 """A mistake from here on (a chance below 1 in 1,100) has the strongest color."""
+
+
+class Scheme(NamedTuple):
+    """Colors of one color scheme, as red, green and blue from 0 to 255."""
+
+    cold: tuple[int, int, int]
+    """Behind a piece that was certain: a page's paper."""
+    hot: tuple[int, int, int]
+    """Behind one that surprised most."""
+    ink: tuple[int, int, int]
+    """Of the letters. On every color between cold and hot it keeps WCAG's contrast of 4.5."""
+
+
+LIGHT = Scheme(cold=(251, 250, 247), hot=(234, 138, 65), ink=(34, 37, 43))
+DARK = Scheme(cold=(22, 24, 29), hot=(162, 73, 11), ink=(240, 238, 232))
 _ANSI_STEPS = (None, 230, 229, 223, 216, 209, 202)
 """Backgrounds of the 256-color palette, from none to strong orange."""
 
@@ -32,9 +48,31 @@ def heat_ansi(pieces: Iterable[tuple[str, float]]) -> str:
     return "".join(parts)
 
 
+def heat_colors(nats: float, scheme: Scheme) -> tuple[str, str]:
+    """Return the colors of a piece in one scheme: behind the letters, and of them."""
+    share = heat(nats)
+    behind = [
+        int(cold + share * (hot - cold) + 0.5)
+        for cold, hot in zip(scheme.cold, scheme.hot, strict=True)
+    ]
+    return _hex(behind), _hex(scheme.ink)
+
+
+def _hex(color: Iterable[int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in color)
+
+
 def heat_style(nats: float) -> str:
-    """Return the CSS of one piece."""
-    return f"background:rgba(230,110,20,{0.8 * heat(nats):.3f})"
+    """Return the CSS of one piece.
+
+    Letters and what is behind them are both said, for a notebook's theme is not known. A browser
+    from before 2024 knows no `light-dark` and keeps to the light colors.
+    """
+    (behind, ink), (dark, dark_ink) = heat_colors(nats, LIGHT), heat_colors(nats, DARK)
+    return (
+        f"background:{behind};background:light-dark({behind},{dark});"
+        f"color:{ink};color:light-dark({ink},{dark_ink})"
+    )
 
 
 def heat_html(positions: Iterable[Position], said: str = "") -> str:

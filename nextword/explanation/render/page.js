@@ -1,6 +1,16 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("replay-data").textContent);
+  // What is not too wide just now is no stop for the keyboard.
+  const scrolling = [...document.querySelectorAll(".scroll")];
+  const reach = () => {
+    for (const box of scrolling) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  };
+  const watch = new ResizeObserver(reach);
+  for (const box of scrolling) watch.observe(box);
   const box = document.getElementById("replay");
   if (box && data.moments.length) {
     const slider = box.querySelector("input[type=range]");
@@ -12,7 +22,19 @@
     const rows = box.querySelector("#replay-rows");
     const likely = (p) =>
       p > 0.99995 && p < 1 ? ">0.9999" : p < 0.001 ? p.toExponential(1) : p.toFixed(4);
-    const heat = (nats) => Math.sqrt(Math.min(Math.max(nats / data.hottest, 0), 1)) * 0.8;
+    // The same colors as those of the judged texts, whose HTML has them written out.
+    const paint = (span, nats) => {
+      const share = Math.sqrt(Math.min(Math.max(nats / data.hottest, 0), 1));
+      const behind = data.schemes.map(
+        ({ cold, hot }) =>
+          `rgb(${cold.map((part, which) => Math.floor(part + share * (hot[which] - part) + 0.5))})`
+      );
+      const [light, dark] = data.schemes.map(({ ink }) => `rgb(${ink})`);
+      span.style.background = behind[0];
+      span.style.background = `light-dark(${behind})`;
+      span.style.color = light;
+      span.style.color = `light-dark(${light},${dark})`;
+    };
     const show = () => {
       const moment = data.moments[Number(slider.value)];
       const number = Number(choice.value);
@@ -26,7 +48,7 @@
         ...pieces.map((piece, place) => {
           const span = document.createElement("span");
           span.className = "piece";
-          span.style.background = `rgba(230,110,20,${heat(one.nats[place]).toFixed(3)})`;
+          paint(span, one.nats[place]);
           span.textContent = piece;
           return span;
         })
@@ -50,6 +72,7 @@
           return row;
         })
       );
+      reach();
     };
     let timer = 0;
     const stop = () => {

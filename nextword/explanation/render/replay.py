@@ -4,6 +4,7 @@ from html import escape
 
 from nextword.explanation.render.curve import Line, chart_svg
 from nextword.explanation.render.heat import heat_style
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import chance, one_line, quoted, table
 from nextword.explanation.replay import Pin, Replay
 
@@ -88,7 +89,7 @@ def replay_svg(replay: Replay) -> str:
 def replay_html(replay: Replay) -> str:
     """Draw the replay as a fragment of a page: the sentences at chosen steps, and their losses."""
     chosen = chosen_moments(replay.steps, COLUMNS)
-    parts = [replay_svg(replay)]
+    parts = [scrolling(replay_svg(replay), "The losses over the steps", "figure")]
     for number, pin in enumerate(replay.pins):
         rows = []
         for moment in chosen:
@@ -102,5 +103,6 @@ def replay_html(replay: Replay) -> str:
                 f"<tr><th>step {replay.steps[moment]:,}</th><td>{spans}</td>"
                 f'<td class="number">{one.loss:.4f}</td></tr>'
             )
-        parts.append(f"<table><tbody>{''.join(rows)}</tbody></table>")
+        table_ = f"<table><tbody>{''.join(rows)}</tbody></table>"
+        parts.append(scrolling(table_, f"At chosen steps: {one_line(pin.text, 60)}"))
     return f'<div class="nextword-replay">{"".join(parts)}</div>'

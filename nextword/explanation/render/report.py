@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from nextword.explanation.render.audit import audit_html
 from nextword.explanation.render.curve import Line, chart_svg
-from nextword.explanation.render.heat import HOTTEST_NATS, heat_html
+from nextword.explanation.render.heat import DARK, HOTTEST_NATS, LIGHT, heat_html
 from nextword.explanation.render.ruler import ruler_html, sentence
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import among, chance, counted, figure, quoted, tail
 from nextword.explanation.report import Report
 from nextword.loss.bits import bits
@@ -68,7 +69,11 @@ def _resource(name: str) -> str:
 
 def _replay_data(report: Report) -> str:
     """Return the replay as JSON that cannot end the element it stands in."""
-    data = {**report.replay.as_dict(), "hottest": HOTTEST_NATS}
+    data = {
+        **report.replay.as_dict(),
+        "hottest": HOTTEST_NATS,
+        "schemes": [LIGHT._asdict(), DARK._asdict()],
+    }
     data["pins"] = [{**pin, "shown": list(map(quoted, pin["pieces"]))} for pin in data["pins"]]
     for moment in data["moments"]:
         for one in moment["pins"]:
@@ -153,9 +158,13 @@ def _learning(report: Report) -> str:
         f"The loss began at {report.curve[0][1]:.2f} nats; a blind guess among "
         f"{report.vocabulary['entries']:,} pieces is "
         f"ln {report.vocabulary['entries']:,} = {math.log(report.vocabulary['entries']):.2f}.</p>"
-        f"<figure>{drawn}<figcaption>Line: loss on the text it learned from. Points: on text held "
-        f"out. Dotted: what {others} need for the same held-out text. "
-        f"1 nat a piece is {scale:.4f} {unit} here.</figcaption></figure>"
+        + scrolling(
+            f"{drawn}<figcaption>Line: loss on the text it learned from. Points: on text held "
+            f"out. Dotted: what {others} need for the same held-out text. "
+            f"1 nat a piece is {scale:.4f} {unit} here.</figcaption>",
+            "The loss over the steps of training",
+            "figure",
+        )
     )
 
 
@@ -195,16 +204,17 @@ def _replay(report: Report) -> str:
         f'<th class="number">{word}</th>' if word in numbers else f"<th>{word}</th>"
         for word in heads
     )
+    rows = f'<table><thead><tr>{head}</tr></thead><tbody id="replay-rows"></tbody></table>'
     return (
         "<p>The same sentences were judged again and again while it learned. Move the slider "
         "from step 0 on: pieces lose their color as the network comes to expect them. P is the "
         "probability it gave to the piece the text says; −ln P is the mistake.</p>"
-        '<div id="replay"><div class="controls"><label>Sentence <select>'
+        '<div><div class="controls"><label>Sentence <select>'
         f'{options}</select></label><label>Step <input type="range" min="0" max="{last}" '
         f'value="{last}" step="1"></label><button type="button">Play</button></div>'
         '<p aria-live="polite">Step <b id="replay-step"></b>: loss <b id="replay-loss"></b> nats '
-        'a piece</p><p class="heat" id="replay-text"></p><div class="scroll"><table><thead><tr>'
-        f'{head}</tr></thead><tbody id="replay-rows"></tbody></table></div></div>'
+        'a piece</p><p class="heat" id="replay-text"></p>'
+        f"{scrolling(rows, 'The sentence piece by piece at this step')}</div>"
         f"<noscript><p>The slider needs JavaScript.</p></noscript>"
     )
 
@@ -217,9 +227,9 @@ def _heat(report: Report) -> str:
         for number, text in enumerate(report.texts)
     )
     return (
-        "<p>Parts of texts it never saw, each judged as if a text began there; the darker a piece, "
-        "the more it surprised. Point at one, or go from piece to piece with the arrow keys, to "
-        "see its numbers.</p>" + texts
+        "<p>Parts of texts it never saw, each judged as if a text began there; the stronger a "
+        "piece's color, the more it surprised. Point at one, or go from piece to piece with the "
+        "arrow keys, to see its numbers.</p>" + texts
     )
 
 
@@ -262,7 +272,8 @@ def _context(report: Report) -> str:
     )
     return (
         "<p>Each text gives a lesson for every context length: one piece read, two, three … "
-        f"Here is the loss by how much had been read.{first}</p><figure>{drawn}</figure>"
+        f"Here is the loss by how much had been read.{first}</p>"
+        + scrolling(drawn, "The loss by how much had been read", "figure")
     )
 
 
@@ -282,14 +293,20 @@ def _hardest(report: Report) -> str:
     )
     return (
         f"<p>The greatest surprises among {report.judged_tokens:,} pieces of held-out text.</p>"
-        '<div class="scroll"><table><thead><tr><th>after</th><th>came</th>'
-        '<th class="number">P</th><th class="number">−ln P</th>'
-        f"<th>it expected</th></tr></thead><tbody>{places}</tbody></table></div>"
+        + scrolling(
+            "<table><thead><tr><th>after</th><th>came</th>"
+            '<th class="number">P</th><th class="number">−ln P</th>'
+            f"<th>it expected</th></tr></thead><tbody>{places}</tbody></table>",
+            "The greatest surprises",
+        )
         + (
-            "<p>Pieces met at least five times, by their average mistake:</p><table><thead><tr>"
-            '<th>piece</th><th class="number">met</th><th class="number">average −ln P</th></tr>'
-            "</thead>"
-            f"<tbody>{pieces}</tbody></table>"
+            "<p>Pieces met at least five times, by their average mistake:</p>"
+            + scrolling(
+                '<table><thead><tr><th>piece</th><th class="number">met</th>'
+                '<th class="number">average −ln P</th></tr></thead>'
+                f"<tbody>{pieces}</tbody></table>",
+                "The hardest pieces",
+            )
             if pieces
             else ""
         )
@@ -329,12 +346,7 @@ def _settings(report: Report) -> str:
         ("Hardware", facts["hardware"]),
     ]
     drawn = "".join(
-        f"<details><summary>{name}</summary><table><tbody>"
-        + "".join(
-            f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>"
-            for key, value in values.items()
-        )
-        + "</tbody></table></details>"
+        f"<details><summary>{name}</summary>{scrolling(_table_of(values), name)}</details>"
         for name, values in tables
     )
     return (
@@ -342,8 +354,17 @@ def _settings(report: Report) -> str:
         f"{figure(facts['flops_per_token'] / 1e6)} million operations. It read "
         f"{escape(', '.join(facts['paths']) or 'the built-in corpus')}. All that was asked, as a "
         "recipe that with the same text makes this run again:</p>"
-        f"<details><summary>Recipe</summary><pre>{escape(report.settings)}</pre></details>{drawn}"
+        f"<details><summary>Recipe</summary>{scrolling(escape(report.settings), 'Recipe', 'pre')}"
+        f"</details>{drawn}"
     )
+
+
+def _table_of(values: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>"
+        for key, value in values.items()
+    )
+    return f"<table><tbody>{rows}</tbody></table>"
 
 
 SECTIONS = (

@@ -3,6 +3,7 @@
 import math
 from html import escape
 
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import table
 from nextword.explanation.ruler import Mark, Ruler
 
@@ -120,9 +121,13 @@ def ruler_html(ruler: Ruler) -> str:
         f'<td class="text">{escape(mark.says)}</td></tr>'
         for mark in marks
     )
+    drawn = (
+        f'<table><thead><tr><th>name</th><th class="number">{ruler.unit}</th>'
+        f'<th class="bar">drawn</th><th>how</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
     return (
-        f'<div class="nextword-ruler"><p>{escape(sentence(ruler))}</p><div class="scroll"><table>'
-        f"<thead><tr><th></th><th>{ruler.unit}</th><th></th><th></th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        f'<div class="nextword-ruler"><p>{escape(sentence(ruler))}</p>'
+        f"{scrolling(drawn, 'The ruler: what each needs for the same text')}"
         f'<p class="soft">{escape(" ".join(_notes(ruler)))}</p></div>'
     )

@@ -5,6 +5,7 @@ import sys
 from html import escape
 
 from nextword.explanation.render.heat import heat_ansi, heat_html
+from nextword.explanation.render.scroll import scrolling
 from nextword.explanation.render.words import (
     among,
     chance,
@@ -156,7 +157,7 @@ def _why_logs(trace: Trace) -> list[str]:
 
 def trace_html(trace: Trace) -> str:
     """Draw a judged text as a fragment of a page: colored text, table, sums."""
-    heads = ("", "after", "target", "P", "−ln P", "bits", "rank", "unsure", "likeliest", "its P")
+    heads = ("no.", "after", "target", "P", "−ln P", "bits", "rank", "unsure", "likeliest", "its P")
     cells = "".join(
         "<tr>"
         + "".join(
@@ -167,9 +168,10 @@ def trace_html(trace: Trace) -> str:
         for position in trace.positions
     )
     head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
     sums = escape("\n".join(summary(trace)))
     return (
         f'<div class="nextword-trace">{heat_html(trace.positions)}'
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>'
-        f'</div><pre class="sums">{sums}</pre></div>'
+        f"{scrolling(drawn, 'Each piece and how it was judged')}"
+        f"{scrolling(sums, 'The mistakes added up', 'pre')}</div>"
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextword.explanation.render.words import one_line, quoted, tail
+from nextword.corpus.tally import describe_reading
+from nextword.explanation.render.words import argument, one_line, quoted, tail
 from nextword.model.shape import Shape
 from nextword.prediction.evaluate import Evaluation
 from nextword.training.loop import Plan
@@ -62,15 +63,15 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
         f"text        {facts['corpus']}: {facts['documents']:,} documents{size}; "
         f"{train:,} tokens to learn from, {holdout:,} held out"
     ]
+    reading = facts.get("reading", {})
     if facts["duplicate_documents"] is not None:
+        first = f" (first: {reading['repeated']['first']})" if "repeated" in reading else ""
         lines.append(
-            f"            {facts['duplicate_documents']:,} documents repeat another exactly; none "
-            "stands on both sides"
+            f"            {facts['duplicate_documents']:,} documents repeat another exactly"
+            f"{first}; none stands on both sides"
         )
-    if facts["replaced_characters"]:
-        lines.append(
-            f"            {facts['replaced_characters']:,} places were not UTF-8 and are U+FFFD now"
-        )
+    if noticed := describe_reading(reading, beside=("repeated",)):
+        lines.append(f"            of {reading['records']:,} records: {noticed}")
     if facts["unknown_tokens"]:
         share = facts["unknown_tokens"] / (train + holdout)
         lines.append(
@@ -82,6 +83,12 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
     lines.append(
         f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {folder}"
     )
+    asked = facts.get("entries_asked")
+    if asked is not None and asked != facts["entries"]:
+        lines.append(
+            f"            {asked:,} entries were asked for; this kind and this text give "
+            f"{facts['entries']:,}"
+        )
     if len(scripts := facts.get("scripts", {})) > 1:
         told = ", ".join(f"{script} {value:.2f}" for script, value in scripts.items())
         lines.append(f"            bytes a token by script: {told}")
@@ -150,6 +157,7 @@ def describe_end(
     entries: int,
     floor: Floor | None,
     best: tuple[int, int] | None,
+    beginning: str | None = None,
 ) -> str:
     """Sum a run up in plain words, with the next commands to try.
 
@@ -160,6 +168,7 @@ def describe_end(
         entries: of the vocabulary.
         floor: the lowest loss possible, where known.
         best: steps of the best and the last checkpoint where over-fitting was noticed.
+        beginning: of a text to ask about; default: one that suits the built-in stories.
     """
     loss = scores.nats_per_token
     where = "hidden tokens of text" if scores.at_hidden else "tokens"
@@ -180,15 +189,38 @@ def describe_end(
             "The best checkpoint is kept, used and judged here; more text or fewer "
             "--training.steps would help."
         )
-    prompt, asked = (' "Long ago"', WORKED_EXAMPLE) if floor is not None else ("", "")
-    ask = [f"  nextword generate {run.name}{prompt}", f'  nextword predict {run.name} "{asked}"']
-    if scores.at_hidden:
-        ask = [f'  nextword fill {run.name} "{WORKED_EXAMPLE} [MASK] mistakes"']
-    lines += [
-        "",
-        "Try next:",
-        *ask,
-        f'  nextword explain {run.name} "{asked or "a sentence of yours"}"',
-        f"  nextword report {run.name}",
+    return "\n".join([*lines, "", "Try next:", *_try_next(run.name, scores.at_hidden, beginning)])
+
+
+def _try_next(run: str, at_hidden: bool, beginning: str | None) -> list[str]:
+    """Name the next commands, as a shell reads them.
+
+    Args:
+        run: its name.
+        at_hidden: whether it names hidden tokens.
+        beginning: of a text as the run's own are; None for the built-in stories.
+    """
+    name = argument(run)
+    if beginning is None:
+        prompt, asked = ' "Long ago"', WORKED_EXAMPLE
+    else:
+        prompt, asked = "", beginning
+    ask = [
+        f"  nextword generate {name}{prompt}",
+        f"  nextword predict {name} {argument(asked)}",
+        f"  nextword explain {name} {argument(asked)}",
     ]
-    return "\n".join(lines)
+    if at_hidden:
+        ask[:2] = [f"  nextword fill {name} {argument(_with_a_gap(asked))}"]
+    return [*ask, f"  nextword report {name}"]
+
+
+def _with_a_gap(text: str) -> str:
+    """Hide a word in the middle; of a text without words, what would come next."""
+    if text == WORKED_EXAMPLE:
+        return f"{WORKED_EXAMPLE} [MASK] mistakes"
+    words = text.split(" ")
+    if len(words) < 3:
+        return f"{text} [MASK]"
+    words[len(words) // 2] = "[MASK]"
+    return " ".join(words)

@@ -1,6 +1,8 @@
 """Small pieces that all renderers share: quoting, cutting, numbers in plain writing."""
 
 import math
+import re
+import shlex
 
 SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x00": "␀", "\x1b": "␛"}
 
@@ -13,6 +15,15 @@ def quoted(text: str) -> str:
 def signed(text: str) -> str:
     """Show what would not print as signs."""
     return "".join(SIGNS.get(letter, letter) for letter in text)
+
+
+def argument(text: str) -> str:
+    """Write a text as a shell reads it: one word, whatever stands in it."""
+    if re.fullmatch(r"[\w@+:,./-]+", text):
+        return text
+    if re.search(r'["$`\\!]', text):  # what a shell looks for between double quotes
+        return shlex.quote(text)
+    return f'"{text}"'
 
 
 def one_line(text: str, most: int) -> str:

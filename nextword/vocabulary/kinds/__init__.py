@@ -2,7 +2,8 @@
 
 A kind's module offers
 
-    build      (texts, size) → a tokenizer of the `tokenizers` library, with the reserved entries
+    build      (texts, size, pattern) → a tokenizer of the `tokenizers` library, with the reserved
+               entries; `pattern` is a name of `patterns.py`, and means nothing to some kinds
     LOSSLESS   whether decode(encode(text)) is the text for every text
     SIZED      whether `size` chooses the number of entries
 

@@ -1,12 +1,13 @@
 """Subwords: bytes, and again and again the pair that stands side by side most often made one piece.
 
-Source: Sennrich et al. 2016; over bytes, with the split pattern of GPT-2 (Radford et al. 2019).
+Source: Sennrich et al. 2016; over bytes, as GPT-2 (Radford et al. 2019).
 """
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nextword.vocabulary.kinds import RESERVED
+from nextword.vocabulary.patterns import before_subwords
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 LOSSLESS = SIZED = True
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Learn merges from texts until there are `size` entries."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = before_subwords(pattern)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,

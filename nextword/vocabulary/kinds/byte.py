@@ -13,11 +13,11 @@ LOSSLESS = True
 SIZED = False
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Build the fixed vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    del texts, size
+    del texts, size, pattern
     letters = sorted(byte_of_letter().items(), key=lambda entry: entry[1])
     entries = {name: id_ for id_, name in enumerate(RESERVED)}
     entries.update({letter: len(RESERVED) + byte for letter, byte in letters})

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 LOSSLESS = SIZED = False
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Collect the characters."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    del size
+    del size, pattern
     characters: set[str] = set()
     for text in texts:
         characters.update(text)

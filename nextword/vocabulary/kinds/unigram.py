@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nextword.vocabulary.kinds import RESERVED
+from nextword.vocabulary.patterns import before_subwords
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 LOSSLESS = SIZED = True
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Learn pieces and their probabilities until `size` are left."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = before_subwords(pattern)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.UnigramTrainer(
         vocab_size=size,

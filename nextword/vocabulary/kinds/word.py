@@ -23,8 +23,9 @@ PATTERN = (
 )
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Keep the `size` most frequent words."""
+    del pattern
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))

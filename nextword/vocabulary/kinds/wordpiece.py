@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from nextword.vocabulary.kinds import RESERVED, UNKNOWN
+from nextword.vocabulary.patterns import before_subwords
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ LONGEST = 100
 """Letters of a word; longer ones are cut, for finding its pieces costs the square of its length."""
 
 
-def build(texts: Iterable[str], size: int) -> "Tokenizer":
+def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     """Learn pieces on top of all bytes, as beginning and as continuation."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from tokenizers import Regex  # isort: skip
@@ -28,7 +29,7 @@ def build(texts: Iterable[str], size: int) -> "Tokenizer":
     letters = [*alphabet, *(CONTINUES + letter for letter in alphabet)]
     before_words = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            before_subwords(pattern),
             pre_tokenizers.Split(Regex(f".{{1,{LONGEST}}}"), "isolated"),
         ]
     )

@@ -1,0 +1,102 @@
+"""What a network can read: shapes, kinds and ranges that are said before a product fails.
+
+Where ids are outside the vocabulary a CPU's lookup names none of it, and a GPU's ends the process.
+Looking at the values makes a GPU wait, so training on one does without; its ids come from shards
+that were looked at when they were opened.
+
+Legend of shapes: B rows, T positions.
+"""
+
+import torch
+from torch import Tensor
+
+from nextword.base.errors import ModelError
+from nextword.model.attention import KeyValueCache
+
+
+def check_ids(ids: Tensor, entries: int) -> None:
+    """Refuse what is not (B, T) of ids below `entries`.
+
+    Raises:
+        ModelError: names what was given and what was expected.
+    """
+    if ids.ndim != 2 or not ids.shape[1]:
+        raise ModelError(
+            f"ids of shape {tuple(ids.shape)}: expected (rows, positions), at least one position"
+        )
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ModelError(
+            f"ids of {_kind(ids)}: expected whole numbers, int64 or int32, of shape "
+            "(rows, positions)"
+        )
+    if torch.compiler.is_compiling() or ids.is_meta or not ids.numel():
+        return
+    if ids.device.type != "cpu" and torch.is_grad_enabled():
+        return
+    least, most = (int(value) for value in torch.aminmax(ids))
+    if least < 0 or most >= entries:
+        wrong = least if least < 0 else most
+        raise ModelError(f"id {wrong}: the network has entries 0 to {entries - 1}")
+
+
+def check_room(ids: Tensor, start: int, room: int, cache: KeyValueCache | None) -> None:
+    """Refuse more positions than are left, and another number of rows than the cache has.
+
+    Raises:
+        ModelError: names what was given and what was expected.
+    """
+    rows, positions = ids.shape
+    if start + positions > room:
+        after = f" after {start} in the cache" if start else ""
+        raise ModelError(
+            f"{positions} positions{after}: expected at most {room - start}, of a context of {room}"
+        )
+    if cache is not None and rows != cache.rows:
+        raise ModelError(
+            f"ids of shape {tuple(ids.shape)}: expected ({cache.rows}, positions), the rows of "
+            "the cache"
+        )
+
+
+def check_companions(ids: Tensor, seen: Tensor | None, positions: Tensor | None) -> None:
+    """Refuse what says who may look where, or who stands where, for other ids than these.
+
+    Raises:
+        ModelError: names what was given and what was expected.
+    """
+    rows, length = ids.shape
+    if positions is not None and positions.shape != ids.shape:
+        raise ModelError(
+            f"positions of shape {tuple(positions.shape)}: expected {(rows, length)}, as ids have"
+        )
+    if seen is not None and not (
+        seen.ndim == 4
+        and seen.shape[0] in (1, rows)
+        and seen.shape[1] == 1
+        and seen.shape[2] in (1, length)
+        and seen.shape[3] == length
+    ):
+        raise ModelError(
+            f"seen of shape {tuple(seen.shape)}: expected {(rows, 1, length, length)}, "
+            "or 1 for rows or for all who look"
+        )
+
+
+def check_one(id_: int, entries: int, cache: KeyValueCache, context: int) -> None:
+    """Refuse one id that is no entry, or that a cache has no room for.
+
+    Raises:
+        ModelError: names what was given and what was expected.
+    """
+    if not 0 <= id_ < entries:
+        raise ModelError(f"id {id_}: the network has entries 0 to {entries - 1}")
+    room = min(cache.room, context)
+    if cache.length >= room:
+        raise ModelError(
+            f"1 position after {cache.length} in the cache: expected at most 0, of a context of "
+            f"{room}"
+        )
+
+
+def _kind(ids: Tensor) -> str:
+    return str(ids.dtype).removeprefix("torch.")

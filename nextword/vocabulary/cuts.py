@@ -1,0 +1,91 @@
+"""Whether a long text may be encoded in pieces: only where its tokens are known to be the same.
+
+Pieces end where `corpus/documents.py` says; that no token reaches across there is known of the
+vocabularies built here, and of those from elsewhere whose steps stand below. Any other is given
+whole texts: with Metaspace, for one, each piece would begin with a blank that the text has not.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from nextword.base.errors import CorpusError
+from nextword.corpus.documents import SAFE_CUT, Piece
+from nextword.corpus.split import Part
+from nextword.vocabulary.patterns import pattern_of
+from nextword.vocabulary.tokenizer import Vocabulary
+
+LONGEST_WHOLE = 1 << 25
+"""Characters of a text that is encoded whole."""
+_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "BertNormalizer", "Lowercase", "StripAccents"}
+"""Work on a character and those that combine with it; what follows a cut combines with nothing."""
+_PRE_TOKENIZERS = {"BertPreTokenizer", "Whitespace"}
+"""Divide at every white space and sign."""
+
+
+def cuts_are_safe(vocabulary: Vocabulary) -> bool:
+    """Whether the tokens of a text's pieces are known to be the text's."""
+    if vocabulary.is_built_here:
+        return True
+    described = vocabulary.description
+    return (
+        _normalizer_is_known(described.get("normalizer"))
+        and _pre_tokenizer_is_known(described.get("pre_tokenizer"))
+        and all(_stays_whole(entry) for entry in described.get("added_tokens", []))
+    )
+
+
+def _normalizer_is_known(step: dict[str, Any] | None) -> bool:
+    if step is None:
+        return True
+    steps = step.get("normalizers", [step])
+    return all(one.get("type") in _NORMALIZERS for one in steps)
+
+
+def _pre_tokenizer_is_known(step: dict[str, Any] | None) -> bool:
+    if step is None:
+        return False
+    return step.get("type") in _PRE_TOKENIZERS or pattern_of(step) is not None
+
+
+def _stays_whole(entry: dict[str, Any]) -> bool:
+    """Whether an added entry is ordinary text when encoded, or holds no place to cut."""
+    if entry.get("special"):
+        return True
+    return not (entry.get("rstrip") or entry.get("single_word")) and not SAFE_CUT.search(
+        entry["content"]
+    )
+
+
+def in_pieces(vocabulary: Vocabulary, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield pieces as they come where that is safe, whole texts where it is not.
+
+    Raises:
+        CorpusError: a text is too long to be encoded whole.
+    """
+    for part in parts_for(vocabulary, (Part("train", piece) for piece in pieces)):
+        yield part.piece
+
+
+def parts_for(vocabulary: Vocabulary, parts: Iterable[Part]) -> Iterator[Part]:
+    """Do the same with pieces that know their side.
+
+    Raises:
+        CorpusError: a text is too long to be encoded whole.
+    """
+    if cuts_are_safe(vocabulary):
+        yield from parts
+        return
+    held: list[str] = []
+    size = 0
+    for side, piece in parts:
+        held.append(piece.text)
+        size += len(piece.text)
+        if size > LONGEST_WHOLE:
+            raise CorpusError(
+                f"a text has more than {LONGEST_WHOLE:,} characters, and it is not known where "
+                "this vocabulary's tokens allow a cut; divide the text (--corpus.separator), or "
+                "learn a vocabulary from it"
+            )
+        if piece.is_last:
+            yield Part(side, Piece("".join(held), True))
+            held, size = [], 0
