@@ -45,7 +45,7 @@ CONFIGURATION = """
 source_paths = ["nextword"]
 only_mutate = {files}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-n0", "-m", "not slow", "-p", "no:cacheprovider"]
+pytest_add_cli_args = ["-n0", "-p", "no:cacheprovider", {fast}]
 also_copy = ["benchmarks", "README.md", "docs", "recipes", "examples"]
 """
 
@@ -122,9 +122,14 @@ def judge(area: str, commit: str | None) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_checkout(folder, commit)
-        with open(folder / "pyproject.toml", "a", encoding="utf-8") as stream:
-            wanted = [f"tests/{one}" for one in tests]
-            stream.write(CONFIGURATION.format(files=json.dumps(files), tests=json.dumps(wanted)))
+        configuration = folder / "pyproject.toml"
+        there = configuration.read_text(encoding="utf-8")
+        lines = CONFIGURATION.format(
+            files=json.dumps(files),
+            tests=json.dumps([f"tests/{one}" for one in tests]),
+            fast='"-m", "not slow"' if '"slow: ' in there else "",
+        )
+        configuration.write_text(there + lines, encoding="utf-8")
         mutmut(folder, "none-is-called-this")  # only writes the mutants
         by_file = {file: mutants_of(folder, file) for file in files}
         drawn = draw(by_file)
