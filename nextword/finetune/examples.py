@@ -1,6 +1,7 @@
 """Examples divided: which are learned from, and which are held out."""
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _are_indicators(said: Sequence[Sequence[str]]) -> bool:
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
     """Sort names; whole numbers by size, so that a class has its own number where it can."""
-    if all(name.isascii() and name.isdigit() for name in names):
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
