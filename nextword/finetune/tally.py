@@ -76,7 +76,7 @@ class Tally:
         Raises:
             CorpusError: names five of them.
         """
-        bad = [left for left in self.left if left.why not in ("no_label", "too_long")]
+        bad = [left for left in self.left if left.why != "no_label"]
         if len(bad) <= self.settings.bad_share * self.rows and len(bad) < self.rows:
             return
         named = "; ".join(f"{left.place}: {left.words}" for left in bad[:NAMED])
