@@ -176,7 +176,7 @@ def test_lists_hold_several_labels():
         assert len(set(one.label)) == len(one.label)
     notes = " ".join(known.notes)
     assert "12 texts have no label" in notes
-    assert "3 labels, each held out alike; the commonest is 'red' (36 texts, 60.0%)" in notes
+    assert "3 labels, each held out alike; the commonest is 'red' (36 texts, 60%)" in notes
     for form in (json.dumps, str):  # as JSON and as Python write them into a table
         written = [form([one for one in row if one]) for row in labels]
         assert labelled(texts(written), PLAIN).train == known.train
@@ -214,8 +214,8 @@ def test_doubtful_classes_are_said():
     values += [{"text": f"u{n}", "label": "other"} for n in range(4)]
     values += [{"text": "alone", "label": "once"}]
     notes = " ".join(labelled(rows(values), PLAIN).notes)
-    assert "3 classes, each held out alike; the commonest is 'usual' (95 texts, 95.0%)" in notes
-    assert "always saying 'usual' would be right in 95.0%: look at macro-F1" in notes
+    assert "3 classes, each held out alike; the commonest is 'usual' (95 texts, 95%)" in notes
+    assert "always saying 'usual' would be right in 95%: look at macro-F1" in notes
     assert "1 classes with a single example, which is learned from and cannot be judged: once" in (
         notes
     )
