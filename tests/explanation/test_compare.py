@@ -10,14 +10,17 @@ import nextword
 from nextword.base.errors import EvaluationError
 from nextword.explanation.compare import compare_documents, compare_text
 from nextword.explanation.render.compare import describe_comparison_of_models
+from tests.place import Place
 
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def models(place):
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """Four models, trained once: the tests here only read them."""
+    place = Place(tmp_path_factory.mktemp("library"))
     (place.folder / "t.txt").write_text(TEXT * 150)
     kinds = {
         "bpe": {},
@@ -25,10 +28,17 @@ def models(place):
         "longer": {"training.steps": 30},
         "both": {"objective.name": "masked"},
     }
-    for name, options in kinds.items():
-        given = {"training.steps": 5, "model.context": 32, **options}
-        nextword.train(place.folder / "t.txt", name=name, options=given)
-    return {name: nextword.load(name).opened for name in kinds}
+    with place.entered():
+        for name, options in kinds.items():
+            given = {"training.steps": 5, "model.context": 32, **options}
+            nextword.train(place.folder / "t.txt", name=name, options=given)
+        return place, {name: nextword.load(name).opened for name in kinds}
+
+
+@pytest.fixture
+def models(library):
+    with library[0].entered():
+        yield library[1]
 
 
 def test_parts_add_up_whatever_the_vocabularies(models):
@@ -127,7 +137,8 @@ def test_one_text_says_nothing_of_chance(models):
         compare_text([models["bpe"]], " ")
 
 
-def test_the_verb_takes_texts_and_paths(models, place):
+def test_the_verb_takes_texts_and_paths(models, library):
+    place = library[0]
     done = place.nextword("compare", "bpe", "longer", "both", "the good cat")
     assert done.returncode == 0, done.stderr
     for words in ("bpe@5", "longer@30", "bits a byte", "reads both sides"):
