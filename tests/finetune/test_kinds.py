@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 
 import pytest
 from hypothesis import given as example_of
@@ -15,6 +16,7 @@ from nextword.finetune.examples import labelled, look
 from nextword.finetune.kinds import Given, kind_of
 from nextword.finetune.tally import Tally
 from nextword.objectives.options import ExamplesSettings, FinetuneSettings, LabelsSettings
+from nextword.settings import as_toml, resolve
 
 PLAIN, AUTO = FinetuneSettings(), LabelsSettings()
 
@@ -282,3 +284,12 @@ def test_counts_add_up_whatever_stands_there(pairs, asked):
     counted = tally.as_dict(len(known.train), len(known.holdout))
     left = sum(counted["left_out"].values())
     assert counted["learned_from"] + counted["held_out"] + left == counted["read"] == len(values)
+
+
+def test_settings_come_back_and_recipes_from_before_still_read():
+    asked = resolve(given={"labels.kind": "multi", "labels.missing": ["-", 'say "no"']})
+    again = resolve(tomllib.loads(as_toml(asked)))
+    assert again == asked
+    before = {"finetune": {"task": "regression", "label": "stars"}}
+    assert resolve(before).labels == LabelsSettings()
+    assert kind(["1", "2"], resolve(before).finetune).name == "number"
