@@ -1,12 +1,13 @@
 """Which planted mistakes do the tests notice, in loss, split, packing and evaluation?
 
     python benchmarks/mutation.py                    (about five minutes an area on two quiet cores)
-    python benchmarks/mutation.py split --name before --tests 4a71fc2
+    python benchmarks/mutation.py split --name before --commit 4a71fc2
 
-mutmut writes the mutants and runs, for each, the fast tests that reach it, in a copy of this folder
-with the tests of a commit if one is named. Of each area at most 60 mutants are drawn, the same ones
-every time, shared out evenly among its files. Left out are mutants that change nothing but the
-words of a message. Writes results/mutation.json under the name given; what survived is listed.
+mutmut (pip install -e '.[mutation]') writes the mutants and runs, for each, the fast tests that
+reach it, in a copy of this folder or of a commit. Of each area at most 60 mutants are drawn, the
+same ones every time, shared out evenly among its files. Left out are mutants that change nothing
+but the words of a message. Writes results/mutation.json under the name given; what survived is
+listed.
 """
 
 import argparse
@@ -50,17 +51,18 @@ also_copy = ["benchmarks", "README.md", "docs", "recipes", "examples"]
 
 
 def copy_checkout(folder: Path, commit: str | None) -> None:
-    """Copy what git knows of, with the tests of another commit."""
+    """Copy what git knows of here, or what a commit holds."""
+    if commit:
+        archive = ["git", "archive", commit]
+        packed = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "x"], cwd=folder, input=packed, check=True)
+        return
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, names.decode().split("\0")):
-        if (ROOT / name).is_file() and not (commit and name.startswith("tests/")):
+        if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    if commit:
-        archive = ["git", "archive", commit, "tests"]
-        packed = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True).stdout
-        subprocess.run(["tar", "x"], cwd=folder, input=packed, check=True)
 
 
 def mutmut(folder: Path, *names: str) -> int:
@@ -150,12 +152,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("areas", nargs="*", default=list(AREAS), choices=[*AREAS, []])
     parser.add_argument("--name", default="after", help="under which the results are written")
-    parser.add_argument("--tests", help="a commit whose tests judge, instead of those here")
+    parser.add_argument("--commit", help="judge what it holds, instead of what is here")
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for area in given.areas:
         load = os.getloadavg()
-        found = judge(area, given.tests)
+        found = judge(area, given.commit)
         results.setdefault(given.name, {})[area] = {
             "date": time.strftime("%Y-%m-%d"),
             "mutmut": version("mutmut"),

@@ -99,7 +99,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Divide cores and tests among the processes."""
     share_the_cores(config)
-    config.pluginmanager.register(Division(), "division")
+    config.pluginmanager.register(Division(config), "division")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,7 +11,8 @@ machine as on a quiet one.
 
 import json
 import os
-import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def plain(nodeid: str) -> str:
-    """Take away the group that pytest-xdist writes behind a test's name."""
-    return re.sub(r"@[^\]@]*$", "", nodeid)
-
-
 def known() -> dict[str, dict[str, float]]:
     """Read what tests and shared fixtures cost when they were measured."""
     return json.loads(DURATIONS.read_text(encoding="utf-8"))
@@ -65,7 +61,46 @@ def _name_of(definition) -> str:
 
 
 class Division:
-    """The hooks that mark, group, order and measure."""
+    """The hooks that mark, group, order and measure.
+
+    pytest-xdist's own `--dist loadgroup` writes groups into the tests' names, which pytest 9.2 no
+    longer lets it do. Here the processes that collect write the groups to a file, which the one
+    that divides reads.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Say where the groups are written down."""
+        told = getattr(config, "workerinput", {}).get("groups")
+        self._own = None if told else tempfile.mkdtemp(prefix="groups-")
+        self._groups = Path(told or f"{self._own}/groups.json")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node):
+        """Tell a process where to write down the groups."""
+        node.workerinput["groups"] = str(self._groups)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log):
+        """Give each process the next group when it has nearly done with the last."""
+        if config.getvalue("dist") != "load":
+            return None  # something else was asked for
+        from xdist.scheduler import LoadScopeScheduling
+
+        config.option.loadscopereorder = False
+        groups = self._groups
+
+        class ByGroup(LoadScopeScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                if not hasattr(self, "known"):
+                    self.known = json.loads(groups.read_text(encoding="utf-8"))
+                return self.known[nodeid]
+
+        return ByGroup(config, log)
+
+    def pytest_unconfigure(self):
+        """Remove the file."""
+        if self._own:
+            shutil.rmtree(self._own, ignore_errors=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -84,11 +119,14 @@ class Division:
             own = [costs["tests"].get(item.nodeid, UNKNOWN_SECONDS) for item in members]
             fixtures = {fixture for item in members for fixture in shared[item]}
             total[name] = sum(own) + sum(costs["fixtures"].get(one, 0) for one in fixtures)
-            for item in members:
-                if len(members) > 1:
-                    item.add_marker(pytest.mark.xdist_group(name))
         order = sorted(groups, key=lambda name: -total[name])
         items[:] = [item for name in order for item in groups[name]]
+        self._write_down({item.nodeid: name for name in order for item in groups[name]})
+
+    def _write_down(self, groups: dict[str, str]) -> None:
+        aside = self._groups.with_name(f"{os.getpid()}.json")  # each process writes the same
+        aside.write_text(json.dumps(groups), encoding="utf-8")
+        os.replace(aside, self._groups)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef, request):
@@ -118,7 +156,7 @@ class Division:
 
     def pytest_runtest_logreport(self, report):
         """Gather the costs: in the process that hears of all tests."""
-        tests, name = _measured["tests"], plain(report.nodeid)
+        tests, name = _measured["tests"], report.nodeid
         tests[name] = tests.get(name, 0.0) + getattr(report, "cost", 0.0)
         for fixture, cost in getattr(report, "made", {}).items():
             dearest = _measured["fixtures"].get(fixture, 0.0)

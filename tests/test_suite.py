@@ -1,4 +1,4 @@
-"""The suite itself: nothing is skipped unreviewed, nothing trained once is changed, rooms stay quick."""
+"""The suite itself: no skip is unreviewed, no model trained once changed, no room slow."""
 
 import json
 import os
@@ -53,12 +53,6 @@ def test_what_is_measured_is_there():
     assert {name.split("::")[0] for name in known} >= set(FILES)
 
 
-def test_a_group_is_taken_off_a_name_and_nothing_else_is():
-    assert division.plain("tests/a.py::test_b[x@y]@tests/a.py") == "tests/a.py::test_b[x@y]"
-    assert division.plain("tests/a.py::test_b[x@y]") == "tests/a.py::test_b[x@y]"
-    assert division.plain("tests/a.py::test_b") == "tests/a.py::test_b"
-
-
 SUITE = """
     import pytest
     from tests import division
@@ -102,7 +96,7 @@ SKIPS = """
 
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_skip_that_nobody_reviewed_fails_the_session(suite, processes):
-    divided = ("-n", processes, "--dist", "loadgroup")
+    divided = ("-n", processes)
     failed = suite(SKIPS.format(reason="no time today"), *divided)
     assert failed.returncode == 1
     assert "reviewed list" in failed.stdout
@@ -153,7 +147,7 @@ def test_the_dearest_come_first_and_what_shares_a_fixture_stays_together(suite, 
     assert "test_costly" not in left
     assert "4 passed" in left
     (tmp_path / "made").unlink()
-    assert suite(DIVIDED, "-n", "2", "--dist", "loadgroup").returncode == 0
+    assert suite(DIVIDED, "-n", "2").returncode == 0
     assert (tmp_path / "made").read_text() == "made\n"
 
 
@@ -201,14 +195,15 @@ def test_a_command_in_this_process_ends_as_in_one_of_its_own(place):
         assert "Done in" in done.stderr
         wrong = run("train", "t.txt", "--name", name)
         assert (wrong.returncode, wrong.stdout) == (2, "")
-        assert wrong.stderr.startswith(f"nextword: {name}")
+        assert wrong.stderr.startswith("nextword: ")
+        assert f"--resume {name}" in wrong.stderr
     assert torch.get_num_threads() == threads + 1
     torch.set_num_threads(threads)
     saved = [next((place.folder / "runs" / name / "checkpoints").iterdir()) for name in
              ("here", "there")]  # fmt: skip
     first, second = ((folder / "model.safetensors").read_bytes() for folder in saved)
     assert first == second
-    assert not torch._C._get_flush_denormal() if hasattr(torch._C, "_get_flush_denormal") else True
+    assert float(torch.tensor(1e-45) * 1) > 0  # the smallest numbers count again
 
 
 def test_an_error_of_the_programs_own_is_shown(place, monkeypatch):
@@ -219,5 +214,5 @@ def test_an_error_of_the_programs_own_is_shown(place, monkeypatch):
 
     monkeypatch.setattr(program, "app", broken)
     done = place.nextword("runs")
-    assert done.returncode == 1
+    assert done.returncode not in (0, 2)
     assert "ZeroDivisionError: not meant for users" in done.stderr

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from nextword.base.errors import CorpusError
 from nextword.corpus.documents import Piece, whole_documents
 from nextword.corpus.options import CorpusSettings
-from nextword.corpus.split import plan_split, scan
+from nextword.corpus.split import Part, Split, hash_text, plan_split, scan
 
 
 def divide(documents, settings=None):
@@ -65,3 +65,44 @@ def test_nothing_to_divide_is_said():
         plan_split(scan([]), CorpusSettings())
     with pytest.raises(CorpusError, match="too short"):
         plan_split(scan(whole_documents(["a"])), CorpusSettings())
+
+
+def test_each_of_few_documents_gives_its_own_end_and_both_sides_end_there():
+    """Whatever its pieces: cut within one, cut between two, in the second document as the first."""
+    pieces = [Piece("abc", False), Piece("defg", True), Piece("hij", False), Piece("kl", True)]
+    assert list(Split(keep=(4, 3)).divide(pieces)) == [
+        Part("train", Piece("abc", False)),
+        Part("train", Piece("d", True)),
+        Part("holdout", Piece("efg", True)),
+        Part("train", Piece("hij", True)),
+        Part("holdout", Piece("kl", True)),
+    ]
+    longer = [Piece("abc", False), Piece("defg", False), Piece("hi", True)]
+    assert list(Split(keep=(4,)).divide(longer))[1:] == [
+        Part("train", Piece("d", True)),
+        Part("holdout", Piece("efg", False)),
+        Part("holdout", Piece("hi", True)),
+    ]
+
+
+def test_of_many_documents_a_piece_goes_where_its_document_began():
+    first, last = sorted(["one", "two"], key=hash_text)
+    pieces = [Piece(last, False), Piece(first, True), Piece(first, False), Piece(last, True)]
+    parts = list(Split(threshold=hash_text(last)).divide(pieces))
+    assert [part.side for part in parts] == ["train", "train", "holdout", "holdout"]
+    assert [part.piece for part in parts] == pieces
+
+
+def test_what_is_held_out_stays_so_from_version_to_version():
+    """Prepared texts and runs made before depend on these two numbers."""
+    assert hash_text("We are all humans") == 13288616120033303237
+    assert scan([Piece("ab", True)]).digest == "17f45992409ed5673203c59924921ba5"
+
+
+def test_a_text_that_is_not_quite_unicode_has_a_side():
+    assert hash_text("\ud800") != hash_text("\udfff")
+
+
+def test_ten_times_the_same_text_is_refused():
+    with pytest.raises(CorpusError, match="all 10 documents begin with the same text"):
+        divide(["the same"] * 10)
