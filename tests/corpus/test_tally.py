@@ -123,6 +123,13 @@ def test_a_wrong_type_names_its_line(tmp_path):
         read(tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize("line", ['{"text": "a", "n": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_json_that_python_will_not_read_names_its_line(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' + line + "\n")
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2: "):
+        read(tmp_path / "a.jsonl")
+
+
 def test_repeats_and_half_characters_are_counted_by_document(tmp_path):
     rows = ["one", "two", "one", "a\ud800b\udfff", "one"]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
