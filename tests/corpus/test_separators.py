@@ -79,6 +79,12 @@ def test_an_empty_part_is_counted(tmp_path):
     assert known["records"] == 4
 
 
+def test_an_empty_separator_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(CorpusError, match=r"--corpus\.separator is empty; name"):
+        documents(tmp_path / "a.txt", "")
+
+
 def test_a_file_of_marks_alone_holds_no_text(tmp_path):
     (tmp_path / "a.txt").write_text(f"{END}\n" * 5)
     with pytest.raises(CorpusError, match="holds no text"):
