@@ -56,3 +56,9 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", file.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (file.parent / target).exists(), f"{file.name}: {target}"
+
+
+def test_what_a_page_says_holds_something_is_a_test():
+    for file in DOCS.glob("*.md"):
+        for test in re.findall(r"`(tests/[\w/]+\.py)`", file.read_text(encoding="utf-8")):
+            assert (DOCS.parent / test).is_file(), f"{file.name}: {test}"
