@@ -45,7 +45,7 @@ CONFIGURATION = """
 source_paths = ["nextword"]
 only_mutate = {files}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-n0", "-m", "not slow", "-p", "no:cacheprovider"]
+pytest_add_cli_args = ["-n0", "-p", "no:cacheprovider", {fast}]
 also_copy = ["benchmarks", "README.md", "docs", "recipes", "examples"]
 """
 
@@ -69,6 +69,7 @@ def mutmut(folder: Path, *names: str) -> int:
     """Run mutmut on mutants by name, with one thread; nothing is imported from elsewhere."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"OMP_NUM_THREADS": "1", "NEXTWORD_CACHE": str(folder / "cache")}
+    environment["CI"] = "1"  # Hypothesis then draws the same every time, and minds no clock
     words = ["mutmut", "run", "--max-children", str(os.cpu_count() or 1), *names]
     with open(folder / "said.txt", "a", encoding="utf-8") as said:
         return subprocess.run(
@@ -122,9 +123,14 @@ def judge(area: str, commit: str | None) -> dict:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_checkout(folder, commit)
-        with open(folder / "pyproject.toml", "a", encoding="utf-8") as stream:
-            wanted = [f"tests/{one}" for one in tests]
-            stream.write(CONFIGURATION.format(files=json.dumps(files), tests=json.dumps(wanted)))
+        configuration = folder / "pyproject.toml"
+        there = configuration.read_text(encoding="utf-8")
+        lines = CONFIGURATION.format(
+            files=json.dumps(files),
+            tests=json.dumps([f"tests/{one}" for one in tests]),
+            fast='"-m", "not slow"' if '"slow: ' in there else "",
+        )
+        configuration.write_text(there + lines, encoding="utf-8")
         mutmut(folder, "none-is-called-this")  # only writes the mutants
         by_file = {file: mutants_of(folder, file) for file in files}
         drawn = draw(by_file)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tests.division import Division, number_of_workers, share_the_cores
 from tests.place import Place
@@ -97,8 +99,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Divide cores and tests among the processes."""
+    """Divide cores and tests among the processes; let no property depend on speed."""
     share_the_cores(config)
+    hypothesis_settings.register_profile(
+        "any speed",
+        hypothesis_settings.get_profile(hypothesis_settings.get_current_profile_name()),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    hypothesis_settings.load_profile("any speed")
     config.pluginmanager.register(Division(config), "division")
 
 

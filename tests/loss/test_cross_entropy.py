@@ -54,3 +54,18 @@ def test_units():
     assert bits_per_byte(8 * math.log(2), 4) == pytest.approx(2.0)
     with pytest.raises(EvaluationError):
         bits_per_byte(1.0, 0)
+
+
+def test_scores_that_no_float_could_be_raised_to_are_no_trouble():
+    for high in (1000.0, 1e30):
+        found = log_softmax(torch.tensor([[high, 0.0], [-high, -high]], dtype=torch.float64))
+        assert found[0].tolist() == [0.0, -high]
+        assert found[1].tolist() == pytest.approx([-math.log(2)] * 2)
+
+
+def test_the_limits_of_units():
+    assert perplexity(708.0) == math.exp(708.0)
+    assert perplexity(709.9) == math.inf
+    assert bits_per_byte(math.log(2), 1) == pytest.approx(1.0)
+    with pytest.raises(EvaluationError, match="no byte of text was scored"):
+        bits_per_byte(1.0, -1)

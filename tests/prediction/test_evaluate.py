@@ -3,7 +3,15 @@ import pytest
 import torch
 
 from nextword.base.errors import EvaluationError
-from nextword.prediction.evaluate import cut_document, evaluate
+from nextword.prediction import evaluate as room
+from nextword.prediction.evaluate import (
+    Block,
+    Evaluation,
+    choose_documents,
+    cut_document,
+    evaluate,
+    score_tokens,
+)
 from nextword.prediction.options import EvaluationSettings
 from tests.model.test_transformer import scattered
 
@@ -122,3 +130,79 @@ def test_a_long_document_is_cut_where_a_part_is_enough_and_its_bytes_are_counted
     unknown = evaluate(model, texts, EvaluationSettings(), max_tokens=50)
     assert unknown.num_bytes is None
     assert unknown.withheld
+
+
+def test_every_figure_is_given_by_its_name():
+    scores = Evaluation(
+        nats=8 * np.log(4), tokens=8, documents=3, num_bytes=4, first=2, among_five=6,
+        by_context={4: (3.0, 2), 0: (1.0, 4)}, reading={"left out": 1},
+    )  # fmt: skip
+    assert scores.as_dict() == {
+        "nats_per_token": pytest.approx(np.log(4)),
+        "bits_per_token": pytest.approx(2.0),
+        "perplexity": pytest.approx(4.0),
+        "asked_for": "every token",
+        "bits_per_byte": pytest.approx(4.0),
+        "bits_per_byte_withheld": None,
+        "top1_accuracy": 0.25,
+        "top5_accuracy": 0.75,
+        "tokens": 8,
+        "bytes": 4,
+        "documents": 3,
+        "reading": {"left out": 1},
+        "nats": scores.nats,
+        "loss_by_context": {
+            "0": {"nats_per_token": 0.25, "tokens": 4},
+            "4": {"nats_per_token": 1.5, "tokens": 2},
+        },
+    }
+    assert list(scores.as_dict()["loss_by_context"]) == ["0", "4"]
+    hidden = Evaluation(nats=1.0, tokens=2, num_bytes=None, at_hidden=True, withheld="no").as_dict()
+    assert hidden["asked_for"] == "hidden tokens"
+    assert hidden["perplexity"] is hidden["bits_per_byte"] is hidden["bytes"] is None
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 14, 15, 1000])
+def test_logits_are_held_a_few_rows_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(room, "LOGITS_AT_ONCE", at_once)
+    source = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, 4, generator=source) for rows in (5, 7))
+    targets = torch.tensor([0, 6, 3, 3, 1])
+    losses, ranks = score_tokens(hidden, weight, targets)
+    logits = hidden @ weight.T
+    torch.testing.assert_close(
+        losses, torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    )
+    order = logits.argsort(dim=1, descending=True)
+    assert ranks.tolist() == [order[row].tolist().index(one) for row, one in enumerate(targets)]
+    nothing = score_tokens(hidden[:0], weight, targets[:0])
+    assert [len(one) for one in nothing] == [0, 0]
+
+
+def test_padded_batches_hold_at_most_what_was_asked_for():
+    blocks = [Block(np.arange(size), 0, 0) for size in (3, 9, 1, 10, 5, 5, 2)]
+    batches = list(room._by_length(blocks, 20))
+    sizes = [[len(block.tokens) for block in batch] for batch in batches]
+    assert sizes == [[10, 9], [5, 5, 3, 2], [1]]
+    assert list(room._by_length([], 20)) == []
+    assert [len(batch) for batch in room._by_length(blocks, 1)] == [1] * 7
+
+
+def test_documents_are_chosen_until_there_are_enough():
+    texts = Texts([5, 5, 4000, 5])
+    assert choose_documents(texts, None) == (4, None)
+    assert choose_documents(texts, 0) == (0, None)
+    assert choose_documents(texts, 5) == (1, None)
+    assert choose_documents(texts, 6) == (2, None)
+    assert choose_documents(texts, 11) == (3, 1)
+    most = 2 * 6 + room.LONG_DOCUMENT
+    assert choose_documents(Texts([most, 5]), 6) == (1, None)
+    assert choose_documents(Texts([most + 1, 5]), 6) == (1, 6)
+
+
+def test_ranges_of_context_end_with_the_context():
+    result = Evaluation()
+    sums = np.array([np.arange(7.0), np.ones(7)])
+    sums[1, 2] = 0
+    room._group_by_context(sums, result)
+    assert result.by_context == {0: (0.0, 1), 1: (1.0, 1), 4: (7.0, 2), 6: (11.0, 2)}
