@@ -106,20 +106,14 @@ class Division:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Mark what is slow, keep together what shares, put the dearest first."""
         costs = known()
-        groups: dict[str, list[pytest.Item]] = {}
         shared = {item: shared_fixtures(item) for item in items}
+        groups: dict[str, list[pytest.Item]] = {}
         for item in items:
             dearest = max((costs["fixtures"].get(name, 0) for name in shared[item]), default=0)
-            own = costs["tests"].get(item.nodeid, 0)
-            if own > SLOW_TEST or dearest > SLOW_FIXTURE:
+            if costs["tests"].get(item.nodeid, 0) > SLOW_TEST or dearest > SLOW_FIXTURE:
                 item.add_marker(pytest.mark.slow)
             groups.setdefault(group_of(item, shared[item]), []).append(item)
-        total = {}
-        for name, members in groups.items():
-            own = [costs["tests"].get(item.nodeid, UNKNOWN_SECONDS) for item in members]
-            fixtures = {fixture for item in members for fixture in shared[item]}
-            total[name] = sum(own) + sum(costs["fixtures"].get(one, 0) for one in fixtures)
-        order = sorted(groups, key=lambda name: -total[name])
+        order = in_order(groups, shared, costs)
         items[:] = [item for name in order for item in groups[name]]
         self._write_down({item.nodeid: name for name in order for item in groups[name]})
 
@@ -176,13 +170,33 @@ class Division:
 
 
 def group_of(item: pytest.Item, shared: dict[str, str]) -> str:
-    """Name the group whose tests run in one process: a test alone, a file, or default_run."""
-    if any(name.endswith("::default_run") for name in shared):
-        return "default_run"
+    """Name the group whose tests run in one process: the test's own, or its file's."""
     by_file = [name for name, scope in shared.items() if scope in _SHARED_BY_FILE]
     if any(not name.endswith("::one_thread") for name in by_file):
         return item.nodeid.split("::")[0]
     return item.nodeid
+
+
+def in_order(
+    groups: dict[str, list[pytest.Item]],
+    shared: dict[pytest.Item, dict[str, str]],
+    costs: dict[str, dict[str, float]],
+) -> list[str]:
+    """Put the dearest groups first.
+
+    Before all others comes one that needs the default run, so that it is trained at once; those
+    that need it too come last, when it is there and any process can copy it.
+    """
+    total, late = {}, []
+    for name, members in groups.items():
+        fixtures = {fixture for item in members for fixture in shared[item]}
+        own = [costs["tests"].get(item.nodeid, UNKNOWN_SECONDS) for item in members]
+        if any(one.endswith("::default_run") for one in fixtures):
+            late.append(name)
+            fixtures = set()
+        total[name] = sum(own) + sum(costs["fixtures"].get(one, 0) for one in fixtures)
+    first = min(late, key=lambda name: (total[name], name), default=None)
+    return sorted(groups, key=lambda name: (name != first, name in late, -total[name], name))
 
 
 def share_the_cores(config: pytest.Config) -> None:

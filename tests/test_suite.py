@@ -28,7 +28,7 @@ def test_each_process_has_its_share_of_the_cores_and_gives_it_on():
     assert os.environ["GOMP_SPINCOUNT"]
 
 
-def tests_in(file):
+def names_in(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     name = file.relative_to(TESTS.parent).as_posix()
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -39,7 +39,7 @@ def test_every_room_keeps_tests_for_the_inner_loop():
     costs = division.known()["tests"]
     slow = {name.split("[")[0] for name, cost in costs.items() if cost > division.SLOW_TEST}
     for room in ROOMS:
-        fast = set().union(*map(tests_in, (TESTS / room).glob("test_*.py"))) - slow
+        fast = set().union(*map(names_in, (TESTS / room).glob("test_*.py"))) - slow
         assert len(fast) >= 2, room
 
 
@@ -145,6 +145,27 @@ def test_the_dearest_come_first_and_what_shares_a_fixture_stays_together(suite, 
     (tmp_path / "made").unlink()
     assert suite(DIVIDED, "-n", "2").returncode == 0
     assert (tmp_path / "made").read_text() == "made\n"
+
+
+LATE = """
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def default_run(): pass
+
+    def test_long(default_run): pass
+    def test_middle(): pass
+    def test_short(default_run): pass
+"""
+
+
+def test_the_default_run_is_trained_first_and_asked_last(suite, tmp_path):
+    costs = {"test_it.py::test_long": 9.0, "test_it.py::test_short": 0.1}
+    known = {"tests": costs, "fixtures": {"test_it.py::default_run": 99.0}}
+    (tmp_path / "durations.json").write_text(json.dumps(known))
+    said = suite(LATE, "-n0").stdout
+    assert said.index("::test_short") < said.index("::test_middle") < said.index("::test_long")
+    assert "1 passed" in suite(LATE, "-n0", "-m", "not slow").stdout
 
 
 def test_a_model_is_trained_once_and_nobody_works_on_the_original(tmp_path, monkeypatch):
