@@ -1,6 +1,6 @@
 """The loss beside its peers on a GPU: time, TFLOP/s, peak memory and error; one command.
 
-    python benchmarks/gpu.py [--quick]
+    python benchmarks/gpu.py [--quick | --table]
 
 At (8192, 2048, 128256) and (4096, 4096, 128256) in bfloat16, forward and backward: the plain loss,
 the plain loss under torch.compile, PyTorch's chunked loss, nextword's, and Liger's and QuACK's
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 SHAPES = [(8192, 2048, 128256), (4096, 4096, 128256)]
 QUICK = [(1024, 512, 32000)]
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
 
 def methods():
@@ -142,11 +143,32 @@ def measure(shape, repetitions):
     return {"shape": shape, "methods": table}
 
 
+def table(result):
+    """Return the table of docs/loss.md as Markdown."""
+    lines = [
+        "| N, D, V | | time | TFLOP/s | memory beyond the inputs | errors of the gradients |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        shape = ", ".join(map(str, row["shape"]))
+        lines += [
+            f"| {shape} | {name} | {found['ms']:.1f} ms | {found['tflops']:.0f} | "
+            f"{found['peak_mb']:,} MB | {found['grad_hidden']:.1e}, {found['grad_weight']:.1e} |"
+            for name, found in row["methods"].items()
+            if "ms" in found
+        ]
+    return "\n".join(lines)
+
+
 def main():
     """Measure; write results/gpu.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/loss.md")
     given = parser.parse_args()
+    if given.table:
+        print(table(json.loads(RESULTS.read_text())))
+        return
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here: nothing is measured")
     from nextword.loss.chunked import _gives_float32 as gives_float32
@@ -162,8 +184,7 @@ def main():
         result["rows"].append(measure(shape, 5 if given.quick else 10))
         print(json.dumps(result["rows"][-1], indent=2), flush=True)
         if not given.quick:
-            folder = Path(__file__).parent / "results"
-            (folder / "gpu.json").write_text(json.dumps(result, indent=2) + "\n")
+            RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

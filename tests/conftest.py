@@ -121,6 +121,7 @@ REVIEWED_SKIPS = {
     "root may read every file": "no file is closed to the superuser; a second test simulates it",
     "no accelerator": "needs a GPU; run where there is one",
     "no accelerator of CUDA's": "needs an NVIDIA GPU; run where there is one",
+    "no second accelerator": "needs two GPUs; run where there are",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",
     "Triton is for Linux": "its packages are; where it is missing no kernel of it is used",
 }

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 
 import nextword
 from nextword.cli import main
 from nextword.finetune import finetune
 from nextword.objectives import find_objective, names
 from nextword.prediction.labels import NumberScores
+from nextword.prediction.several import Always, score_several
 from nextword.settings import resolve
 
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
@@ -77,8 +79,10 @@ def test_the_figures_that_are_declared_are_given(place, objective):
     run = place.folder / "runs" / objective
     events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     given = set([event for event in events if event["event"] == "evaluation"][-1])
-    if objective == "labelled":  # this run learned classes; numbers have figures of their own
+    if objective == "labelled":  # this run learned classes; the other kinds have their own
         given |= NumberScores(2, 1.0, 2.0, 2.0).as_dict().keys()
+        said = torch.zeros(1, 1, dtype=torch.float64)
+        given |= score_several(said, [(0,)], ("a",), Always((0,), (0,))).as_dict().keys()
     assert set(find_objective(objective).metrics) <= given
 
 

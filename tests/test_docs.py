@@ -36,13 +36,18 @@ def test_the_pages_say_what_the_tour_says(build, shared_environment, default_run
         assert words_of(written) == words_of(page), name
 
 
-def test_the_page_on_the_loss_has_the_tables_that_were_measured():
-    benchmarks = DOCS.parent / "benchmarks"
-    spec = importlib.util.spec_from_file_location("loss_benchmark", benchmarks / "loss.py")
+def benchmark(name):
+    file = DOCS.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module, json.loads(module.RESULTS.read_text(encoding="utf-8"))
+
+
+def test_the_page_on_the_loss_has_the_tables_that_were_measured():
+    (cpu, on_cpu), (gpu, on_gpu) = benchmark("loss"), benchmark("gpu")
     page = (DOCS / "loss.md").read_text(encoding="utf-8")
-    for table in module.tables(json.loads(module.RESULTS.read_text(encoding="utf-8"))):
+    for table in (*cpu.tables(on_cpu), gpu.table(on_gpu)):
         assert table in page
 
 
@@ -51,3 +56,9 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", file.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (file.parent / target).exists(), f"{file.name}: {target}"
+
+
+def test_what_a_page_says_holds_something_is_a_test():
+    for file in DOCS.glob("*.md"):
+        for test in re.findall(r"`(tests/[\w/]+\.py)`", file.read_text(encoding="utf-8")):
+            assert (DOCS.parent / test).is_file(), f"{file.name}: {test}"

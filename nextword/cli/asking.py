@@ -136,6 +136,13 @@ def evaluate(
             help="what parts the documents of a text file, as for train (default: auto)",
         ),
     ] = "auto",
+    errors: Annotated[
+        str,
+        Parameter(
+            name=["--errors", "--corpus.errors"],
+            help="strict, or replace to put U+FFFD for bytes that are not UTF-8",
+        ),
+    ] = "strict",
     pseudo: Annotated[
         bool,
         Parameter(negative=(), help="of a masked model: hide every token in turn, add the logs up"),
@@ -150,8 +157,8 @@ def evaluate(
     from nextword.corpus.documents import find_files
     from nextword.settings import resolve
 
-    read = {"corpus.field": field, "corpus.format": format_, "corpus.separator": separator}
-    settings = resolve(given={**options, **read})
+    read = {"field": field, "format": format_, "separator": separator, "errors": errors}
+    settings = resolve(given={**options, **{f"corpus.{key}": one for key, one in read.items()}})
     paths = named(paths)
     find_files(paths)
     from dataclasses import asdict

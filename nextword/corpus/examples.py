@@ -20,21 +20,6 @@ class Row(NamedTuple):
     """File and line."""
     values: dict[str, Any]
 
-    def text(self, field: str, option: str) -> str:
-        """Return a field that must hold text.
-
-        Args:
-            field: its name.
-            option: that names the field on the command line.
-
-        Raises:
-            CorpusError: it is missing, empty or no text.
-        """
-        value = self.value(field, option)
-        if not isinstance(value, str) or not value.strip():
-            raise CorpusError(f'{self.place}: the field "{field}" holds no text; {option} names it')
-        return value
-
     def value(self, field: str, option: str) -> Any:
         """Return a field.
 

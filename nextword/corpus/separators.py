@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from nextword.base.errors import CorpusError
+
 MARKS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "\f")
 """Lines that end a document wherever one of them stands more than once in a file."""
 AUTO, NONE, BLANK_LINES = "auto", "none", "blank-lines"
@@ -72,7 +74,14 @@ def asked(separator: str) -> Separator:
     Args:
         separator: "blank-lines", or the text that stands between documents; \n, \t, \f, \r and \0
             stand for what they do elsewhere.
+
+    Raises:
+        CorpusError: it is empty.
     """
+    if not separator:
+        raise CorpusError(
+            "--corpus.separator is empty; name the text between documents, blank-lines, or none"
+        )
     if separator == BLANK_LINES:
         line = rf"[ \t\r]{{0,{_WIDEST}}}\n"
         pattern = re.compile(rf"\n(?:{line}){{1,{_EMPTY_LINES}}}")

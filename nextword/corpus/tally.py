@@ -98,7 +98,7 @@ def describe_reading(reading: Mapping[str, Any] | None, *, beside: Iterable[str]
     """
     known = {kind: value for kind, value in (reading or {}).items() if kind in WORDS}
     return "; ".join(
-        f"{value['count']:,} {WORDS[kind]} (first: {value['first']})"
+        f"{WORDS[kind]}: {value['count']:,} (first: {value['first']})"
         for kind, value in known.items()
         if kind not in beside
     )

@@ -1,6 +1,7 @@
 """Examples divided: which are learned from, and which are held out."""
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _are_indicators(said: Sequence[Sequence[str]]) -> bool:
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
     """Sort names; whole numbers by size, so that a class has its own number where it can."""
-    if all(name.isascii() and name.isdigit() for name in names):
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
@@ -295,11 +296,11 @@ def _notes(examples: Sequence[Labelled], names: Sequence[str], kind: str) -> lis
     what, share = ("classes" if kind == "class" else "labels"), common / len(examples)
     notes.append(
         f"{len(names):,} {what}, each held out alike; the commonest is {names[most]!r} "
-        f"({common:,} texts, {share:.1%}), the rarest {names[least]!r} ({rare:,})"
+        f"({common:,} texts, {100 * share:.3g}%), the rarest {names[least]!r} ({rare:,})"
     )
     if share >= DOMINANT and kind == "class":
         notes.append(
-            f"always saying {names[most]!r} would be right in {share:.1%}: look at macro-F1 "
+            f"always saying {names[most]!r} would be right in {100 * share:.3g}%: look at macro-F1 "
             "rather than accuracy; --finetune.class-weights balanced counts each class alike"
         )
     if single := [names[number] for number, count in counts.items() if count == 1]:

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -94,7 +95,9 @@ def is_number(value: Any) -> bool:
     """Whether a label is a number; true and false are names."""
     if isinstance(value, str):
         return NUMBER.fullmatch(value.strip()) is not None
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def number_of(value: Any) -> float:
@@ -103,13 +106,17 @@ def number_of(value: Any) -> float:
     Raises:
         Unusable: it is no number, or too large for one.
     """
-    if not is_number(value) or not math.isfinite(float(value)):
+    try:
+        number = float(value) if is_number(value) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise Unusable(
             "damaged",
             f"the label {str(value)[:40]!r} is no number; for names of classes give "
             "--labels.kind class",
         )
-    return float(value)
+    return number
 
 
 def class_of(value: Any) -> str:
@@ -144,7 +151,11 @@ def read_list(value: Any) -> Any:
         return value
     for read in (json.loads, ast.literal_eval):
         try:
-            return read(value.strip())
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # a backslash in a label is no mistake of the user's
+                return read(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
     return value

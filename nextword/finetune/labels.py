@@ -109,6 +109,7 @@ def _in_tokens(course: Course, side: Sequence[Labelled]) -> list[list[int]]:
     texts, shape = [example.text for example in side], course.shape
     found = rows_of(course.vocabulary, texts, shape.context, causal=shape.causal)
     course.tally.shortened += found.cut
+    course.tally.cut = "end"
     return found.rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nextword.corpus.examples import Row
+from nextword.finetune.kinds import read_list
 from nextword.finetune.tally import Unusable
 from nextword.objectives.options import FinetuneSettings
 
@@ -122,6 +123,7 @@ def read_messages(messages: Any, field: str) -> list[Turn]:
     Raises:
         Unusable: it is none, an answer in it is empty, or one lacks its role or content.
     """
+    messages = read_list(messages)  # in a table they stand as text
     if not isinstance(messages, list) or not messages:
         raise Unusable("damaged", f'"{field}" is no list of messages')
     return [_turn(message) for message in messages]

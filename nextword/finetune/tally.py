@@ -57,6 +57,8 @@ class Tally:
     left: list[Left] = field(default_factory=list)
     shortened: int = 0
     """Rows that are learned from, but not whole."""
+    cut: str = "beginning"
+    """Where these were cut."""
     longest: tuple[str, int] | None = None
     """Where the longest row stands that did not fit into the context, and its tokens."""
     shapes: Counter[str] = field(default_factory=Counter)
@@ -74,7 +76,7 @@ class Tally:
         Raises:
             CorpusError: names five of them.
         """
-        bad = [left for left in self.left if left.why not in ("no_label", "too_long")]
+        bad = [left for left in self.left if left.why != "no_label"]
         if len(bad) <= self.settings.bad_share * self.rows and len(bad) < self.rows:
             return
         named = "; ".join(f"{left.place}: {left.words}" for left in bad[:NAMED])
@@ -96,7 +98,10 @@ class Tally:
             if why in counts
         ]
         if self.shortened:
-            notes.append(f"{self.shortened:,} of {self.rows:,} rows shortened at their beginning")
+            notes.append(
+                f"{self.shortened:,} of {self.rows:,} rows longer than the context, and cut at "
+                f"their {self.cut}"
+            )
         if self.longest is not None:
             place, tokens = self.longest
             notes.append(

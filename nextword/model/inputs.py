@@ -2,7 +2,7 @@
 
 Where ids are outside the vocabulary a CPU's lookup names none of it, and a GPU's ends the process.
 Looking at the values makes a GPU wait, so training on one does without; its ids come from shards
-that were looked at when they were opened.
+that are looked at as they are read.
 
 Legend of shapes: B rows, T positions.
 """
@@ -29,14 +29,11 @@ def check_ids(ids: Tensor, entries: int) -> None:
             f"ids of {_kind(ids)}: expected whole numbers, int64 or int32, of shape "
             "(rows, positions)"
         )
-    if torch.compiler.is_compiling() or ids.is_meta or not ids.numel():
-        return
-    if ids.device.type != "cpu" and torch.is_grad_enabled():
-        return
-    least, most = (int(value) for value in torch.aminmax(ids))
-    if least < 0 or most >= entries:
-        wrong = least if least < 0 else most
-        raise ModelError(f"id {wrong}: the network has entries 0 to {entries - 1}")
+    if _is_free_to_look(ids):
+        least, most = (int(value) for value in torch.aminmax(ids))
+        if least < 0 or most >= entries:
+            wrong = least if least < 0 else most
+            raise ModelError(f"id {wrong}: the network has entries 0 to {entries - 1}")
 
 
 def check_room(ids: Tensor, start: int, room: int, cache: KeyValueCache | None) -> None:
@@ -82,6 +79,22 @@ def check_companions(ids: Tensor, seen: Tensor | None, positions: Tensor | None)
         )
 
 
+def check_lengths(ids: Tensor, lengths: Tensor) -> None:
+    """Refuse lengths that are not one for each row, or not within it.
+
+    Raises:
+        ModelError: names what was given and what was expected.
+    """
+    rows, positions = ids.shape
+    expected = f"expected ({rows},), from 1 to {positions}"
+    if lengths.shape != (rows,):
+        raise ModelError(f"lengths of shape {tuple(lengths.shape)}: {expected}")
+    if _is_free_to_look(lengths):
+        least, most = (int(value) for value in torch.aminmax(lengths))
+        if least < 1 or most > positions:
+            raise ModelError(f"a length of {least if least < 1 else most}: {expected}")
+
+
 def check_one(id_: int, entries: int, cache: KeyValueCache, context: int) -> None:
     """Refuse one id that is no entry, or that a cache has no room for.
 
@@ -96,6 +109,13 @@ def check_one(id_: int, entries: int, cache: KeyValueCache, context: int) -> Non
             f"1 position after {cache.length} in the cache: expected at most 0, of a context of "
             f"{room}"
         )
+
+
+def _is_free_to_look(values: Tensor) -> bool:
+    """Whether there are values to look at, and looking holds nothing up that matters."""
+    if torch.compiler.is_compiling() or values.is_meta or not values.numel():
+        return False
+    return values.device.type == "cpu" or not torch.is_grad_enabled()
 
 
 def _kind(ids: Tensor) -> str:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextword.model.inputs import check_ids, check_lengths
 from nextword.model.layouts import LabelHead
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -52,7 +53,12 @@ class Labeller(Transformer):
         Args:
             ids: (B, T), each row filled up at its end.
             lengths: (B,), tokens of each row that count.
+
+        Raises:
+            ModelError: they are no such ids or lengths.
         """
+        check_ids(ids, self.shape.vocab_size)
+        check_lengths(ids, lengths)
         places = torch.arange(ids.shape[1], device=ids.device)
         real = places < lengths[:, None]
         if self.shape.causal:

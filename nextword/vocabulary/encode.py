@@ -11,10 +11,13 @@ vocabulary settings), so it is found again and never mistaken.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
@@ -81,24 +84,44 @@ def prepare(
     split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
     key = digest_of(found, split, limit, corpus_settings, vocabulary or settings)
-    folder = folder or cache_folder() / key
-    cached = _claim(folder, key)
-    if not cached:
-        job = _Job(corpus, split, folder, limit, settings, report, key)
-        vocabulary = vocabulary or job.learn(found.num_bytes)
-        report(f"encoding {found.num_bytes:,} bytes")
-        done = job.encode(vocabulary)
-        facts = _facts(corpus, found, vocabulary) | done | asked | {"key": key}
-        facts["reading"] = _reading(corpus, found, facts)
-        if corpus_settings.drop_duplicates:
-            write_json(job.progress, {**job.done, "dropping": True})
-            facts |= drop_repeats(folder, vocabulary, done["shards"], report)
-        write_json(folder / MANIFEST, facts)
+    with nullcontext() if folder else _alone(key, report):
+        folder = folder or cache_folder() / key
+        cached = _claim(folder, key)
+        if not cached:
+            job = _Job(corpus, split, folder, limit, settings, report, key)
+            vocabulary = vocabulary or job.learn(found.num_bytes)
+            report(f"encoding {found.num_bytes:,} bytes")
+            done = job.encode(vocabulary)
+            facts = _facts(corpus, found, vocabulary) | done | asked | {"key": key}
+            facts["reading"] = _reading(corpus, found, facts)
+            if corpus_settings.drop_duplicates:
+                write_json(job.progress, {**job.done, "dropping": True})
+                facts |= drop_repeats(folder, vocabulary, done["shards"], report)
+            write_json(folder / MANIFEST, facts)
     opened = open_prepared(folder, was_cached=cached)
     # The cache knows a text by its content; it may have been called otherwise then, or have held
     # more that is no text.
     asked["reading"] = _reading(corpus, found, opened.facts)
     return replace(opened, facts={**opened.facts, **asked, "corpus": corpus.name})
+
+
+@contextmanager
+def _alone(key: str, report: Report) -> Iterator[None]:
+    """Wait until no other process prepares the same text in the cache.
+
+    Two would write into each other's shards. A process that dies lets go.
+    """
+    make_folder(cache_folder())
+    lock = FileLock(cache_folder() / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report("another process prepares the same text: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def digest_of(

@@ -11,6 +11,7 @@ from nextword.corpus.documents import find_files, read_pieces, whole_documents
 from nextword.corpus.formats import all_schemes
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.split import scan
+from nextword.corpus.tally import Tally
 
 DOCUMENTS = ["We are all humans", "één 猫\r\n\r\nlast ", "   \n", 'x, "y"\n' * 40_000]
 
@@ -62,6 +63,11 @@ def test_every_scheme_is_known_by_its_beginning():
 def test_a_saved_dataset_holds_the_same_documents(tmp_path):
     dataset_of([*DOCUMENTS, None]).save_to_disk(tmp_path / "one")
     assert read(f"dataset:{tmp_path}/one") == expected(DOCUMENTS)
+    tally = Tally()
+    list(read_pieces([f"dataset:{tmp_path}/one"], CorpusSettings(), tally))
+    assert tally.records == len(DOCUMENTS) + 1
+    first = f"dataset:{tmp_path}/one, row {len(DOCUMENTS) + 1}"
+    assert tally.as_dict()["null"] == {"count": 1, "first": first}
     splits = {"train": DOCUMENTS, "validation": ["held", "out"]}
     datasets.DatasetDict({name: dataset_of(texts) for name, texts in splits.items()}).save_to_disk(
         tmp_path / "two"
@@ -101,7 +107,9 @@ def test_a_dataset_column_that_is_missing_or_no_text(tmp_path):
     words = refusal(f"dataset:{tmp_path}/one", field="boddy")
     assert 'no column "boddy", only n, body' in words
     assert "Did you mean body?" in words
-    assert 'the column "n" holds int, not text' in refusal(f"dataset:{tmp_path}/one", field="n")
+    assert 'row 1: the column "n" holds int, not text' in refusal(
+        f"dataset:{tmp_path}/one", field="n"
+    )
 
 
 def test_a_streamed_dataset_of_unknown_columns(monkeypatch):

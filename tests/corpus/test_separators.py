@@ -1,7 +1,7 @@
 """Documents within one text file."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nextword.base.errors import CorpusError
@@ -15,8 +15,8 @@ END = "<|endoftext|>"
 
 def documents(path, separator="auto", tally=None):
     found, held = [], ""
-    settings = CorpusSettings(separator=separator)
-    for piece in read_pieces(find_files([str(path)]), settings, tally):
+    asked_for = CorpusSettings(separator=separator)
+    for piece in read_pieces(find_files([str(path)]), asked_for, tally):
         held += piece.text
         if piece.is_last:
             found.append(held)
@@ -79,6 +79,12 @@ def test_an_empty_part_is_counted(tmp_path):
     assert known["records"] == 4
 
 
+def test_an_empty_separator_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(CorpusError, match=r"--corpus\.separator is empty; name"):
+        documents(tmp_path / "a.txt", "")
+
+
 def test_a_file_of_marks_alone_holds_no_text(tmp_path):
     (tmp_path / "a.txt").write_text(f"{END}\n" * 5)
     with pytest.raises(CorpusError, match="holds no text"):
@@ -118,6 +124,25 @@ def test_how_the_text_arrives_changes_nothing(text, sizes):
         assert whole == text
     first, second = find_mark(blocks), find_mark([text])
     assert (first and first.name) == (second and second.name)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    parts=st.lists(st.sampled_from(["one\n", "two\nlines\n", "", " \n"]), min_size=2, max_size=9)
+)
+def test_documents_and_empty_parts_add_up(tmp_path, parts):
+    inner = parts[1:-1]
+    parts = ["first\n", *inner, "last\n"]
+    file = tmp_path / "a.txt"
+    file.write_text(f"{END}\n".join(parts))
+    tally = Tally()
+    found = documents(file, END, tally)
+    assert found == [part for part in parts if part.strip()]
+    known = tally.as_dict()
+    empty = known.get("empty", {"count": 0})["count"]
+    assert empty == sum(not part.strip() for part in parts)
+    assert known["records"] == len(parts) == len(found) + empty
+    assert known["separators"]["count"] == len(parts) - 1
 
 
 def joined(separator, blocks):

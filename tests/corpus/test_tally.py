@@ -96,7 +96,7 @@ def test_the_first_of_each_kind_is_named(tmp_path):
         "replaced": {"count": 3, "first": f"{tmp_path}/b.txt, byte 5"},
     }
     said = describe_reading(known)
-    assert "2 empty texts (first: " in said
+    assert "empty texts: 2 (first: " in said
     assert "\n" not in said
 
 
@@ -120,6 +120,13 @@ def test_only_what_was_wrong_counts_as_replaced(parts):
 def test_a_wrong_type_names_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n{"text": 3}\n')
     with pytest.raises(CorpusError, match=r"a\.jsonl, line 3: the field .text. holds 3"):
+        read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("line", ['{"text": "a", "n": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_json_that_python_will_not_read_names_its_line(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' + line + "\n")
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2: "):
         read(tmp_path / "a.jsonl")
 
 
@@ -152,7 +159,7 @@ def test_the_receipt_and_json_say_it(place):
     assert known["repeated"] == {"count": 1, "first": "document 10"}
     done = place.nextword("prepare", "a.jsonl", "-o", "here")
     line = next(line for line in done.stdout.splitlines() if "records" in line)
-    assert "of 40 records: 1 empty texts (first: a.jsonl, line 8); 1 records without a" in line
+    assert "of 40 records, empty texts: 1 (first: a.jsonl, line 8); records without a" in line
     # The cache knows a text by its content; what else stood there is this file's.
     (place.folder / "b.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows if row["text"])
@@ -189,3 +196,19 @@ def test_several_readings_add_up():
         "empty": {"count": 3, "first": "a, line 1"},
         "null": {"count": 1, "first": "b, line 3"},
     }
+
+
+def test_an_evaluation_says_what_it_did_not_read(place):
+    (place.folder / "t.txt").write_text("the good cat sat on the warm mat.\n" * 60)
+    options = ("--training.steps", "1", "--vocabulary.kind", "byte", "--model.context", "32")
+    assert place.nextword("train", "t.txt", "--name", "a", *options, "--quiet").returncode == 0
+    (place.folder / "bad.txt").write_bytes(b"the good \xff cat")
+    refused = place.nextword("evaluate", "a", "bad.txt")
+    assert "--corpus.errors replace" in refused.stderr
+    done = place.nextword("evaluate", "a", "bad.txt", "--corpus.errors", "replace")
+    assert (
+        "places that were not UTF-8 and are U+FFFD now: 1 (first: bad.txt, byte 9)" in done.stdout
+    )
+    told = place.nextword("evaluate", "a", "bad.txt", "--corpus.errors", "replace", "--json")
+    first = {"count": 1, "first": "bad.txt, byte 9"}
+    assert json.loads(told.stdout)["reading"] == {"records": 1, "replaced": first}

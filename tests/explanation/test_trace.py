@@ -127,7 +127,9 @@ def test_what_html_shows_is_escaped_and_can_be_reached_with_the_keyboard(model):
     judged = model.explain("<script>alert(1)</script> & more")
     page = trace_html(judged)
     assert "<script" not in page
-    assert page.count('tabindex="0"') == 1
+    # Of the pieces one, from which arrows lead on; and each of the two boxes that may scroll.
+    assert len(re.findall(r'<span class="piece"[^>]* tabindex="0"', page)) == 1
+    assert page.count('tabindex="0"') == 1 + page.count('class="scroll"') == 3
     assert page.count('tabindex="-1"') == len(judged.positions) - 1
     assert judged._repr_html_() == page
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 
 import pytest
 from hypothesis import given as example_of
@@ -15,6 +16,7 @@ from nextword.finetune.examples import labelled, look
 from nextword.finetune.kinds import Given, kind_of
 from nextword.finetune.tally import Tally
 from nextword.objectives.options import ExamplesSettings, FinetuneSettings, LabelsSettings
+from nextword.settings import as_toml, resolve
 
 PLAIN, AUTO = FinetuneSettings(), LabelsSettings()
 
@@ -38,6 +40,7 @@ def kind(values, finetune=PLAIN, labels=AUTO):
         ([0, 1, 2], "class", "whole numbers without a decimal point, 3 different"),
         (["0", "1", "2"], "class", "whole numbers without a decimal point, 3 different"),
         (["-1", "1"], "class", "whole numbers"),
+        ([10**400, 1], "class", "whole numbers"),
         ([True, False], "class", "'true' (line 1) is no number"),
         (["good", "bad"], "class", "'good' (line 1) is no number"),
         ([1, 0.5], "number", "all are numbers, and '0.5' (line 2) has a decimal point"),
@@ -137,6 +140,8 @@ def test_whole_numbers_keep_their_order_as_classes():
     known = labelled(texts(list(range(12)) * 5), PLAIN)
     assert known.names == tuple(map(str, range(12)))
     assert all(known.names[one.label] == str(int(one.text[1:]) % 12) for one in known.train)
+    signs = labelled(texts([1, -1, 0, -2, 10] * 5), PLAIN)
+    assert signs.names == ("-2", "-1", "0", "1", "10")
     floats = labelled(texts([0.0, 1.0, 1] * 10), PLAIN, LabelsSettings(kind="class"))
     assert floats.names == ("0", "1")
 
@@ -145,10 +150,10 @@ def test_a_row_that_does_not_fit_the_kind_is_left_out_and_named():
     values = [n / 7 for n in range(200)]
     number = LabelsSettings(kind="number")
     tally = Tally(202)
-    known = labelled(texts([*values, "many", "1e999"]), PLAIN, number, tally)
+    known = labelled(texts([*values, "many", 10**400]), PLAIN, number, tally)
     assert len(known.train) + len(known.holdout) == 200
     assert [str(left.words)[:30] for left in tally.left] == [
-        *("the label 'many' is no number;", "the label '1e999' is no number")
+        *("the label 'many' is no number;", f"the label '1{'0' * 18}")
     ]
     with pytest.raises(CorpusError, match=r"line 3: the label \['a'\] is no name"):
         labelled(texts(["a", "b", ["a"]]), PLAIN, LabelsSettings(kind="class"))
@@ -173,13 +178,15 @@ def test_lists_hold_several_labels():
         assert len(set(one.label)) == len(one.label)
     notes = " ".join(known.notes)
     assert "12 texts have no label" in notes
-    assert "3 labels, each held out alike; the commonest is 'red' (36 texts, 60.0%)" in notes
+    assert "3 labels, each held out alike; the commonest is 'red' (36 texts, 60%)" in notes
     for form in (json.dumps, str):  # as JSON and as Python write them into a table
         written = [form([one for one in row if one]) for row in labels]
         assert labelled(texts(written), PLAIN).train == known.train
     parted = [", ".join(one for one in row if one) or "[]" for row in labels]
     asked = LabelsSettings(kind="multi")
     assert labelled(texts(parted), PLAIN, asked).train == known.train
+    odd = labelled(texts(["['a\\d']", "['b']"] * 9), PLAIN)  # Python would warn of the backslash
+    assert odd.names == ("a\\d", "b")
     assert labelled(texts([one.replace(",", ";") for one in parted]), PLAIN, asked).train == (
         known.train
     )
@@ -209,8 +216,8 @@ def test_doubtful_classes_are_said():
     values += [{"text": f"u{n}", "label": "other"} for n in range(4)]
     values += [{"text": "alone", "label": "once"}]
     notes = " ".join(labelled(rows(values), PLAIN).notes)
-    assert "3 classes, each held out alike; the commonest is 'usual' (95 texts, 95.0%)" in notes
-    assert "always saying 'usual' would be right in 95.0%: look at macro-F1" in notes
+    assert "3 classes, each held out alike; the commonest is 'usual' (95 texts, 95%)" in notes
+    assert "always saying 'usual' would be right in 95%: look at macro-F1" in notes
     assert "1 classes with a single example, which is learned from and cannot be judged: once" in (
         notes
     )
@@ -277,3 +284,12 @@ def test_counts_add_up_whatever_stands_there(pairs, asked):
     counted = tally.as_dict(len(known.train), len(known.holdout))
     left = sum(counted["left_out"].values())
     assert counted["learned_from"] + counted["held_out"] + left == counted["read"] == len(values)
+
+
+def test_settings_come_back_and_recipes_from_before_still_read():
+    asked = resolve(given={"labels.kind": "multi", "labels.missing": ["-", 'say "no"']})
+    again = resolve(tomllib.loads(as_toml(asked)))
+    assert again == asked
+    before = {"finetune": {"task": "regression", "label": "stars"}}
+    assert resolve(before).labels == LabelsSettings()
+    assert kind(["1", "2"], resolve(before).finetune).name == "number"

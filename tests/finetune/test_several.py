@@ -167,6 +167,7 @@ def test_the_verbs_show_each_labels_probability(place):
     (place.folder / "t.txt").write_text(TEXT)
     nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
     rows = [*examples(60), {"text": "unlabelled", "label": None}]
+    rows.append({"text": "the cat " * 999, "label": ["cat"]})
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(NextwordError, match="class-weights balanced"):
         taught(place, **{"finetune.class_weights": "balanced"})
@@ -175,13 +176,15 @@ def test_the_verbs_show_each_labels_probability(place):
     assert done.returncode == 0, done.stderr
     for words in (
         *("any number of labels", "is a list; --labels.kind for another", "micro-F1", "macro-F1"),
-        *("always saying", "exact", "binary cross-entropy", "1 of 61 rows left out"),
+        *("always saying", "exact", "binary cross-entropy", "1 of 62 rows left out"),
+        "1 of 62 rows longer than the context, and cut at their end",
     ):
         assert words in done.stderr
     values = json.loads(done.stdout)
     assert values["task"] == "multi_label"
     assert values["rows"]["left_out"] == {"no_label": 1}
-    assert values["rows"]["learned_from"] + values["rows"]["held_out"] == 60
+    assert values["rows"]["learned_from"] + values["rows"]["held_out"] == 61
+    assert values["rows"]["shortened"] == 1
     said = place.nextword("classify", "labels-1", "the cat")
     lines = said.stdout.splitlines()
     assert {line.split()[0] for line in lines[:2]} == {"cat", "dog"}

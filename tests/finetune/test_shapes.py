@@ -63,6 +63,8 @@ CHAT = "User: Hi\nAssistant:[ Ho]|"
             f"System: Be brief.\n{CHAT}\nTool: 7\nAssistant:[ So]|",
         ),
         ({"conversations": [USER, ASSISTANT]}, CHAT),
+        ({"messages": json.dumps([USER, ASSISTANT])}, CHAT),
+        ({"conversations": str([USER, ASSISTANT])}, CHAT),
         (
             {"system": "Be brief.", "conversations": [USER, ASSISTANT]},
             f"System: Be brief.\n{CHAT}",

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -292,3 +293,32 @@ def test_the_machine_says_what_it_is():
     machine.synchronize()
     assert began.query()
     assert math.isfinite(machine.describe()["threads"])
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second accelerator")
+def test_two_cards_train_as_one(place):
+    """Processes speak through NCCL; the losses differ by no more than bfloat16 moves them."""
+    (place.folder / "t.txt").write_text(TEXT * 2000)
+    command = ["train", "t.txt", "--vocabulary.kind", "byte", "--model.context", "64"]
+    command += ["--training.steps", "20", "--machine.device", "cuda", "--quiet"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "-m"]
+    for name, before in (("two", launcher), ("one", [])):
+        done = subprocess.run(
+            [sys.executable, "-m", *before, "nextword", *command, "--name", name],
+            cwd=place.folder,
+            env=place.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    runs = [place.folder / "runs" / name / "metrics.jsonl" for name in ("one", "two")]
+    one, two = (
+        [line["loss"] for line in map(json.loads, run.read_text().splitlines()) if "loss" in line]
+        for run in runs
+    )
+    assert len(one) == 20
+    assert two == pytest.approx(one, rel=2e-2)

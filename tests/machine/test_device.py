@@ -29,9 +29,27 @@ def test_the_hardware_is_written_down():
     assert facts["name"]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
-def test_a_run_on_the_gpu_ends_near_the_floor(place):
-    done = place.process("train", "--machine.device", "cuda", "--training.steps", "300")
-    assert done.returncode == 0, done.stderr
-    assert "Done in" in done.stderr
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, kind):
+    waited = []
+    for name, part in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+        monkeypatch.setattr(part, "is_available", lambda name=name: name == kind)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    for part in (torch.cuda, torch.mps):
+        monkeypatch.setattr(part, "synchronize", lambda *device: waited.append(device))
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    machine = choose_machine(MachineSettings())
+    assert str(machine.device) == {"cuda": "cuda:3", "mps": "mps"}[kind]
+    assert machine.precision == {"cuda": torch.bfloat16, "mps": torch.float32}[kind]
+    assert str(machine).startswith({"cuda": "CUDA GPU", "mps": "Apple GPU"}[kind])
+    machine.synchronize()
+    assert len(waited) == 1
+    described = machine.describe()
+    assert described["device"] == str(machine.device)
+    assert (described["name"] == "a card") == (kind == "cuda")
+
+
+def test_a_machine_without_bfloat16_products_computes_in_float32(monkeypatch):
+    monkeypatch.setattr("nextword.machine.device.has_bfloat16", lambda device: False)
+    assert choose_machine(MachineSettings(device="cpu")).precision == torch.float32

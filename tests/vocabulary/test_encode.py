@@ -1,7 +1,11 @@
 import json
+import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.documents import whole_documents
@@ -216,3 +220,25 @@ def test_a_source_that_changes_the_text_withholds_bits(place, tmp_path):
 def test_scripts_are_written_down(place):
     found = run([f"Документ номер {number}, and latin.\n" * 3 for number in range(40)])
     assert {"cyrillic", "latin"} <= set(found.facts["scripts"])
+
+
+def test_two_that_prepare_the_same_text_at_once_wait_for_each_other(place):
+    first = run(kind="byte")
+    lock = FileLock(first.folder.parent / f"{first.folder.name}.lock")
+    shutil.rmtree(first.folder)
+    said, made = [], []
+    chosen = VocabularySettings(kind="byte", size=300)
+
+    def another():
+        made.append(prepare(corpus(), CorpusSettings(), chosen, report=said.append))
+
+    with lock:
+        waiting = threading.Thread(target=another)
+        waiting.start()
+        while not said:
+            time.sleep(0.01)
+        assert said == ["another process prepares the same text: waiting for it"]
+        assert not first.folder.exists()
+    waiting.join()
+    assert made[0].folder == first.folder
+    assert np.array_equal(made[0].train.read(0, 50), first.train.read(0, 50))

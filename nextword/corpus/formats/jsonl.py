@@ -30,6 +30,10 @@ def read_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
             raise CorpusError(
                 f"{source.name}, line {number}: not JSON ({error.msg} at character {error.colno})"
             ) from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, say
+            raise CorpusError(
+                f"{source.name}, line {number}: cannot be read as JSON ({str(error)[:80]})"
+            ) from None
         if not isinstance(row, dict):
             raise CorpusError(
                 f"{source.name}, line {number}: no JSON object, so no text in a field of it"

@@ -54,8 +54,8 @@ def _classes(scores: ClassScores) -> list[str]:
     more = len(scores.names) - len(names)
     return [
         f"On {scores.examples:,} examples it never saw:",
-        f"accuracy    {scores.accuracy:.1%}; always saying {scores.majority!r}, the commonest: "
-        f"{scores.baseline_accuracy:.1%}",
+        f"accuracy    {_share(scores.accuracy)}; always saying {scores.majority!r}, the commonest: "
+        f"{_share(scores.baseline_accuracy)}",
         f"macro-F1    {scores.macro_f1:.3f}; the same baseline: {scores.baseline_macro_f1:.3f}",
         f"loss        {scores.loss:.4f} nats an example (cross-entropy)",
         "",
@@ -63,6 +63,11 @@ def _classes(scores: ClassScores) -> list[str]:
         *table(["", *names], rows, frozenset({0})),
         *([f"and {more:,} more classes, less common here; --json has them all"] if more else []),
     ]
+
+
+def _share(share: float) -> str:
+    """Write a share; of thousands of classes the commonest may be one text in ten thousand."""
+    return f"{share:.1%}" if share >= 0.001 or not share else f"{100 * share:.2g}%"
 
 
 def _several(scores: SeveralScores) -> list[str]:

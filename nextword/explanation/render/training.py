@@ -71,7 +71,7 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
             f"{first}; none stands on both sides"
         )
     if noticed := describe_reading(reading, beside=("repeated",)):
-        lines.append(f"            of {reading['records']:,} records: {noticed}")
+        lines.append(f"            of {reading['records']:,} records, {noticed}")
     if facts["unknown_tokens"]:
         share = facts["unknown_tokens"] / (train + holdout)
         lines.append(
