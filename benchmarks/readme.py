@@ -2,6 +2,7 @@
 
     python benchmarks/readme.py                  (about ten minutes on two quiet cores)
     python benchmarks/readme.py train            (a part alone; the others stay as they were)
+    python benchmarks/readme.py train --keep DIR (keeps the run there, for the README's other figures)
 
 Everything begins from nothing: no prepared text, no model trained before. Writes
 results/readme.json, with the hardware and how busy it was before; `tests/test_readme.py` keeps the
@@ -9,6 +10,7 @@ README's times within a factor of 1.5 of it. Prints what the training said, to b
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -39,10 +41,10 @@ def seconds_of(words: str) -> float:
     return (value + 0.5 * bool(half)) * UNITS[unit.removesuffix("s") or unit]
 
 
-def measure(part: str) -> dict:
+def measure(part: str, keep: str | None) -> dict:
     """Run one command from nothing; return its seconds and what it says of itself."""
     load = os.getloadavg()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         kept = {"CACHE": "cache", "RUNS": "runs", "TEST_CACHE": "trained"}
         places = {f"NEXTWORD_{name}": f"{folder}/{place}" for name, place in kept.items()}
         began = time.perf_counter()
@@ -87,11 +89,14 @@ def main() -> None:
     """Measure the parts named, or all, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*COMMANDS, []], default=list(COMMANDS))
-    parts = parser.parse_args().parts
+    parser.add_argument("--keep", help="an empty folder for what is made")
+    given = parser.parse_args()
+    parts = given.parts
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results.pop("note", None)
     results["hardware"] = hardware()
     for part in parts:
-        results[part] = measure(part)
+        results[part] = measure(part, given.keep)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
 
