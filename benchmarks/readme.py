@@ -2,7 +2,7 @@
 
     python benchmarks/readme.py                  (about ten minutes on two quiet cores)
     python benchmarks/readme.py train            (a part alone; the others stay as they were)
-    python benchmarks/readme.py train --keep DIR (keeps the run there, for the README's other figures)
+    python benchmarks/readme.py train --keep DIR   (keeps the run, for other figures of README)
 
 Everything begins from nothing: no prepared text, no model trained before. Writes
 results/readme.json, with the hardware and how busy it was before; `tests/test_readme.py` keeps the
