@@ -65,7 +65,9 @@ class Spelling:
             VocabularyError: some byte has no entry of its own, so not every file can be spelled.
         """
         self.vocabulary = vocabulary
-        self.pieces = [vocabulary.piece_bytes(id_) for id_ in range(entries)]
+        known = range(min(entries, len(vocabulary)))
+        self.pieces = [vocabulary.piece_bytes(id_) for id_ in known]
+        self.pieces += [b""] * (entries - len(self.pieces))  # logits without an entry
         self.spells = np.array([bool(piece) for piece in self.pieces])
         """(V,): false for the entries that stand for no bytes."""
         single = {piece: id_ for id_, piece in enumerate(self.pieces) if len(piece) == 1}

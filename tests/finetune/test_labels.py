@@ -75,8 +75,10 @@ def test_classes_are_learned_and_transformers_says_the_same(begun, place):
 def test_numbers_are_learned_in_their_own_units(begun, place):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    asked = {"finetune.label": "cats", "labels.kind": "number", "finetune.steps": 120}
-    done = taught(place, **asked)
+    # Of sixty examples a network that has hardly read learns counting on some seeds only.
+    (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples(300))))
+    asked = {"finetune.label": "cats", "labels.kind": "number", "finetune.steps": 300}
+    done = taught(place, **asked, **{"finetune.seed": 1})
     scores = done.taught.scores
     assert done.task == "regression"
     assert scores.loss < 0.5 * scores.baseline
