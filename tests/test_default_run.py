@@ -82,13 +82,13 @@ def test_few_labels_go_far_on_what_it_read(shared_environment, default_run):
     assert len(lesson.asked) == 10
 
 
-def test_95_of_100_stories_it_writes_are_stories(shared_environment, default_run):
+def test_of_40_stories_that_it_writes_38_are_stories(shared_environment, default_run):
     import nextword
 
     model = nextword.load("stories-1")
-    written = [model.generate(seed=0, sample=sample) for sample in range(100)]
-    assert sum(default_grammar().parse(text) is not None for text in written) >= 95
-    assert len(set(written)) == 100
+    written = [model.generate(seed=0, sample=sample) for sample in range(40)]
+    assert sum(default_grammar().parse(text) is not None for text in written) >= 38
+    assert len(set(written)) == 40
 
 
 def test_transformers_opens_the_checkpoint_with_the_same_logits(shared_environment, default_run):

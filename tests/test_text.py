@@ -49,15 +49,17 @@ def test_text_is_prepared_once_for_many_runs(books):
 
 def test_a_mixture_trains_says_its_shares_and_resumes_bit_for_bit(books):
     paths = ["books/=2", "other.txt=1"]
-    done = books.process("train", *paths, "--name", "whole", *QUICK)
+    done = books.nextword("train", *paths, "--name", "whole", *QUICK)
     assert done.returncode == 0, done.stderr
     assert re.search(r"books/: 66\.7% of the lessons, [\d.]+ times its [\d,]+ tokens", done.stderr)
     assert "other.txt: 33.3% of the lessons" in done.stderr
     options = ["--training.checkpoint-every", "2"]
     half = [*QUICK[:2], "--training.steps", "6", *options]
-    done = books.process("train", *paths, "--name", "half", *half, "--training.evaluate-every", "3")
+    done = books.nextword(
+        "train", *paths, "--name", "half", *half, "--training.evaluate-every", "3"
+    )
     assert done.returncode == 0, done.stderr
-    done = books.process("train", "--resume", "half@2")
+    done = books.nextword("train", "--resume", "half@2")
     assert done.returncode == 0, done.stderr
     assert losses(books, "half") == losses(books, "whole")
     weights = [

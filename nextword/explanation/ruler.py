@@ -4,15 +4,23 @@ Everything is measured on the same held-out text. What guesses, counts or learns
 probability, and −log2 of it is bits; what packs gives bytes. Both are told in bits per byte.
 """
 
+import hashlib
+import json
 import math
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nextword.base.remember import remembered
 from nextword.loss.bits import bits
+from nextword.machine.about import version_of
+from nextword.prediction import baselines, ngram
 from nextword.prediction.baselines import Squeezed, squeeze
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.ngram import KneserNey
@@ -105,31 +113,21 @@ def measure_ruler(
         floor_nats: the lowest sum of −ln P possible, where it is known.
         primed: measure compressors also after they have read the training text, which takes longer.
     """
-    entries, holdout = len(prepared.vocabulary), prepared.holdout
-    marks = [
-        Mark(
-            "uniform",
-            "guess",
-            scores.tokens * math.log2(entries),
-            f"guessing blindly among {entries:,} pieces",
-        )
-    ]
-    counted = 0
-    for order, name in ORDERS.items():
-        counts = KneserNey(order, entries, prepared.vocabulary.end_id)
-        counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
-        nats = counts.total_nats(_documents(holdout, scores.documents))
-        marks.append(Mark(name, "count", bits(nats), _SAYS[order]))
-        counted = counts.tokens
+    entries = len(prepared.vocabulary)
+    blind = scores.tokens * math.log2(entries)
+    marks = [Mark("uniform", "guess", blind, f"guessing blindly among {entries:,} pieces")]
+    counted, nats = _counted(prepared, scores.documents)
+    for (order, name), total in zip(ORDERS.items(), nats, strict=True):
+        marks.append(Mark(name, "count", bits(total), _SAYS[order]))
     primed_with = 0
     if scores.num_bytes and scores.num_bytes <= PACKED_BYTES:
-        training = None
+        training = b""
         if primed:
             first = _training(prepared, PRIMING_BYTES)  # a token spells a byte or more
             training = _bytes(prepared.vocabulary, first)[:PRIMING_BYTES]
             primed_with = len(training)
-        text = _bytes(prepared.vocabulary, _documents(holdout, scores.documents))
-        marks += _packed(squeeze(text, training))
+        text = _bytes(prepared.vocabulary, _documents(prepared.holdout, scores.documents))
+        marks += _packed(_squeezed(text, training or None))
     marks.append(Mark(model, "model", bits(scores.nats), "this model"))
     if floor_nats is not None:
         marks.append(Mark("floor", "floor", bits(floor_nats), "no model can do better: known odds"))
@@ -143,6 +141,50 @@ def count_pieces(prepared: Prepared) -> float:
     counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
     holdout = prepared.holdout
     return counts.total_nats(_documents(holdout, holdout.num_documents)) / len(holdout)
+
+
+def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
+    """Return how many tokens the n-gram models count, and the nats that each then needs."""
+    vocabulary = prepared.vocabulary
+
+    def asked() -> Iterator[NDArray[np.int64]]:
+        return _documents(prepared.holdout, documents)
+
+    def count() -> list[Any]:
+        tokens, nats = 0, []
+        for order in ORDERS:
+            counts = KneserNey(order, len(vocabulary), vocabulary.end_id)
+            counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+            nats.append(counts.total_nats(asked()))
+            tokens = counts.tokens
+        return [tokens, nats]
+
+    told = json.dumps([list(ORDERS), COUNTED_TOKENS, len(vocabulary), vocabulary.end_id]).encode()
+    parts = [hash_of(one) for one in (_training(prepared, COUNTED_TOKENS), asked())]
+    tokens, nats = remembered([told, _program(ngram), *parts], count)
+    return tokens, nats
+
+
+def _program(module: ModuleType) -> bytes:
+    """Return what computes: with another program, what it computed before does not count."""
+    return Path(str(module.__file__)).read_bytes() + version_of("nextword").encode()
+
+
+def hash_of(documents: Iterable[NDArray[np.int64]]) -> bytes:
+    """Return a digest of documents' tokens and of where they end."""
+    whole = hashlib.sha256()
+    for document in documents:
+        whole.update(len(document).to_bytes(8, "little"))
+        whole.update(np.ascontiguousarray(document).tobytes())
+    return whole.digest()
+
+
+def _squeezed(text: bytes, training: bytes | None) -> list[Squeezed]:
+    told = [platform.python_version(), *map(version_of, ("zstandard", "pyppmd"))]
+    alone = [json.dumps(told).encode(), _program(baselines), text]
+    parts = alone if training is None else [*alone, training]
+    sizes = remembered(parts, lambda: [[*vars(one).values()] for one in squeeze(text, training)])
+    return [Squeezed(*one) for one in sizes]
 
 
 _SAYS = {

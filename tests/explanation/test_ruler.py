@@ -129,10 +129,25 @@ def test_the_beginning_of_a_text_is_read_no_farther():
     ]  # fmt: skip
 
 
-def test_train_ends_with_the_sentence_that_the_verb_says(shared, default_run):
-    last = default_run.stderr.strip().splitlines()[-1]
+def test_train_ends_with_the_sentence_that_the_verb_says(shared, small_run, small_run_said):
+    last = small_run_said.stderr.strip().splitlines()[-1]
     assert last.startswith("Is that good?")
-    done = shared.nextword("ruler", "stories-1", "--no-primed")
+    done = shared.nextword("ruler", small_run, "--no-primed")
     assert done.stdout.strip().splitlines()[-1] == last
-    values = json.loads(shared.nextword("ruler", "stories-1", "--no-primed", "--json").stdout)
+    values = json.loads(shared.nextword("ruler", small_run, "--no-primed", "--json").stdout)
     assert values["unit"] == "bits a byte"
+
+
+def test_what_does_not_depend_on_the_model_is_measured_once(
+    shared_environment, small_run, ruler, monkeypatch
+):
+    def never(*given, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("nextword.explanation.ruler.squeeze", never)
+    monkeypatch.setattr("nextword.explanation.ruler.KneserNey", never)
+    model = nextword.load(small_run)
+    assert model.ruler(primed=False) == ruler
+    monkeypatch.setattr("nextword.explanation.ruler.COUNTED_TOKENS", 100)
+    with pytest.raises(AssertionError, match="measured again"):
+        model.ruler(primed=False)

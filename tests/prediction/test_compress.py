@@ -269,7 +269,7 @@ def test_words_that_mean_an_entry_without_bytes_are_refused(model, silent):
 
 
 def test_one_process_reads_what_another_has_written(shared, small_run, tmp_path):
-    data = ("Once there was a cat who sat. " * 400).encode() + b"\xff<|endoftext|>\r\n"
+    data = ("Once there was a cat who sat. " * 100).encode() + b"\xff<|endoftext|>\r\n"
     (tmp_path / "text").write_bytes(data)
     names = [str(tmp_path / name) for name in ("text", "made", "back")]
     done = shared.process(

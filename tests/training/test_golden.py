@@ -30,6 +30,7 @@ def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):
     text = "".join(source.choice("abcdefgh ") for _ in range(3000))
     (place.folder / "noise.txt").write_text(text)
     options = ["--vocabulary.kind", "char", "--training.steps", "120", "--model.context", "32"]
+    options += ["--training.batch-tokens", "512"]
     done = place.nextword("train", "noise.txt", "--name", "noise", *options)
     assert done.returncode == 0, done.stderr
     assert "by heart" in done.stderr
