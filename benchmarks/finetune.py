@@ -22,7 +22,7 @@ import torch
 import nextword
 from nextword.corpus.builtin.stories import default_grammar
 from nextword.finetune import finetune
-from nextword.prediction.open import find_model_folder
+from nextword.prediction.loading import find_model_folder
 from nextword.settings import resolve
 
 SIZES = (100, 300, 1000)

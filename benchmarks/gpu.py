@@ -171,7 +171,7 @@ def main():
         return
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA GPU here: nothing is measured")
-    from nextword.loss.chunked import _gives_float32 as gives_float32
+    from nextword.kernels.loss_chunks import _gives_float32 as gives_float32
 
     result = {
         "date": time.strftime("%Y-%m-%d"),

@@ -23,7 +23,7 @@ import numpy as np
 
 from nextword.vocabulary.leakage import SIMILAR, exact_repeats, find_leaks
 from nextword.vocabulary.shards import ShardWriter, TokenStream
-from nextword.vocabulary.units import Scale
+from nextword.vocabulary.shingles import Scale
 
 VOCABULARY, END = 32_000, 0
 EDITS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1)

@@ -87,7 +87,7 @@ def loss_of(method, chunk=None):
 
 def products(x, w):
     """Run the three products of every chunk on buffers made before; return a function."""
-    from nextword.loss.chunked import default_rows
+    from nextword.kernels.loss_chunks import default_rows
 
     x, w = x.detach(), w.detach()
     rows = min(default_rows(len(w), x.dtype, x.device), len(x))
@@ -136,9 +136,10 @@ def child(method, shape, kind, repeat, chunk):
         w.grad = None
     if method == "nextword":
         # What the small pass lent on would be given back in the large one, and hide part of it.
-        from nextword.loss import rows
 
-        rows._kept.clear()
+        from nextword.kernels import loss_rows
+
+        loss_rows._kept.clear()
     forget_peak()
     before = peak()
     step()

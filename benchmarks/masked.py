@@ -22,7 +22,7 @@ import torch
 import nextword
 from nextword.api import Model
 from nextword.corpus.builtin.stories import Grammar, default_grammar
-from nextword.prediction.asked import hide_each
+from nextword.prediction.scoring import hide_each
 from nextword.vocabulary.tokenizer import Vocabulary
 
 PLACES = 20

@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results" / "mutation.json"
 MOST, SEED = 60, 0
 AREAS = {
     "loss": (
-        ["loss/cross_entropy.py", "loss/bits.py", "loss/rows.py", "loss/chunked.py"],
+        ["loss/cross_entropy.py", "loss/bits.py", "kernels/loss_rows.py", "kernels/loss_chunks.py"],
         ["loss/test_cross_entropy.py", "loss/test_rows.py", "loss/test_linear.py"],
     ),
     "split": (["corpus/split.py"], ["corpus/test_split.py"]),

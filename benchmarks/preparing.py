@@ -28,8 +28,8 @@ def ours(text):
     from nextword.corpus.options import CorpusSettings
     from nextword.targets.batch import read_batch
     from nextword.targets.windows import Windows
-    from nextword.vocabulary.gather import gather
     from nextword.vocabulary.options import VocabularySettings
+    from nextword.vocabulary.training_data import gather
 
     prepared = gather([text], CorpusSettings(), VocabularySettings(kind="char"))
     batch = read_batch([prepared.train], Windows(len(prepared.train), 64, 12, 0), 0)

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import nextword
-from nextword.explanation.render.stop import Stop, stop_markdown
+from nextword.rendering.tour_page import Stop, stop_markdown
 
 FOLDER = Path(__file__).parent / "ideas"
 

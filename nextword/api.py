@@ -1,4 +1,4 @@
-"""The Python side: `nextword.train` and `nextword.load`, with the reach of the command line."""
+"""The Python API: `nextword.train` and `nextword.load`, with the reach of the command line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,16 +12,10 @@ from nextword.corpus.documents import find_files, read_pieces
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.compare import Comparison, compare_documents, compare_text
-from nextword.explanation.look import floor_of
-from nextword.explanation.render.finetuned import describe_taught
-from nextword.explanation.render.report import report_page
-from nextword.explanation.render.stop import Stop
-from nextword.explanation.render.tour import stops
-from nextword.explanation.render.training import Floor
+from nextword.explanation.previews import Floor, floor_of
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.report import build_report
 from nextword.explanation.ruler import Ruler, measure_ruler
-from nextword.explanation.screen import Screen
 from nextword.explanation.tour import gather_tour
 from nextword.explanation.trace import Trace, trace
 from nextword.finetune import finetune
@@ -29,16 +23,24 @@ from nextword.finetune.chat import Prompt, ask
 from nextword.machine.options import MachineSettings
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
+from nextword.prediction.encoded_texts import EncodedTexts
 from nextword.prediction.evaluate import Documents, Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate
 from nextword.prediction.labels import Said, classify
+from nextword.prediction.loading import Opened, open_model, run_facts
 from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
-from nextword.prediction.open import Opened, open_model, run_facts
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
-from nextword.prediction.texts import Encoded
+from nextword.rendering.finetuned import describe_taught
+from nextword.rendering.progress import Progress
+from nextword.rendering.registered import register_all
+from nextword.rendering.report import report_page
+from nextword.rendering.tour import stops
+from nextword.rendering.tour_page import Stop
 from nextword.settings import read_recipe, resolve
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
+
+register_all()
 
 TOUR_TOKENS = 40_000
 """Held-out tokens that the tour scores."""
@@ -70,7 +72,7 @@ def train(
     Raises:
         NextwordError: with one clear line, where the input is wrong.
     """
-    screen = Screen(quiet=quiet)
+    screen = Progress(quiet=quiet)
     if resume is not None:
         run = pretrain.resume(resume, steps=(options or {}).get("training.steps"), screen=screen)
     else:
@@ -227,7 +229,7 @@ class Model:
         else:
             begin_id = opened.vocabulary.begin_id
             found = evaluate(opened.model, texts, asked, withheld=withheld, begin_id=begin_id)
-        reading = texts.tally.as_dict() if isinstance(texts, Encoded) else {}
+        reading = texts.tally.as_dict() if isinstance(texts, EncodedTexts) else {}
         return replace(found, reading=reading)
 
     def pseudo(self, *paths: str | Path, corpus: CorpusSettings | None = None) -> Pseudo:
@@ -297,7 +299,7 @@ class Model:
         """
         files, asked = [str(path) for path in paths], resolve(given=options)
         start = str(self.opened.folder)
-        screen = Screen(quiet=quiet)
+        screen = Progress(quiet=quiet)
         done = finetune(start, files, asked, name=name, from_nothing=from_nothing, screen=screen)
         screen.say(describe_taught(done.folder, done.task, done.taught.scores, done.taught.before))
         return load(done.folder)
@@ -309,7 +311,7 @@ class Model:
         if not paths:
             prepared = self._prepared()
             return prepared.holdout, prepared.bits_withheld
-        texts = Encoded(
+        texts = EncodedTexts(
             self.opened.vocabulary, [str(path) for path in paths], corpus or CorpusSettings()
         )
         return texts, texts.withheld

@@ -1,4 +1,4 @@
-"""From text to a trained model, in one straight script: the file to read first.
+"""Pretraining: from text to a trained model, in one straight script; the file to read first.
 
     text → documents → vocabulary → shards → windows → network → loss → steps → checkpoints → a
     summary
@@ -16,21 +16,20 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
+from nextword.callbacks import callbacks, stopper, sum_up
 from nextword.corpus.options import STORIES, STORIES_MASKED
-from nextword.explanation.render.training import describe_start
 from nextword.explanation.replay import choose_pins, write_pins
-from nextword.explanation.screen import Screen, duration
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks
-from nextword.milestones import milestones, stopper, sum_up
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import visible_positions
-from nextword.origin import Origin, find_origin, objective_for_text
-from nextword.prediction.open import FACTS, find_checkpoint, find_run, run_facts, with_source
+from nextword.prediction.loading import FACTS, find_checkpoint, find_run, run_facts, with_source
+from nextword.rendering.progress import Progress, duration
+from nextword.rendering.training import describe_start
 from nextword.run import (
     SETTINGS,
     Run,
@@ -41,6 +40,7 @@ from nextword.run import (
 )
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.targets.windows import Mixture, Windows
+from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import (
     check_digests,
     list_checkpoints,
@@ -48,15 +48,15 @@ from nextword.training.checkpoint import (
     restore_optimizers,
 )
 from nextword.training.journal import Journal
-from nextword.training.lessons import window_reader
-from nextword.training.loop import Every, Plan, Training, run_loop
+from nextword.training.loop import Callback, Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
-from nextword.vocabulary.gather import gather
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
+from nextword.vocabulary.training_data import gather
+from nextword.warm_start import WarmStart, find_warm_start, objective_for_text
 
 STORIES_DECAY_POWER, STORIES_DECAY_POWER_MASKED = 4.0, 3.0
 
@@ -67,7 +67,7 @@ def train(
     *,
     name: str | None = None,
     start: str | None = None,
-    screen: Screen | None = None,
+    screen: Progress | None = None,
 ) -> Run:
     """Train a model on text.
 
@@ -85,9 +85,9 @@ def train(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
         Interrupted: on Ctrl-C, after saving.
     """
-    screen = screen or Screen(quiet=True)
+    screen = screen or Progress(quiet=True)
     check_name(settings.training)
-    origin = None if start is None else find_origin(start, settings)
+    origin = None if start is None else find_warm_start(start, settings)
     settings = settings if origin is None else origin.settings
     objective = objective_for_text(settings.objective)
     causal = objective.attention == "before"
@@ -146,7 +146,7 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
 
 
 def _with_defaults(
-    settings: Settings, objective: Objective, fresh: bool, origin: Origin | None
+    settings: Settings, objective: Objective, fresh: bool, origin: WarmStart | None
 ) -> Settings:
     """Resolve what depends on text and objective, so that a resumed run finds it written down."""
     # Who has learned much already is not to forget it: a wide network begun elsewhere goes slower.
@@ -168,7 +168,7 @@ def _with_defaults(
     return dataclasses.replace(settings, corpus=corpus, training=training)
 
 
-def resume(target: str, *, steps: int | None = None, screen: Screen | None = None) -> Run:
+def resume(target: str, *, steps: int | None = None, screen: Progress | None = None) -> Run:
     """Go on with a run from its last checkpoint, bit for bit as if it had not stopped.
 
     Args:
@@ -179,7 +179,7 @@ def resume(target: str, *, steps: int | None = None, screen: Screen | None = Non
     Raises:
         RunError: there is nothing to go on with.
     """
-    screen = screen or Screen(quiet=True)
+    screen = screen or Progress(quiet=True)
     name, _, which = target.partition("@")
     folder = find_run(name)
     facts = run_facts(folder)
@@ -239,7 +239,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             )
         )
         _estimate(run, training, first_step)
-    calls = milestones(run, model, optimizers)
+    calls = callbacks(run, model, optimizers)
     began = time.monotonic()
     run.screen.start(run.plan.steps, first_step)
     try:
@@ -247,7 +247,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             run_loop(
                 training,
                 first_step,
-                [*calls, Every(1, stopper(run, interrupt, model, optimizers))],
+                [*calls, Callback(1, stopper(run, interrupt, model, optimizers))],
             )
     except DivergedError as error:
         saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
@@ -284,7 +284,7 @@ def _assemble(
         loss = nn.parallel.DistributedDataParallel(loss)
     windows = windows_of(run.prepared, run.shape.context, run.plan.rows, training.seed)
     streams = [portion.train for portion in run.prepared.portions]
-    read = window_reader(
+    read = batch_reader(
         objective, streams, windows, vocabulary, run.settings.objective, training.seed
     )
     everywhere = objective.attention == "before"

@@ -1,4 +1,4 @@
-"""One run: its folder, what it writes down about itself, its checkpoints, and how it is stopped."""
+"""A run: its folder and facts, saving of checkpoints, interruption by Ctrl-C."""
 
 import dataclasses
 import re
@@ -14,16 +14,15 @@ from typing import Any
 import torch
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.explanation.render.words import argument
-from nextword.explanation.screen import Screen
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
-from nextword.origin import Origin
 from nextword.prediction.evaluate import Evaluation
-from nextword.prediction.open import runs_folder
+from nextword.prediction.loading import runs_folder
+from nextword.rendering.formatting import argument
+from nextword.rendering.progress import Progress
 from nextword.settings import Settings
 from nextword.training.checkpoint import (
     best_of,
@@ -33,6 +32,7 @@ from nextword.training.checkpoint import (
 )
 from nextword.training.loop import Plan
 from nextword.vocabulary.prepared import Prepared
+from nextword.warm_start import WarmStart
 
 SETTINGS = "settings.toml"
 
@@ -61,13 +61,13 @@ class Run:
     shape: Shape
     plan: Plan
     machine: Machine
-    screen: Screen
+    screen: Progress
     ranks: Ranks = field(default_factory=Ranks)
     seconds: float = 0.0
     final: Evaluation | None = None
     """The last checkpoint's score on the whole hold-out."""
     summary: str = ""
-    origin: Origin | None = None
+    origin: WarmStart | None = None
     """What it began with; None for first weights of its own."""
 
 

@@ -1,4 +1,4 @@
-"""All settings: the rooms' own, composed; from a recipe, the command line or Python.
+"""Configuration: all rooms' options composed, from defaults, a recipe, the command line, Python.
 
 Written down as resolved.
 

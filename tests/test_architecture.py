@@ -10,22 +10,26 @@ import pytest
 import nextword
 
 HOUSE = Path(nextword.__file__).parent
-LEFT = ["base", "machine", "corpus", "vocabulary", "targets", "model", "loss", "objectives"]
+LEFT = ["base", "machine", "corpus", "vocabulary", "targets", "kernels"]
 RIGHT = [
+    "model",
+    "loss",
+    "objectives",
     "training",
     "prediction",
     "explanation",
+    "rendering",
     "settings",
-    "origin",
+    "warm_start",
     "run",
-    "milestones",
+    "callbacks",
     "pretrain",
     "finetune",
     "api",
     "cli",
 ]
 ORDER = LEFT + RIGHT
-ONLY_BASE_AND_MACHINE = {"model", "loss"}
+ONLY_BASE_MACHINE_AND_KERNELS = {"model", "loss", "kernels"}
 NO_TORCH = [
     "nextword",
     "nextword.cli",
@@ -38,7 +42,7 @@ NO_TORCH = [
 ]
 
 
-def imports_of(file: Path) -> list[str]:
+def imports_of(file: Path, house: str = "nextword") -> list[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     found = []
     for node in ast.walk(tree):
@@ -46,7 +50,7 @@ def imports_of(file: Path) -> list[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in found if name.startswith("nextword.")]
+    return [name for name in found if name.startswith(f"{house}.")]
 
 
 def room_of(file: Path) -> str:
@@ -65,10 +69,71 @@ def test_a_room_imports_only_from_rooms_to_its_left(file):
         if other == "__version__":
             continue
         assert ORDER.index(other) <= ORDER.index(room), f"{file} imports {name}"
-        if room in ONLY_BASE_AND_MACHINE:
-            assert other in {"base", "machine", room}, f"{file} imports {name}"
+        if room in ONLY_BASE_MACHINE_AND_KERNELS:
+            assert other in {"base", "machine", "kernels", room}, f"{file} imports {name}"
         if room == "training":
-            assert other not in {"prediction", "explanation"}
+            assert other not in {"prediction", "explanation", "rendering"}
+
+
+def module_of(file: Path, house: Path) -> str:
+    parts = file.relative_to(house.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_between(house: Path) -> dict[str, set[str]]:
+    """Draw who imports whom, also within functions."""
+    files = {module_of(file, house): file for file in house.rglob("*.py")}
+    drawn: dict[str, set[str]] = {name: set() for name in files}
+    for name, file in files.items():
+        for imported in imports_of(file, house.name):
+            parts = imported.split(".")
+            known = (".".join(parts[:n]) for n in range(len(parts), 1, -1))
+            drawn[name] |= {next((one for one in known if one in files), name)} - {name}
+    return drawn
+
+
+def circles(drawn: dict[str, set[str]]) -> list[list[str]]:
+    """Find groups of modules in which each reaches each other (Tarjan's strong components)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack, found = [], []
+
+    def visit(name):
+        order[name] = lowest[name] = len(order)
+        stack.append(name)
+        for other in sorted(drawn[name]):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[name] = min(lowest[name], lowest[other])
+        if lowest[name] == order[name]:
+            place = stack.index(name)
+            group = stack[place:]
+            del stack[place:]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(drawn):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(imports_between(HOUSE)) == []
+
+
+@pytest.mark.parametrize("length", [2, 3, 7])
+def test_a_circle_of_any_length_is_found(tmp_path, length):
+    house = tmp_path / "house"
+    house.mkdir()
+    for number in range(length):
+        after = (number + 1) % length
+        line = f"import house.m{after}" if number % 2 else f"from house.m{after} import x"
+        hidden = f"def f():\n    {line}\n" if number == 0 else f"{line}\n"
+        (house / f"m{number}.py").write_text(hidden)
+    (house / "apart.py").write_text("import house.m0\n")
+    assert circles(imports_between(house)) == [[f"house.m{n}" for n in range(length)]]
 
 
 def test_every_room_stands_in_the_order():

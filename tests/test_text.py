@@ -165,12 +165,12 @@ def test_a_run_is_a_source_of_its_vocabulary_and_a_dash_is_standard_input(books)
 
 def test_ctrl_c_while_preparing_says_that_the_same_command_goes_on(books, monkeypatch, capsys):
     from nextword.cli import main
-    from nextword.vocabulary import gather
+    from nextword.vocabulary import training_data
 
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gather, "gather", stop)
+    monkeypatch.setattr(training_data, "gather", stop)
     with pytest.raises(SystemExit) as left:
         main(["prepare", "other.txt", "-o", "made"])
     assert left.value.code == 130

@@ -1,1 +1,1 @@
-"""What every room may use: the tree of errors and how an option is declared."""
+"""What every room may use: exceptions, declared options, atomic files, a cache."""

@@ -1,4 +1,4 @@
-"""Every error that nextword raises on purpose.
+"""Exceptions: every error that nextword raises on purpose.
 
     NextwordError            one clear line: what, where, what to do
     ├── SettingsError        an unknown option, a value out of range, a recipe that cannot be read

@@ -1,4 +1,4 @@
-"""Write files so that a crash leaves the old one or the new one, never half of one."""
+"""Atomic file writes: a crash leaves the old file or the new one, never half of one."""
 
 import json
 import os

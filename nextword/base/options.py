@@ -1,4 +1,4 @@
-"""How a setting is declared.
+"""Declare configuration options: name, type, default, bounds and help, in one place.
 
 Its default, what it means and its unit, on one line, beside the code it governs.
 """

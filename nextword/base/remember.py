@@ -1,4 +1,4 @@
-"""Compute once what depends on nothing but its inputs, and keep it in the cache."""
+"""A cache of computed values, keyed by a hash of everything that they depend on."""
 
 import hashlib
 import json

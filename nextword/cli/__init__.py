@@ -3,7 +3,7 @@
 Nothing heavy is imported before a verb runs, so every --help is instant.
 """
 
-from nextword.cli import asking, coding, looking, making, seeing
+from nextword.cli import compress, explain, inspect, predict, train
 from nextword.cli.program import main
 
-__all__ = ["asking", "coding", "looking", "main", "making", "seeing"]
+__all__ = ["compress", "explain", "inspect", "main", "predict", "train"]

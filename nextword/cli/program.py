@@ -1,4 +1,4 @@
-"""The program on the command line: its options, its words, and how it ends."""
+"""The command-line program: parsing of options, output, exit statuses."""
 
 import errno
 import inspect

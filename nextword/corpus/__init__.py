@@ -1,4 +1,4 @@
-"""Text in, documents out.
+"""Data loading: text in, documents out.
 
 Files of many formats, the built-in corpora, and the split into training and hold-out.
 """

@@ -1,4 +1,4 @@
-"""Texts that lie elsewhere: any address that fsspec knows, s3:// and hf:// among them.
+"""Remote files through fsspec: s3://, hf://, https:// and all the other addresses it knows.
 
 An address is a path with "://" in it. What is found is named by its full address again.
 """

@@ -1,4 +1,4 @@
-"""Compressions, one table: the ending, how its files begin, how they are read.
+"""Compressed files: gzip, zstd, xz, bz2, …, each by its suffix and its magic bytes.
 
 A new compression is one more line of the table.
 """

@@ -1,4 +1,4 @@
-"""Read paths as a stream of documents, whatever the format, in bounded memory.
+"""Stream documents from files of any format, in bounded memory.
 
 A document arrives in pieces of at most a few million characters, cut where no token reaches across,
 so that a text larger than memory is read, encoded and hashed piece by piece.

@@ -1,4 +1,4 @@
-"""Examples that a person prepared: rows of named values, from JSON lines or tables."""
+"""Supervised examples: rows of named values from JSON lines, CSV, TSV or Parquet."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Open the corpus that paths or settings name, to be read as often as it takes."""
+"""Open the corpus that paths or settings name; it can be iterated over again and again."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Packages that only some texts need: imported where they are used, and quoted in one line."""
+"""Optional dependencies: imported where they are needed, and named in one line where missing."""
 
 import importlib
 from typing import Any

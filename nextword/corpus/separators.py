@@ -1,4 +1,4 @@
-"""Where one text file holds many documents: the marks that stand between them.
+"""Document separators: the marks that stand between documents in one text file.
 
 GPT-2's outputs, TinyStories and many others write `<|endoftext|>` on a line of its own. What stands
 between two documents belongs to neither: the mark, and the line break after it where the mark is

@@ -1,4 +1,4 @@
-"""Several texts with a weight each: `books/=2 python=1`."""
+"""Mixture weights on the command line: several texts with a weight each, `books/=2 python=1`."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Divide documents into training and hold-out, so that no text stands on both sides.
+"""Train/validation split of documents, by a hash of content, so that no text is on both sides.
 
 Many documents are divided by a hash of their content: exact duplicates fall on one side. Of fewer
 than ten, each gives the last tenth of its text, as nanoGPT does with one.

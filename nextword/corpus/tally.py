@@ -1,4 +1,4 @@
-"""What a reading left out, shortened, repaired or repeated: how many of what, and where the first.
+"""Counts of records that a reading skipped, truncated, repaired or repeated, and where.
 
 Every record of a file is either read as a document or counted here, so that the counts add up.
 """

@@ -1,4 +1,4 @@
-"""One prediction taken apart, in float64: from pieces to logits to the one number that is lowered.
+"""One prediction recomputed in float64: embeddings, attention, logits, softmax, loss, gradient.
 
     pieces and ids → logits z → e^z → their sum → probabilities p → −log p → p − y → one step
 
@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nextword.base.errors import EvaluationError
-from nextword.explanation.look import WORKED_SENTENCE
+from nextword.base.shown import Shown
+from nextword.explanation.previews import WORKED_SENTENCE
 from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
-from nextword.prediction.asked import ask_each
+from nextword.prediction.scoring import states_of_each
 from nextword.vocabulary.tokenizer import Vocabulary
 
 RISKY_LOGIT = 300.0
@@ -69,7 +70,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Shown):
     """Everything about one prediction; each number follows from those before it."""
 
     text: str
@@ -132,12 +133,6 @@ class Audit:
             "step": {**asdict(self.step), "change": self.step.change},
         }
 
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from nextword.explanation.render.audit import audit_html
-
-        return audit_html(self)
-
 
 def audit(
     model: Transformer,
@@ -178,7 +173,7 @@ def audit(
     with torch.no_grad():
         losses = _losses(exact, vocabulary, ids)
         place = token or _hardest(losses)
-        logits = exact.output_weight @ ask_each(exact, vocabulary, ids).states[place - 1]
+        logits = exact.output_weight @ states_of_each(exact, vocabulary, ids).states[place - 1]
     step = _descend(exact, vocabulary, ids, place, rate)
     right = ids[place - 1]
     shift = float(logits.max()) if float(logits.abs().max()) > RISKY_LOGIT else 0.0
@@ -249,7 +244,7 @@ def _check(ids: list[int], token: int | None, context: int) -> None:
 
 def _losses(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> Tensor:
     """Return −ln p of every token, (T,)."""
-    logits = ask_each(model, vocabulary, ids).states @ model.output_weight.T
+    logits = states_of_each(model, vocabulary, ids).states @ model.output_weight.T
     return F.cross_entropy(logits, torch.tensor(ids), reduction="none")
 
 

@@ -1,4 +1,4 @@
-"""The same text judged by several models, side by side; and whether the difference may be chance.
+"""Compare models on the same text: paired differences in loss, with bootstrap confidence.
 
 Models may cut a text otherwise. Where all of them end a piece at the same byte, the text is parted,
 and each part costs each model the sum of its own pieces there.
@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
+from nextword.base.shown import Shown
 from nextword.loss.bits import bits
-from nextword.prediction.asked import ask_by_window
 from nextword.prediction.evaluate import score_tokens
+from nextword.prediction.loading import Opened
 from nextword.prediction.masked import pseudo_nats
-from nextword.prediction.open import Opened
+from nextword.prediction.scoring import states_by_window
 
 RESAMPLES = 4000
 FEWEST_DOCUMENTS = 8
@@ -70,7 +71,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Several models on one text, or on some documents."""
 
     judges: tuple[Judge, ...]
@@ -85,12 +86,6 @@ class Comparison:
         """Return a model's figure; None where it is withheld."""
         judge = self.judges[which]
         return None if judge.withheld else bits(judge.nats) / self.num_bytes
-
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from nextword.explanation.render.compare import comparison_html
-
-        return comparison_html(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as --json prints them."""
@@ -112,7 +107,7 @@ class Comparison:
 def token_nats(opened: Opened, ids: list[int]) -> NDArray[np.float64]:
     """Return −ln P of every token of a text, by a model of either kind, window by window."""
     model, found = opened.model, []
-    for asked, part in ask_by_window(model, opened.vocabulary, ids):
+    for asked, part in states_by_window(model, opened.vocabulary, ids):
         wanted = torch.tensor(part, device=model.device)
         losses, _ = score_tokens(asked.states.float(), model.output_weight.float(), wanted)
         found.append(losses.cpu().double().numpy())

@@ -1,4 +1,4 @@
-"""Supervised learning beside the other, on the spot: a few sentences that a person labelled.
+"""A linear probe on hidden states, trained on the spot: supervised learning in miniature.
 
 The network stays as it is. Its states are averaged over a sentence's pieces, and a matrix of one
 row a label is learned on them by gradient descent, with the same cross-entropy and the same p − y

@@ -1,4 +1,4 @@
-"""How the same sentences were judged while the model learned: at step 0, on the way, at the end.
+"""Predictions on pinned sentences over the course of training, from step 0 to the last.
 
     pins.json                  the sentences and their ids, chosen when the run begins
     metrics.jsonl, "replay"    at each moment, for each of their pieces: −ln P in nats, the
@@ -20,10 +20,11 @@ from torch import Tensor
 
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
-from nextword.explanation.look import WORKED_SENTENCE, at_full_precision
+from nextword.base.shown import Shown
 from nextword.explanation.options import ExplanationSettings
+from nextword.explanation.previews import WORKED_SENTENCE, at_full_precision
 from nextword.model.transformer import Transformer
-from nextword.prediction.asked import ask_each
+from nextword.prediction.scoring import states_of_each
 from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
@@ -71,7 +72,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Replay:
+class Replay(Shown):
     """All sentences at all moments."""
 
     run: str
@@ -90,12 +91,6 @@ class Replay:
                 for step, moment in zip(self.steps, self.judged, strict=True)
             ],
         }
-
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from nextword.explanation.render.replay import replay_html
-
-        return replay_html(self)
 
 
 def choose_pins(prepared: Prepared, settings: ExplanationSettings, context: int) -> list[Pin]:
@@ -205,7 +200,7 @@ def _states(
     """Return the states that answer for each piece, (B, T, D)."""
     if model.shape.causal:
         return model.hidden(rows[:, :-1].to(model.device))
-    states = [ask_each(model, vocabulary, list(pin.ids)).states for pin in pins]
+    states = [states_of_each(model, vocabulary, list(pin.ids)).states for pin in pins]
     return torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
 
 

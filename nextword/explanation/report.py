@@ -1,4 +1,4 @@
-"""All that a run can show of itself, gathered as plain data for one page."""
+"""The data of a run's HTML report: loss curves, hardest tokens, samples, vocabulary facts."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.ruler import Ruler
 from nextword.explanation.trace import Position, Trace, trace
 from nextword.prediction.evaluate import Evaluation
-from nextword.prediction.open import Opened, run_facts
+from nextword.prediction.loading import Opened, run_facts
 from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream

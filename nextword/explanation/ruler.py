@@ -1,4 +1,4 @@
-"""Is this loss good? One scale with guessing, counting, packing, the model, and what is possible.
+"""Baselines for a loss: uniform, n-grams, compressors, the model, and the entropy floor.
 
 Everything is measured on the same held-out text. What guesses, counts or learns gives each token a
 probability, and −log2 of it is bits; what packs gives bytes. Both are told in bits per byte.
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.remember import remembered
+from nextword.base.shown import Shown
 from nextword.loss.bits import bits
 from nextword.machine.about import version_of
 from nextword.prediction import baselines, ngram
@@ -52,7 +53,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Ruler:
+class Ruler(Shown):
     """All marks on one held-out text."""
 
     model: str
@@ -88,12 +89,6 @@ class Ruler:
             "unit": self.unit,
             "marks": [{**vars(mark), "value": self.value(mark)} for mark in self.marks],
         }
-
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from nextword.explanation.render.ruler import ruler_html
-
-        return ruler_html(self)
 
 
 def measure_ruler(

@@ -1,4 +1,4 @@
-"""What a guided walk through a run needs to know, all of it measured on that run."""
+"""The data of the guided tour through a run, all of it measured on that run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import torch
 from nextword.base.errors import NextwordError
 from nextword.explanation.audit import Audit, audit_worked
 from nextword.explanation.labels import LabelLesson, learn_labels
-from nextword.explanation.look import WORKED_SENTENCE
+from nextword.explanation.previews import WORKED_SENTENCE
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.trace import Guess, Trace, trace
 from nextword.prediction.candidates import Prediction, predict
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.generate import generate
-from nextword.prediction.open import Opened
+from nextword.prediction.loading import Opened
 from nextword.prediction.options import GenerationSettings
 from nextword.vocabulary.tokenizer import Vocabulary
 

@@ -1,4 +1,4 @@
-"""A text as the model sees it: at every position what the text gave and what the model thought.
+"""Per-token trace of a text: probability, rank, loss and candidates at every position.
 
 Each position is one lesson that the text gives itself. The model has read what stands before, gives
 every entry of its vocabulary a probability, and the text says which was right. Everything else here
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from nextword.base.errors import EvaluationError
+from nextword.base.shown import Shown
 from nextword.loss.bits import bits, bits_per_byte, perplexity
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
 from nextword.objectives.masked import NOT_A_TEXT
-from nextword.prediction.asked import ask_each
+from nextword.prediction.scoring import states_of_each
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LOGITS_AT_ONCE = 1 << 23
@@ -72,7 +73,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Shown):
     """A whole text, position by position, and what they make together."""
 
     text: str
@@ -163,12 +164,6 @@ class Trace:
             "bits_per_byte_withheld": self.withheld or None,
         }
 
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from nextword.explanation.render.trace import trace_html
-
-        return trace_html(self)
-
 
 @torch.inference_mode()
 def trace(
@@ -201,7 +196,7 @@ def trace(
     if not ids:
         raise EvaluationError("the text is empty; give one with at least one word")
     pieces = [vocabulary.piece(id_) for id_ in ids]
-    asked = ask_each(model, vocabulary, ids)
+    asked = states_of_each(model, vocabulary, ids)
     wanted = torch.tensor(ids, device=model.device)
     judgements = _judge(asked.states, model.output_weight, wanted, top, len(vocabulary))
     positions = tuple(

@@ -1,5 +1,5 @@
-"""From examples that a person prepared to a model that labels, or that answers."""
+"""Supervised fine-tuning: classification, regression, multi-label, prompts and answers."""
 
-from nextword.finetune.choose import finetune
+from nextword.finetune.task import finetune
 
 __all__ = ["finetune"]

@@ -1,4 +1,4 @@
-"""Prompts and answers, or chats → a model that answers, in one straight script.
+"""Instruction tuning: prompts and answers, or chats, with the loss on answers only.
 
 The loss counts what a person answered and nothing else; each answer's end is learned too.
 """
@@ -9,9 +9,9 @@ from typing import Any
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
-from nextword.explanation.look import at_full_precision
+from nextword.explanation.previews import at_full_precision
 from nextword.finetune.chat import Piece, ids_of, spell
-from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
+from nextword.finetune.loop import FinetuneLoop, Rows, Sides, Taught, steps_of
 from nextword.finetune.shapes import Pair, read_example, shape_of
 from nextword.finetune.tally import Tally, Unusable
 from nextword.model.folder import read_model
@@ -27,7 +27,7 @@ from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
-def teach_answers(course: Course, examples: Sequence[Turns]) -> Taught:
+def teach_answers(course: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
     """Train a causal model on prompts and answers.
 
     Args:

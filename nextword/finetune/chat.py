@@ -1,4 +1,4 @@
-"""How a conversation is written down: a line for each message, end-of-text after each answer.
+"""Chat template: how a conversation is written down as one text.
 
     System: Be brief.
     User: Hi

@@ -1,4 +1,4 @@
-"""Examples divided: which are learned from, and which are held out."""
+"""Train/validation split of supervised examples, stratified by label."""
 
 import random
 import re

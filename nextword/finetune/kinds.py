@@ -1,4 +1,4 @@
-"""Of which kind labels are: classes, quantities, or several of a text; and why it seems so."""
+"""Label types: classes, numbers (regression) or several of a text (multi-label), and why."""
 
 import ast
 import json

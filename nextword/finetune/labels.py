@@ -1,4 +1,4 @@
-"""Texts with labels → a network with a head of its own, in one straight script.
+"""Fine-tune a sequence-classification head: classes, numbers or several labels of a text.
 
 rows → texts and labels → two sides → tokens → the body of a trained model, a new head → steps
 → a ForSequenceClassification folder, judged beside who always says the commonest
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from nextword.base.errors import SettingsError
-from nextword.explanation.look import at_full_precision
-from nextword.finetune.course import Course, Rows, Sides, Taught, steps_of
+from nextword.explanation.previews import at_full_precision
 from nextword.finetune.examples import Label, Labelled, LabelledSet
+from nextword.finetune.loop import FinetuneLoop, Rows, Sides, Taught, steps_of
 from nextword.model.folder import read_body
 from nextword.model.initialize import initialize
 from nextword.model.labels import Labeller
@@ -45,7 +45,7 @@ MOST_LOGITS = 1 << 24
 """Of the hold-out at once, which ten thousand classes would fill the memory with."""
 
 
-def teach_labels(course: Course, known: LabelledSet) -> Taught:
+def teach_labels(course: FinetuneLoop, known: LabelledSet) -> Taught:
     """Train a network on texts and labels.
 
     Args:
@@ -105,7 +105,7 @@ def teach_labels(course: Course, known: LabelledSet) -> Taught:
     return Taught(course.folder, scores[-1] if scores else None, rows=course.tally.as_dict(*sides))
 
 
-def _in_tokens(course: Course, side: Sequence[Labelled]) -> list[list[int]]:
+def _in_tokens(course: FinetuneLoop, side: Sequence[Labelled]) -> list[list[int]]:
     texts, shape = [example.text for example in side], course.shape
     found = rows_of(course.vocabulary, texts, shape.context, causal=shape.causal)
     course.tally.shortened += found.cut

@@ -1,4 +1,4 @@
-"""Shapes in which people keep prompts and answers, known by the names of their fields.
+"""Dataset schemas of prompts and answers (Alpaca, ShareGPT, OpenAI, …), known by field names.
 
 To add one, add a line to `SHAPES`.
 """

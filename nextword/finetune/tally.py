@@ -1,4 +1,4 @@
-"""Every row is accounted for: learned from, held out, or left out and why."""
+"""Counts of examples: learned from, held out, or left out and why."""
 
 from collections import Counter
 from dataclasses import dataclass, field

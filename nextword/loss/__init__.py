@@ -1,1 +1,1 @@
-"""The mistake meter: cross-entropy between what the model said and what the text says."""
+"""The loss: cross-entropy between the model's distribution and the text's next token."""

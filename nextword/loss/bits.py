@@ -1,4 +1,4 @@
-"""The same surprise in other units: bits, perplexity, bits per byte."""
+"""Units of the loss: nats, bits, perplexity, bits per byte."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Cross-entropy, plainly: how surprised the model was by the right answer.
+"""Cross-entropy from logits, plainly: the reference for every other implementation.
 
 The model gives each of the V entries of its vocabulary a score, the logit. Softmax turns scores
 into probabilities: raise e to each score, and divide by the sum, so that all are above 0 and

@@ -1,4 +1,4 @@
-"""Cross-entropy straight from hidden states: no logits are ever held, and nothing is approximate.
+"""Fused linear cross-entropy: from hidden states to loss without materializing logits, exactly.
 
     loss = linear_cross_entropy(hidden, weight, targets)
 
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from nextword.loss.chunked import Results
+from nextword.kernels.loss_chunks import Results
 from nextword.loss.operator import run
 
 Reduction = Literal["mean", "sum", "none"]

@@ -1,4 +1,4 @@
-"""The loss as an operation that PyTorch knows: autograd, autocast and torch.compile see one node.
+"""Linear cross-entropy as a PyTorch operator: autograd, autocast, torch.compile.
 
 While a graph is compiled the registered operation is used, which the compiler does not look into;
 at other times the same work hangs on a plain autograd function, whose call costs less.
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextword.loss.chunked import Request, Results, compute
-from nextword.loss.rows import RowOptions
+from nextword.kernels.loss_chunks import Request, Results, compute
+from nextword.kernels.loss_options import RowOptions
 
 
 def run(

@@ -1,1 +1,1 @@
-"""The machine at hand: its device, the precision it computes in, and this process among many."""
+"""Hardware: device, precision, and the rank of this process."""

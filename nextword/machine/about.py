@@ -1,4 +1,4 @@
-"""What a report of a mistake needs to know of a place: versions, devices, cores, memory.
+"""Environment report: versions, devices, cores, memory.
 
 `nextword --version --verbose` prints it, and a run writes the versions down. Whatever cannot be
 found out is said to be unknown, for where something is broken is where this is asked for.

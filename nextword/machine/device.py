@@ -1,4 +1,4 @@
-"""Choose the device and the precision by looking at the machine.
+"""Device and precision, chosen by looking at the machine.
 
 On two Zen 4 cores with AVX512-BF16, matrix products in bfloat16 run about 2.5 times as fast as in
 float32; on a CPU without it they run slower, so the precision is chosen by what the processor says

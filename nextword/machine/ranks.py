@@ -1,4 +1,4 @@
-"""This process among many: nothing to do when it is alone."""
+"""Distributed ranks: this process among many; nothing to do when it is alone."""
 
 import os
 from dataclasses import dataclass

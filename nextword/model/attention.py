@@ -1,4 +1,4 @@
-"""Attention: each position gathers from others what it needs.
+"""Multi-head and grouped-query attention with QK-norm, RoPE and a KV cache.
 
 Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.model.fused import place_heads, project
+from nextword.kernels.layers_cpu import packed_linear, qkv_norm_rope
 from nextword.model.layers import Linear, RMSNorm
 from nextword.model.shape import Shape
 
@@ -114,8 +114,8 @@ class Attention(nn.Module):
             seen: (B, 1, T, T), true where a position may look; default: at itself and all before.
         """
         weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        joint = project(x, weights, self.o_proj.precision)
-        queries, keys, values = place_heads(
+        joint = packed_linear(x, weights, self.o_proj.precision)
+        queries, keys, values = qkv_norm_rope(
             joint, self.norm_weights(), cosine, sine, self.heads, self.eps
         )
         start = 0

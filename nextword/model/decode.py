@@ -1,4 +1,4 @@
-"""Read one token after those in the cache, with as few operations as there can be.
+"""Fast decoding of one token at a time from a KV cache.
 
 For a single position the arithmetic is a few matrix-vector products; what costs is calling. This is
 the network of `transformer.py` written as one short loop over its weights: the same logits (a test
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nextword.kernels.layers_cpu import packed_view
 from nextword.model.attention import Attention, KeyValueCache
-from nextword.model.fused import joined
 from nextword.model.inputs import check_one
 from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
@@ -127,7 +127,7 @@ class Decoder:
 
 def _collect(layer: Layer) -> _Weights:
     attention: Attention = layer.self_attn
-    feed_forward: FeedForward = layer.mlp
+    swiglu: FeedForward = layer.mlp
     norms = attention.norm_weights()
     root = math.sqrt(layer.input_layernorm.weight.numel())
     return _Weights(
@@ -136,11 +136,11 @@ def _collect(layer: Layer) -> _Weights:
         None if norms is None else norms.detach() * math.sqrt(norms.shape[-1]),
         attention.o_proj.weight.detach().T,
         layer.post_attention_layernorm.weight.detach() * root,
-        _together(feed_forward.gate_proj.weight, feed_forward.up_proj.weight).T,
-        feed_forward.down_proj.weight.detach().T,
+        _together(swiglu.gate_proj.weight, swiglu.up_proj.weight).T,
+        swiglu.down_proj.weight.detach().T,
     )
 
 
 def _together(*weights: Tensor) -> Tensor:
-    joint = joined(weights)
+    joint = packed_view(weights)
     return torch.cat(weights).detach() if joint is None else joint

@@ -1,4 +1,4 @@
-"""Read and write model folders.
+"""Save and load model folders as Hugging Face does: config.json and safetensors.
 
 Hugging Face's layouts, with their parameter names, so that every tool opens them.
 """

@@ -1,4 +1,4 @@
-"""The first weights: seeded, and such that at step 0 every token is nearly equally likely."""
+"""Weight initialization: seeded, and such that at step 0 every token is nearly equally likely."""
 
 import math
 

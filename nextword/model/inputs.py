@@ -1,4 +1,4 @@
-"""What a network can read: shapes, kinds and ranges that are said before a product fails.
+"""Input validation of the network: shapes, dtypes and ranges of token ids.
 
 Where ids are outside the vocabulary a CPU's lookup names none of it, and a GPU's ends the process.
 Looking at the values makes a GPU wait, so training on one does without; its ids come from shards

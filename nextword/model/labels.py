@@ -1,4 +1,4 @@
-"""A network that gives a whole text a label, or a number: a language model's body, another head.
+"""Sequence classification and regression: a language model's body with another head.
 
 The forms are those of Hugging Face's …ForSequenceClassification. A causal network reads the label
 off the state at the text's last token, the first that has seen all of it; one that looks to both

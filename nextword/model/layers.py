@@ -1,4 +1,4 @@
-"""The small parts: norm, matrix product, rotary positions, feed-forward.
+"""Layers: RMSNorm, Linear, SwiGLU feed-forward, rotary position embeddings (RoPE).
 
 Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabulary, N = B·T tokens.
 """
@@ -6,8 +6,8 @@ Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabul
 import torch
 from torch import Tensor, nn
 
+from nextword.kernels.layers_cpu import packed_linear, rms_norm, swiglu
 from nextword.machine.device import settle_functions
-from nextword.model.fused import feed_forward, project, rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -51,7 +51,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, inputs) to (…, outputs)."""
-        return project(x, (self.weight,), self.precision)
+        return packed_linear(x, (self.weight,), self.precision)
 
 
 class FeedForward(nn.Module):
@@ -71,7 +71,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        return feed_forward(
+        return swiglu(
             x,
             self.gate_proj.weight,
             self.up_proj.weight,

@@ -1,4 +1,4 @@
-"""config.json: a network's sizes as Hugging Face's layouts write them, and read from there.
+"""config.json: a network's sizes in the layouts of Qwen3, Llama, EuroBERT, read and written.
 
     Qwen3ForCausalLM      causal, queries and keys normalized
     LlamaForCausalLM      causal, without that norm

@@ -1,4 +1,4 @@
-"""The sizes of a network, from one dial or each by name, and what they cost."""
+"""Model configuration: sizes from one dial (depth) or each by name; parameters and FLOPs."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -94,10 +94,8 @@ class Shape:
             * 2
             * (self.num_attention_heads + self.num_key_value_heads)
         )
-        feed_forward = 3 * self.hidden_size * self.intermediate_size
-        return (
-            self.num_hidden_layers * (attention + feed_forward) + self.vocab_size * self.hidden_size
-        )
+        swiglu = 3 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * (attention + swiglu) + self.vocab_size * self.hidden_size
 
     def parameters(self) -> int:
         """Count every number that training can change, a tied matrix once."""

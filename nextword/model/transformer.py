@@ -1,4 +1,4 @@
-"""The transformer: token ids → hidden states → logits, with the parameter names of Qwen3.
+"""The decoder-only transformer: token ids → hidden states → logits, with Qwen3's parameter names.
 
 Legend of shapes: B rows, T positions, D width, V vocabulary.
 """
@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextword.kernels.layers_cpu import pack_weights
 from nextword.model.attention import Attention, KeyValueCache
-from nextword.model.fused import lay_side_by_side
 from nextword.model.inputs import check_companions, check_ids, check_room
 from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
 from nextword.model.shape import Shape
@@ -105,15 +105,15 @@ class Transformer(nn.Module):
         self.model = Body(shape)
         if not shape.tie_word_embeddings:
             self.lm_head = Linear(shape.hidden_size, shape.vocab_size)
-        self.join_projections()
+        self.pack_projections()
 
-    def join_projections(self) -> None:
+    def pack_projections(self) -> None:
         """Lay matrices that read the same input side by side, so that one product serves them."""
         for part in self.modules():
             if isinstance(part, Attention):
-                lay_side_by_side([part.q_proj.weight, part.k_proj.weight, part.v_proj.weight])
+                pack_weights([part.q_proj.weight, part.k_proj.weight, part.v_proj.weight])
             elif isinstance(part, FeedForward):
-                lay_side_by_side([part.gate_proj.weight, part.up_proj.weight])
+                pack_weights([part.gate_proj.weight, part.up_proj.weight])
 
     @property
     def output_weight(self) -> Tensor:

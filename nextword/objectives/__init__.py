@@ -1,4 +1,4 @@
-"""What is asked of a network: one file each, found by looking into this folder.
+"""Training objectives: causal, masked, labels, answers; one file each.
 
 Each offers `OBJECTIVE`, which declares how targets are made, where a position may look, the head,
 the loss, what is measured, and in which layouts its model folders are written.
@@ -35,7 +35,7 @@ class Objective:
     """Names of the figures that an evaluation gives, the loss first."""
     layouts: tuple[str, ...]
     """Names of the network's layout as config.json gives them."""
-    ask: Callable[..., Any]
+    make_batch: Callable[..., Any]
     """Makes inputs and targets out of text or examples; each file says of what."""
     sees: "Callable[[Tensor, int], Tensor] | None" = None
     """(ids (B, T), end-of-text) → booleans (B, 1, T, T): who looks at what, where a row holds

@@ -1,4 +1,4 @@
-"""Prompt and answer: go on from a prompt as a person would have it. The loss counts answers only.
+"""Instruction-tuning objective: continue a prompt; the loss counts answer tokens only.
 
 Several examples stand in a row, each looking only at itself and counting its positions from 0, so a
 packed row teaches exactly what its examples would teach apart. After each answer end-of-text is
@@ -98,7 +98,7 @@ OBJECTIVE = Objective(
     loss=("cross-entropy",),
     metrics=("nats_per_answer_token", "token_accuracy", "exact_answers"),
     layouts=CAUSAL.layouts,
-    ask=answer,
+    make_batch=answer,
     cannot={
         **CAUSAL.cannot,
         "ruler": "it learned from examples and has no held-out text; `nextword evaluate RUN FILE` "

@@ -1,4 +1,4 @@
-"""Next-token prediction: at every position, what comes next? The text itself holds the answer.
+"""Causal language modeling (GPT): predict the next token at every position.
 
 This is the objective of GPT (Radford et al. 2018): self-supervised, for nobody labelled anything.
 """
@@ -36,7 +36,7 @@ OBJECTIVE = Objective(
     loss=("cross-entropy",),
     metrics=("nats_per_token", "bits_per_byte", "perplexity", "top1_accuracy", "top5_accuracy"),
     layouts=("Qwen3ForCausalLM", "LlamaForCausalLM"),
-    ask=shift,
+    make_batch=shift,
     sees=visible_positions,
     cannot={
         "fill": "it has read only what stands before a place and not what follows; "

@@ -1,4 +1,4 @@
-"""Supervised learning, for contrast and for use: here a person has prepared the answers.
+"""Supervised objective: classification, regression, multi-label.
 
 Each example is a text and its label. A label that is one of several classes is asked for with
 cross-entropy, as pieces of text are; a label that is a number with squared error, for there is no
@@ -37,7 +37,7 @@ class Examples:
     """(B,): how much each example counts."""
 
     @property
-    def asked(self) -> float:
+    def num_targets(self) -> float:
         """Add up the examples by their weights."""
         return float(self.weights.sum())
 
@@ -119,6 +119,6 @@ OBJECTIVE = Objective(
         "LlamaForSequenceClassification",
         "EuroBertForSequenceClassification",
     ),
-    ask=label,
+    make_batch=label,
     cannot=dict.fromkeys(_WORDS, NO_WORDS),
 )

@@ -1,4 +1,4 @@
-"""Masked prediction: which tokens were hidden here? Both sides of the text may be read.
+"""Masked language modeling (BERT): predict hidden tokens from both sides.
 
 This is the objective of BERT (Devlin et al. 2019), self-supervised like that of GPT: some tokens
 are hidden, and the text itself holds what they were. The loss counts hidden places only.
@@ -128,7 +128,7 @@ OBJECTIVE = Objective(
     loss=("cross-entropy",),
     metrics=("nats_per_token", "top1_accuracy", "top5_accuracy"),
     layouts=("EuroBertForMaskedLM",),
-    ask=hide,
+    make_batch=hide,
     sees=visible_positions,
     cannot={
         "generate": f"{NOT_A_TEXT}, from which one could draw; fill places with `nextword fill`",

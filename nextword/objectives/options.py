@@ -1,4 +1,4 @@
-"""Settings of what is asked."""
+"""Settings of the objective."""
 
 from dataclasses import dataclass
 

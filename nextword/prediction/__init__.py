@@ -1,1 +1,1 @@
-"""Asking a trained model: candidates, generated text, how well it does on a text."""
+"""Inference: candidates, generation, evaluation, filling, classification, compression."""

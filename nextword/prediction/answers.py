@@ -1,4 +1,4 @@
-"""How well a model answers held-out prompts, as a person did."""
+"""Evaluation of answers on held-out prompts: loss, perplexity, exact match."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files that a model made shorter: their format, what is checked, and the receipt of the making.
+"""The file format of model-compressed files: header, checks, receipt.
 
 An archive is a head and the range coder's words:
 
@@ -36,8 +36,8 @@ from nextword.base.errors import CorpusError, EvaluationError, RunError
 from nextword.base.files import publish
 from nextword.model.layouts import CONFIG
 from nextword.prediction.coder import Lanes, Progress, Spelling, decode, encode
-from nextword.prediction.maker import Maker, differences, digest_of, maker_of
-from nextword.prediction.open import Opened
+from nextword.prediction.fingerprint import Fingerprint, differences, digest_of, fingerprint_of
+from nextword.prediction.loading import Opened
 
 MAGIC, VERSION = b"nxw", 1
 DEVICES = ("cpu", "cuda", "mps")
@@ -50,7 +50,7 @@ class Head(NamedTuple):
 
     original: bytes
     """Digest of the original bytes."""
-    maker: Maker
+    maker: Fingerprint
     tokens: int
 
 
@@ -215,7 +215,7 @@ def pack(opened: Opened, data: bytes, progress: Progress | None = None) -> Packe
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
     tokens = spelling.tokens_of(data)
     lanes = Lanes.of(len(tokens), opened.model.shape).number
-    maker = maker_of(opened.model, opened.machine, spelling, lanes)
+    maker = fingerprint_of(opened.model, opened.machine, spelling, lanes)
     head = Head(digest_of([data], size=8), maker, len(tokens))
     coded = encode(opened.model, tokens, opened.vocabulary.begin_id, spelling.spells, progress)
     rest = _head_bytes(head)
@@ -234,7 +234,7 @@ def unpack(opened: Opened, archive: bytes, progress: Progress | None = None) -> 
     head, words = read_archive(archive)
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
     lanes = Lanes.of(head.tokens, opened.model.shape).number
-    here = maker_of(opened.model, opened.machine, spelling, lanes)
+    here = fingerprint_of(opened.model, opened.machine, spelling, lanes)
     if reasons := differences(head.maker, here):
         raise EvaluationError("; ".join(reasons))
     begin_id = opened.vocabulary.begin_id
@@ -359,7 +359,9 @@ def _parse(rest: bytes) -> tuple[Head, NDArray[np.uint32]]:
     )
     place = _FIXED.size + letters
     version = rest[_FIXED.size : place].decode()
-    maker = Maker(weights, vocabulary, processor, arithmetic, threads, DEVICES[device], version)
+    maker = Fingerprint(
+        weights, vocabulary, processor, arithmetic, threads, DEVICES[device], version
+    )
     tokens, place = _long(rest, place)
     words = np.frombuffer(rest[place:], dtype="<u4").astype(np.uint32)
     return Head(original, maker, tokens), words

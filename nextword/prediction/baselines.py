@@ -1,4 +1,4 @@
-"""What general-purpose compressors make of the same bytes that the model is scored on.
+"""Compressor baselines: gzip, zstd, xz and PPMd on the bytes that the model is scored on.
 
 A compressor is a language model that knows nothing of words, so bytes × 8 ÷ bytes of text is a
 figure to put beside bits per byte. Sizes are those of whole files: headers, checksums and rounding

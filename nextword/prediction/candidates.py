@@ -1,4 +1,4 @@
-"""What may come next, and how likely the model thinks it."""
+"""Next-token distribution: the likeliest candidates, with logits and probabilities."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Any bytes → tokens → range-coded words, and back: a token costs −log2 P(token) bits.
+"""Range coding with a language model: a token costs −log2 P(token) bits.
 
 P is the model's own, so the file becomes as short as the loss says. To decode one must have the
 very same P, to the last bit, and a matrix product's last bits change with its shape. So the

@@ -1,4 +1,4 @@
-"""How well does the model know a text? Every token is scored, the first after end-of-text.
+"""Evaluation: loss, perplexity and bits per byte of a text, every token scored once.
 
 Documents longer than the context are read in consecutive windows. Everything is computed in float32
 and padding never enters a sum, so the result is the same whatever the batch size.

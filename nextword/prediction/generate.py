@@ -1,4 +1,4 @@
-"""Write text, one token at a time.
+"""Text generation, one token at a time.
 
 Logits → probabilities → id → piece, and again with that piece read.
 

@@ -1,4 +1,4 @@
-"""What a model with labels says of texts, and how right it is.
+"""Classification and regression: predictions, accuracy, F1, squared error.
 
 Legend of shapes: B texts, C labels.
 """

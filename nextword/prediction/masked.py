@@ -1,4 +1,4 @@
-"""Scores of a model that names hidden tokens, and places filled by it.
+"""Masked models: evaluation at hidden tokens, pseudo-log-likelihood, filling of masks.
 
 Its loss is measured at hidden places only, and is not the loss of a text. The places are drawn from
 a seed and the document's number, so the figure is the same each time, whatever the batch size.
@@ -17,10 +17,10 @@ from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
 from nextword.objectives.masked import NOT_A_TEXT, choose_places
 from nextword.objectives.options import ObjectiveSettings
-from nextword.prediction.asked import hide_each, windows_with_pieces
 from nextword.prediction.candidates import Candidate
 from nextword.prediction.evaluate import Documents, Evaluation, choose_documents, score_tokens
 from nextword.prediction.options import EvaluationSettings
+from nextword.prediction.scoring import hide_each, windows_with_pieces
 from nextword.targets.batch import IGNORED
 from nextword.vocabulary.tokenizer import Vocabulary
 

@@ -1,4 +1,4 @@
-"""What counting alone makes of a text: n-gram models, the bar that a neural network has to clear.
+"""Kneser–Ney n-gram language models: the baseline that a neural network has to clear.
 
 Interpolated modified Kneser–Ney. With a the count of an n-gram, h its context (all but the last
 token), h' the context without its first token, and D the discount that belongs to a count:

@@ -1,4 +1,4 @@
-"""Choose the next token: logits → probabilities → one id.
+"""Sampling: logits → temperature, top-k, top-p, min-p → one token id.
 
 Legend of shapes: V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""How right a model is that says yes or no to each of several labels.
+"""Multi-label metrics: micro and macro F1, exact match, beside their baselines.
 
 Legend of shapes: B texts, C labels.
 """

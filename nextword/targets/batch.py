@@ -1,4 +1,4 @@
-"""Inputs and targets: the same text, shifted by one.
+"""Batches: inputs and targets, the same tokens shifted by one.
 
 Every position is a lesson, so every context length is trained.
 """
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     """(B, T): each token's place in its own document, where rows hold several from place 0."""
 
     @property
-    def asked(self) -> int:
+    def num_targets(self) -> int:
         """Count the targets that ask for something."""
         return int((self.targets != IGNORED).sum())
 

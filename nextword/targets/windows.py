@@ -1,4 +1,4 @@
-"""Which windows of text the model sees at which step.
+"""Data order: which windows of tokens a step reads, a pure function of seed and step.
 
 A pure function of (seed, step), with no state to save.
 

@@ -1,1 +1,1 @@
-"""Making the loss smaller, step by step."""
+"""Training: batches, step, loop, schedule, optimizers, checkpoints, log."""

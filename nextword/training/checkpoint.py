@@ -1,4 +1,4 @@
-"""Checkpoints: model folders the world can open, with the state of training inside.
+"""Checkpoints: Hugging Face model folders with the optimizer's and the loop's state inside.
 
     step-000500/            config.json, model.safetensors, tokenizer.json, …: a model folder
     step-000500/training/   optimizer.safetensors, state.json, manifest.json (digests of all files)

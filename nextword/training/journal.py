@@ -1,4 +1,4 @@
-"""What a run writes down while it goes.
+"""The training log, metrics.jsonl: one JSON event a line, flushed.
 
 One JSON object a line, on the disk as soon as it is written.
 """

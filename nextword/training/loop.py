@@ -1,4 +1,4 @@
-"""The loop: read a batch, measure the mistake, move the weights.
+"""The training loop: read a batch, compute the loss, step the optimizers, call the callbacks.
 
 Every so often, call who asked to be called.
 """
@@ -37,7 +37,7 @@ class Plan:
 
 
 @dataclass
-class Moment:
+class TrainerState:
     """Where training stands, as those who are called see it."""
 
     step: int
@@ -50,26 +50,26 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Every:
+class Callback:
     """Call `action` after every `steps` steps and at the end; at the start too if asked."""
 
     steps: int
-    action: Callable[[Moment], None]
+    action: Callable[[TrainerState], None]
     at_start: bool = False
     at_end: bool = True
 
-    def is_due(self, moment: Moment) -> bool:
+    def is_due(self, state: TrainerState) -> bool:
         """Whether this is the moment."""
-        if moment.step == 0:
+        if state.step == 0:
             return self.at_start
-        return moment.step % self.steps == 0 or (self.at_end and moment.is_last)
+        return state.step % self.steps == 0 or (self.at_end and state.is_last)
 
 
-class Asks(Protocol):
+class Batch(Protocol):
     """A batch: arrays in the order in which the loss takes them."""
 
     @property
-    def asked(self) -> float:
+    def num_targets(self) -> float:
         """Count the targets that ask for something, by their weights."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -83,17 +83,17 @@ class Training:
     loss: nn.Module
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    read: Callable[[int, slice], Asks]
+    read: Callable[[int, slice], Batch]
     """Returns some rows of a step's batch; a pure function of both."""
     plan: Plan
     settings: TrainingSettings
     machine: Machine
     ranks: Ranks = field(default_factory=Ranks)
-    asks_everywhere: bool = True
+    every_token_is_a_target: bool = True
     """Whether each token that is read is also asked for."""
 
 
-def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Moment:
+def run_loop(training: Training, first_step: int, calls: Sequence[Callback]) -> TrainerState:
     """Train from a step to the plan's last.
 
     Args:
@@ -108,15 +108,19 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
         DivergedError: loss or gradient is not a number; the weights are those of the step before.
     """
     plan, ranks = training.plan, training.ranks
-    moment = Moment(first_step)
+    state = TrainerState(first_step)
     if first_step == 0:
-        _call([call for call in calls if call.at_start], moment)
+        _call([call for call in calls if call.at_start], state)
     clock, since = time.perf_counter(), first_step
     for step in range(first_step, plan.steps):
         factor = rate_factor(step, plan.steps, training.settings)
         parts = _rows_of(plan, ranks)
         batches = [training.read(step, rows) for rows in parts]
-        asked = plan.batch_tokens if training.asks_everywhere else count_asked(batches, training)
+        asked = (
+            plan.batch_tokens
+            if training.every_token_is_a_target
+            else count_targets(batches, training)
+        )
         nats = accumulate(training.loss, batches, asked, training.machine.device, ranks.size)
         if ranks.size > 1:
             nats = float(
@@ -130,24 +134,24 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Every]) -> Mom
             raise DivergedError(f"step {step + 1}: {error}") from None
         now = time.perf_counter()
         speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
-        moment = Moment(step + 1, nats, norm, factor, speed, step + 1 == plan.steps)
-        if _call(calls, moment):
+        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == plan.steps)
+        if _call(calls, state):
             clock, since = time.perf_counter(), step + 1
-    return moment
+    return state
 
 
-def count_asked(batches: Sequence[Asks], training: Training) -> float:
+def count_targets(batches: Sequence[Batch], training: Training) -> float:
     """Count the targets of a whole step, over all processes, that ask for something."""
-    mine = float(sum(batch.asked for batch in batches))
+    mine = float(sum(batch.num_targets for batch in batches))
     return float(training.ranks.sum(torch.tensor(mine, device=training.machine.device)))
 
 
-def _call(calls: Sequence[Every], moment: Moment) -> bool:
+def _call(calls: Sequence[Callback], state: TrainerState) -> bool:
     """Call who is due; tell whether anything slow may have happened."""
     slow = False
     for call in calls:
-        if call.is_due(moment):
-            call.action(moment)
+        if call.is_due(state):
+            call.action(state)
             slow = slow or call.steps > 1
     return slow
 
@@ -162,13 +166,13 @@ def _rows_of(plan: Plan, ranks: Ranks) -> list[slice]:
     ]
 
 
-def describe(moment: Moment) -> dict[str, Any]:
+def describe(state: TrainerState) -> dict[str, Any]:
     """Return a training step as the journal writes it."""
     return {
         "event": "step",
-        "step": moment.step,
-        "loss": moment.loss,
-        "gradient_norm": moment.gradient_norm,
-        "rate_factor": moment.rate_factor,
-        "tokens_per_second": round(moment.tokens_per_second, 1),
+        "step": state.step,
+        "loss": state.loss,
+        "gradient_norm": state.gradient_norm,
+        "rate_factor": state.rate_factor,
+        "tokens_per_second": round(state.tokens_per_second, 1),
     }

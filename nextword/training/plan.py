@@ -1,4 +1,4 @@
-"""Derive what was not said: how long to train, on how much at once, with what context."""
+"""Derived hyperparameters: steps, batch size, micro-batches and context from text and model."""
 
 from nextword.model.shape import ModelSettings, Shape
 from nextword.training.loop import Plan

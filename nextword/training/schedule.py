@@ -1,4 +1,4 @@
-"""The learning rate over the run: warm-up, constant, decay to zero."""
+"""Learning-rate schedule: warm-up, constant, decay."""
 
 from nextword.training.options import TrainingSettings
 

@@ -1,4 +1,4 @@
-"""One step of learning: hidden states meet the loss, gradients come back, weights move."""
+"""One optimizer step: gradient accumulation, clipping, update."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

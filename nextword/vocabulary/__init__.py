@@ -1,1 +1,1 @@
-"""The vocabulary: the words, subwords, symbols and punctuation that are all the model knows."""
+"""Tokenizer training and tokenization: the vocabulary of words, subwords, symbols and bytes."""

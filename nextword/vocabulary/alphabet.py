@@ -1,4 +1,4 @@
-"""The letters in which byte-level vocabularies write bytes, and what an entry spells.
+"""The byte-level alphabet (as in GPT-2): how bytes are written as characters, and back.
 
 `tokenizer.json` writes entries as text; how that text stands for a user's text depends on the
 decoder: byte letters, "▁" for a space, "##" for going on inside a word, "<0x0A>" for a byte.

@@ -1,4 +1,4 @@
-"""Kinds and sizes of vocabulary side by side on one text, so that a person can choose."""
+"""Compare tokenizers: kinds and sizes of vocabulary side by side on one text."""
 
 import re
 import time

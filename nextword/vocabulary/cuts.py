@@ -1,4 +1,4 @@
-"""Whether a long text may be encoded in pieces: only where its tokens are known to be the same.
+"""Where a long text may be cut for tokenization without changing any token.
 
 Pieces end where `corpus/documents.py` says; that no token reaches across there is known of the
 vocabularies built here, and of those from elsewhere whose steps stand below. Any other is given

@@ -1,4 +1,4 @@
-"""Prepare a corpus once.
+"""Tokenize a corpus once into memory-mapped shards, with progress that survives a crash.
 
 Scan it, learn its vocabulary, encode it into memory-mapped shards, and keep them.
 

@@ -1,4 +1,4 @@
-"""Encode in bulk, as fast as the machine allows, with the ids that `tokenizers` gives.
+"""Bulk tokenization at full speed, with exactly the ids that `tokenizers` gives.
 
 `tokenizers` defines the ids and encodes 2 to 4 MB a second. Where there is a faster way (fastokens
 for byte-level BPE, a table for characters and bytes) it is taken, but only after its ids were seen

@@ -1,4 +1,4 @@
-"""Train on shards that another program wrote: datatrove's .ds and .ds.index, unchanged.
+"""Pre-tokenized shards of another program: datatrove's .ds and .ds.index, unchanged.
 
 They hold no hold-out and no vocabulary. The last documents, a tenth and at most a million tokens,
 are held out: datatrove shuffles documents within a file, so the last ones are as good as any. The

@@ -1,4 +1,4 @@
-"""Find what training and hold-out share: near duplicates, by MinHash, in bounded memory.
+"""Train/validation contamination: near duplicates by MinHash, in bounded memory.
 
 What is compared are units (units.py): documents, or passages of long ones. Of the hold-out, which
 is small, documents are compared both whole and in passages: so a copy is found inside a longer
@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextword.vocabulary.removal import merge_ranges
+from nextword.vocabulary.deduplication import merge_ranges
 from nextword.vocabulary.shards import TokenStream
-from nextword.vocabulary.units import (
+from nextword.vocabulary.shingles import (
     BLOCK_TOKENS,
     Block,
     Hashes,

@@ -1,4 +1,4 @@
-"""What training and hold-out share, found once for a prepared text, written down, and dropped."""
+"""The contamination report of a prepared text: found once, written down, dropped if asked."""
 
 import json
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.files import write_json
+from nextword.vocabulary.deduplication import merge_ranges, remove_ranges
 from nextword.vocabulary.leakage import Leaks, exact_repeats, find_leaks
 from nextword.vocabulary.prepared import Prepared
-from nextword.vocabulary.removal import merge_ranges, remove_ranges
 from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
 

@@ -1,4 +1,4 @@
-r"""Split patterns: where a text is divided before subwords are sought; no subword reaches across.
+r"""Pre-tokenization patterns (GPT-2, Llama 3, Qwen 2): no token reaches across their cuts.
 
 `gpt2` is what Radford et al. (2019) published, `qwen2` (Yang et al. 2024) and `llama3` (Dubey et
 al. 2024) are today's, alike but for digits: one by one, or in groups of up to three from the left.

@@ -1,4 +1,4 @@
-"""Text that is ready to train on: a folder of shards, a vocabulary, and what is known about them.
+"""Prepared data: a folder of token shards, the tokenizer, and a manifest.
 
 manifest.json                      written last: a folder without it is not ready
 tokenizer.json, …                  the vocabulary

@@ -1,4 +1,4 @@
-"""Scripts: how many bytes a token spells in Latin, Cyrillic, Chinese, … text.
+"""Bytes per token by script: Latin, Cyrillic, Chinese, ….
 
 A vocabulary learned from one script cuts the others into bytes; this shows it.
 """

@@ -1,4 +1,4 @@
-"""Token shards on disk, read through memory maps, in the layout of datatrove's tokenizer.
+"""Token shards on disk, memory-mapped, in the layout of datatrove's tokenizer.
 
 train-00000.ds          tokens with end-of-text, little-endian uint16 (uint32 above 65,536)
 train-00000.ds.index    uint64, one a document: the position just after its end-of-text

@@ -1,4 +1,4 @@
-"""Take a vocabulary from elsewhere: any `tokenizer.json` of Hugging Face's `tokenizers`."""
+"""Load a tokenizer from elsewhere: any `tokenizer.json` of Hugging Face's `tokenizers`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A vocabulary: text → pieces → ids, and back. Hugging Face's `tokenizers` does the work.
+"""The tokenizer: text → tokens → ids, and back, through Hugging Face's `tokenizers`.
 
 `tokenizer.json` is the format.
 """

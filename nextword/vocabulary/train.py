@@ -1,4 +1,4 @@
-"""Learn a vocabulary from a bounded, seeded sample of the training text, and of nothing else."""
+"""Train a tokenizer on a bounded, seeded sample of the training text, and of nothing else."""
 
 import math
 import random

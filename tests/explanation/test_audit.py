@@ -12,8 +12,8 @@ import torch
 import nextword
 from nextword.base.errors import EvaluationError
 from nextword.explanation.audit import audit
-from nextword.explanation.render.audit import audit_html, describe_audit
-from nextword.explanation.render.curve import log_curve_text, nice_steps
+from nextword.rendering.audit import audit_html, describe_audit
+from nextword.rendering.curve import log_curve_text, nice_steps
 
 SENTENCE = "We are all humans born to make mistakes"
 

@@ -9,7 +9,7 @@ import pytest
 import nextword
 from nextword.base.errors import EvaluationError
 from nextword.explanation.compare import compare_documents, compare_text
-from nextword.explanation.render.compare import describe_comparison_of_models
+from nextword.rendering.compare import describe_comparison_of_models
 from tests.place import Place
 
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"

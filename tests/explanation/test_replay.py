@@ -8,7 +8,6 @@ import pytest
 import nextword
 from nextword.base.errors import RunError
 from nextword.explanation.options import ExplanationSettings
-from nextword.explanation.render.replay import chosen_moments, describe_replay, replay_html
 from nextword.explanation.replay import (
     WORKED_SENTENCE,
     choose_pins,
@@ -17,6 +16,7 @@ from nextword.explanation.replay import (
     read_replay,
     replay_every,
 )
+from nextword.rendering.replay import chosen_moments, describe_replay, replay_html
 from nextword.settings import as_toml, resolve
 from nextword.training.checkpoint import list_checkpoints
 

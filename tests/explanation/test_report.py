@@ -14,11 +14,11 @@ import pytest
 
 import nextword
 from nextword.base.errors import RunError
-from nextword.explanation.render.compare import comparison_html
-from nextword.explanation.render.curve import Line, chart_svg
-from nextword.explanation.render.heat import DARK, HOTTEST_NATS, LIGHT, heat_colors
-from nextword.explanation.render.report import SECTIONS, named_together
 from nextword.explanation.report import smoothed
+from nextword.rendering.compare import comparison_html
+from nextword.rendering.curve import Line, chart_svg
+from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_colors
+from nextword.rendering.report import SECTIONS, named_together
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = {"width": 390, "height": 800}, {"width": 1200, "height": 900}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nextword
-from nextword.explanation.render.ruler import describe_ruler, ranked, ruler_html, sentence
 from nextword.explanation.ruler import Mark, Ruler, beginning
+from nextword.rendering.ruler import describe_ruler, ranked, ruler_html, sentence
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import shlex
 import pytest
 
 import nextword
-from nextword.explanation.render.stop import describe_stop, stop_markdown
-from nextword.explanation.render.words import chance
 from nextword.explanation.tour import WORKED_PROMPT
+from nextword.rendering.formatting import chance
+from nextword.rendering.tour_page import describe_stop, stop_markdown
 
 STOPS = 11
 NAMES = ("Ada", "Adam", "Eva", "Fred", "Dora", "Leo", "Lily", "John", "Anna", "Frank")
@@ -146,7 +146,6 @@ def test_the_verb_shows_one_stop_or_all(shared, small_run):
 
 def test_without_a_run_it_trains_its_own_once(place, monkeypatch):
     from nextword import pretrain
-    from nextword.cli import seeing
     from nextword.settings import resolve
 
     real, asked = pretrain.train, []
@@ -156,7 +155,9 @@ def test_without_a_run_it_trains_its_own_once(place, monkeypatch):
         return real(paths, resolve(given={"training.steps": 2, "corpus.stories": 60}), **rest)
 
     monkeypatch.setattr(pretrain, "train", fewer_steps)
-    assert seeing._small_run() == "tour"
-    assert seeing._small_run() == "tour"
+    from nextword.cli import explain
+
+    assert explain._small_run() == "tour"
+    assert explain._small_run() == "tour"
     assert asked == ["tour"]
     assert (place.folder / "runs" / "tour" / "checkpoints").is_dir()

@@ -9,10 +9,10 @@ import torch
 
 import nextword
 from nextword.base.errors import EvaluationError
-from nextword.explanation.render.heat import heat, heat_ansi
-from nextword.explanation.render.trace import describe_trace, trace_html
 from nextword.explanation.trace import Guess, Position, Trace
 from nextword.loss.cross_entropy import cross_entropy, log_softmax
+from nextword.rendering.heat import heat, heat_ansi
+from nextword.rendering.trace import describe_trace, trace_html
 
 SENTENCE = "We are all humans born to make mistakes"
 

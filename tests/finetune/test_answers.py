@@ -58,10 +58,10 @@ def test_the_loss_and_its_gradient_are_those_of_the_examples_apart():
     together, apart = scattered(), scattered()
     batch = answer([[EXAMPLES[2], EXAMPLES[0]], [EXAMPLES[1]]], fill_id=1)
     loss = LanguageModelLoss(together, precision=torch.float32)
-    nats = accumulate(loss, [batch], batch.asked, torch.device("cpu"))
+    nats = accumulate(loss, [batch], batch.num_targets, torch.device("cpu"))
     parts = [answer([[one]], fill_id=1) for one in EXAMPLES]
-    total = sum(part.asked for part in parts)
-    assert total == batch.asked == 3 + 2 + 5
+    total = sum(part.num_targets for part in parts)
+    assert total == batch.num_targets == 3 + 2 + 5
     loss = LanguageModelLoss(apart, precision=torch.float32)
     assert accumulate(loss, parts, total, torch.device("cpu")) == pytest.approx(nats, rel=1e-5)
     for first, second in zip(together.parameters(), apart.parameters(), strict=True):

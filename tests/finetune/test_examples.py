@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row, read_rows
 from nextword.corpus.options import CorpusSettings
-from nextword.explanation.render.finetuned import describe_said, describe_taught
 from nextword.finetune.examples import Labelled, divide, labelled, look
 from nextword.objectives.labelled import between_ends, in_order
 from nextword.objectives.options import FinetuneSettings, LabelsSettings
 from nextword.prediction.labels import Said, all_classes, score_classes, score_numbers
+from nextword.rendering.finetuned import describe_said, describe_taught
 
 PLAIN = FinetuneSettings()
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import nextword
 from nextword import linear_cross_entropy
 from nextword.finetune import finetune
-from nextword.loss import chunked
+from nextword.kernels import loss_chunks
 from nextword.objectives import find_objective, names
 from nextword.settings import resolve
 
@@ -210,7 +210,7 @@ def test_the_loss_is_that_of_float64(kind, with_bias, smoothing, z_loss, softcap
 
 @on_cuda
 def test_narrow_products_come_out_in_float32():
-    assert chunked._gives_float32(torch.bfloat16, torch.device("cuda", 0))
+    assert loss_chunks._gives_float32(torch.bfloat16, torch.device("cuda", 0))
 
 
 @on_cuda
@@ -244,7 +244,7 @@ def test_the_loss_never_holds_all_logits():
     before = torch.cuda.memory_allocated()
     linear_cross_entropy(x, w, targets).backward()
     used = torch.cuda.max_memory_allocated() - before
-    rows = chunked.default_rows(entries, torch.bfloat16, x.device)
+    rows = loss_chunks.default_rows(entries, torch.bfloat16, x.device)
     # A chunk's logits, the gradient of the weights in float32 and then in bfloat16, of the hidden
     # states, and a little.
     assert used < 2 * rows * entries + (4 + 2) * w.numel() + 2 * x.numel() + 20e6

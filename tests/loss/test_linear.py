@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from nextword import linear_cross_entropy
-from nextword.loss import chunked
-from nextword.loss.chunked import default_rows
+from nextword.kernels import loss_chunks
+from nextword.kernels.loss_chunks import default_rows
 
 OPTIONS = list(itertools.product((False, True), (0.0, 0.1), (0.0, 1e-2), (None, 3.0)))
 
@@ -68,12 +68,12 @@ def stand_ins(wide):
         assert out.dtype == out_dtype == wide
         return torch.addmm(total, a.to(wide), b.to(wide), beta=beta, alpha=alpha, out=out)
 
-    chunked._gives_float32.cache_clear()
+    loss_chunks._gives_float32.cache_clear()
     with torch.library._scoped_library("aten", "IMPL") as library:
         library.impl("mm.dtype", mm, "CPU")
         library.impl("addmm.dtype_out", addmm, "CPU")
         yield seen
-    chunked._gives_float32.cache_clear()
+    loss_chunks._gives_float32.cache_clear()
 
 
 def relative(found, true):

@@ -112,7 +112,7 @@ def test_only_hidden_places_are_in_the_loss():
     text = windows(4, 23)
     batch = hide(text, range(4), SIGNS, ObjectiveSettings(), seed=0)
     loss = LanguageModelLoss(model, precision=torch.float32, end_id=E, sees=visible_positions)
-    nats = accumulate(loss, [batch], batch.asked, torch.device("cpu"))
+    nats = accumulate(loss, [batch], batch.num_targets, torch.device("cpu"))
     inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
     odds = torch.log_softmax(
         model.hidden(inputs, seen=visible_positions(inputs, E)) @ model.output_weight.T, dim=-1

@@ -34,7 +34,7 @@ def test_each_declares_all_of_it(name):
     assert objective.metrics
     assert set(objective.layouts) <= LAYOUTS
     assert objective.layouts
-    assert inspect.getdoc(objective.ask)
+    assert inspect.getdoc(objective.make_batch)
     for verb, reason in objective.cannot.items():
         assert verb in VERBS, verb
         assert len(reason) > 20

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from nextword.base.errors import EvaluationError, NextwordError, RunError
-from nextword.explanation.render.receipt import describe_receipt
 from nextword.machine.device import Machine
 from nextword.prediction import archive, coder, maker
 from nextword.prediction.archive import compress, decompress, pack, unpack
 from nextword.prediction.coder import Spelling
+from nextword.rendering.receipt import describe_receipt
 from tests.prediction.test_compress import english, opened, vocabulary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +85,7 @@ def test_what_was_made_otherwise_is_refused_with_the_reason(make, reason, model,
 
 
 def test_another_device_is_named_with_the_option_that_helps(model):
-    here = maker.maker_of(model.model, model.machine, Spelling(model.vocabulary, 320), 1)
+    here = maker.fingerprint_of(model.model, model.machine, Spelling(model.vocabulary, 320), 1)
     there = here._replace(device="cuda", processor=b"none", arithmetic=b"none")
     assert maker.differences(there, here) == [
         "made on cuda, this is cpu: give --machine.device cuda"

@@ -16,7 +16,7 @@ from nextword.model.shape import Shape
 from nextword.prediction import coder
 from nextword.prediction.archive import compress, pack, unpack
 from nextword.prediction.coder import Lanes, Spelling
-from nextword.prediction.open import Opened
+from nextword.prediction.loading import Opened
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
 from tests.model.test_transformer import SHAPE, scattered

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nextword.vocabulary import leakage, units
+from nextword.vocabulary.deduplication import remove_ranges
 from nextword.vocabulary.leakage import exact_repeats, find_leaks, jaccard
-from nextword.vocabulary.removal import remove_ranges
 from nextword.vocabulary.shards import ShardWriter, TokenStream
-from nextword.vocabulary.units import Scale, cut_units, hash_grams
+from nextword.vocabulary.shingles import Scale, cut_units, hash_grams
 
 VOCAB = 5000
 END = 0

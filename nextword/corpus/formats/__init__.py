@@ -1,4 +1,4 @@
-"""Corpus formats, one file each, found by looking into this folder.
+"""File formats of a corpus, one file each, found by looking into this folder.
 
 A format's module offers
 

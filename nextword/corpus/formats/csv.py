@@ -1,4 +1,4 @@
-"""Tables as text, parted by commas or tabs: a row a document, the text in one column.
+"""CSV and TSV: a row a document, the text in one column.
 
 The first row names the columns. A field with a line break, the separator or a quote in it stands in
 double quotes, and a quote within is doubled (RFC 4180).

@@ -1,4 +1,4 @@
-"""Kinds of vocabulary, one file each, found by looking into this folder.
+"""Tokenizer types, one file each, found by looking into this folder.
 
 A kind's module offers
 

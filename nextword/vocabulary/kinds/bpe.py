@@ -1,4 +1,4 @@
-"""Subwords: bytes, and again and again the pair that stands side by side most often made one piece.
+"""Byte-level byte-pair encoding (BPE): merge the most frequent pair, again and again.
 
 Source: Sennrich et al. 2016; over bytes, as GPT-2 (Radford et al. 2019).
 """

@@ -1,4 +1,4 @@
-"""The 256 bytes: byte b has the id 3 + b, and nothing is learned."""
+"""Byte tokenizer: byte b has the id 3 + b, and nothing is learned."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

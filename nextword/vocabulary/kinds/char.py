@@ -1,4 +1,4 @@
-"""Characters: every one of the sample, in the order of its code point; any other is unknown."""
+"""Character tokenizer: every character of the sample; any other is unknown."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Subwords chosen so that the text as a whole becomes likeliest, over bytes.
+"""Unigram tokenizer (SentencePiece's): subwords that make the whole text likeliest.
 
 Starts from many pieces and drops those that a text misses least. The library adds probabilities up
 in no fixed order, so learning twice may give a slightly different vocabulary. Source: Kudo 2018.

@@ -1,4 +1,4 @@
-"""Words and punctuation: the most frequent ones, each with the space before it; others are unknown.
+"""Word tokenizer: the most frequent words, each with the space before it.
 
 Scripts that write no spaces between words (Chinese, Japanese, Thai and their like) are divided into
 characters, for nothing in the text says where a word ends.

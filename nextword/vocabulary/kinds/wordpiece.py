@@ -1,4 +1,4 @@
-"""Subwords as BERT has them: a word is its longest known beginning, then the longest known rest.
+"""WordPiece tokenizer (BERT's): longest match first.
 
 Over bytes, so that any text comes back. A piece that goes on inside a word carries a mark in the
 vocabulary; BERT's own, ##, could be text. Source: Schuster & Nakajima 2012, Devlin et al. 2019.

@@ -1,0 +1,236 @@
+"""Command line: explain, audit, replay, ruler, report, compare, tour."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nextword.cli.program import AsJson, Run, app, leave, named, say, text_of, write
+
+TOUR = "tour"
+"""Name of the run that the tour trains where none is given."""
+Text = Annotated[str, Parameter(help='the text, or "-" for standard input')]
+
+
+@app.command
+def explain(
+    run: Run,
+    text: Text,
+    *,
+    top: Annotated[int, Parameter(help="candidates to list at each place")] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Judge a text piece by piece: what came, how likely the model thought it, how large a mistake.
+
+    Then the sum of the logs beside the product, the average, perplexity, and bits a byte.
+    """
+    from nextword import api
+    from nextword.rendering.trace import describe_trace
+
+    judged = api.load(run).explain(text_of(text), max(top, 1))
+    if json_:
+        write(json.dumps(judged.as_dict()))
+    else:
+        write(describe_trace(judged, top=top, color=_has_color()))
+
+
+@app.command
+def audit(
+    run: Run,
+    text: Text,
+    *,
+    token: Annotated[
+        int | None,
+        Parameter(help="which piece, counted from 1 (default: the one that surprised most)"),
+    ] = None,
+    top: Annotated[int, Parameter(help="of the likeliest pieces to show")] = 5,
+    rate: Annotated[
+        float | None,
+        Parameter(help="of the step (default: such that the loss falls by about a hundredth)"),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Take one prediction apart: pieces, logits, softmax, −log p, p − y, one step of training."""
+    from nextword import api
+    from nextword.rendering.audit import describe_audit
+
+    taken = api.load(run).audit(text_of(text), token=token, top=max(top, 1), rate=rate)
+    write(json.dumps(taken.as_dict()) if json_ else describe_audit(taken))
+
+
+@app.command
+def replay(
+    run: Run,
+    *,
+    columns: Annotated[int, Parameter(help="moments to show side by side")] = 7,
+    json_: AsJson = False,
+) -> None:
+    """Show how the pinned sentences were judged while the run learned, token by token."""
+    from nextword.base.errors import RunError
+    from nextword.explanation.replay import read_replay
+    from nextword.prediction.loading import find_model_folder, refuse_verb
+    from nextword.rendering.replay import describe_replay
+
+    folder, owner, _ = find_model_folder(run)
+    if owner is None:
+        raise RunError(f"{folder}: this model belongs to no run; how it learned is not known")
+    refuse_verb(run, "replay")
+    known = read_replay(owner)
+    write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
+
+
+@app.command
+def ruler(
+    run: Run,
+    *,
+    primed: Annotated[
+        bool, Parameter(help="measure compressors after the training text too (slower)")
+    ] = True,
+    json_: AsJson = False,
+) -> None:
+    """Say how good the loss is: beside guessing, counting, compressors, and what is possible."""
+    from nextword import api
+    from nextword.rendering.ruler import describe_ruler
+
+    model = api.load(run)
+    model.opened.refuse("ruler")
+    say("scoring, counting and compressing the held-out text …")
+    measured = model.ruler(primed=primed)
+    write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
+
+
+@app.command
+def report(
+    run: Run,
+    *,
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="file to write (default: RUN's name and .html)"),
+    ] = None,
+) -> None:
+    """Write a run's whole story as one HTML file that needs no network."""
+    from nextword import api
+    from nextword.base.errors import RunError
+
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise RunError(f"{output}: cannot be written; give the name of a file in a folder there is")
+    model = api.load(run)
+    file = output or Path(f"{model.name.partition('@')[0]}.html")
+    model.opened.refuse("report")
+    say("scoring, counting and compressing the held-out text …")
+    model.report(file)
+    write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
+
+
+@app.command
+def compare(
+    *given: Annotated[str, Parameter(help="two runs or more, then a text or a path")],
+    field: Annotated[str, Parameter(help="the field or column that holds the text")] = "text",
+    json_: AsJson = False,
+) -> None:
+    """Judge the same text by several models, side by side.
+
+    The last argument is the text itself, or the path of a file or folder with documents; then it is
+    said which differences could be chance.
+    """
+    from nextword.base.errors import SettingsError
+    from nextword.prediction.loading import FACTS, runs_folder
+
+    *runs, text = named(given) or ("",)
+    if len(runs) < 2:
+        raise SettingsError("give two runs or more, and after them a text or a path")
+    is_path = _is_path(text)
+    if not any(letter.isspace() for letter in text) and (
+        (runs_folder() / text.partition("@")[0] / FACTS).is_file() or (Path(text) / FACTS).is_file()
+    ):
+        raise SettingsError(f"{text}: is a run; after the runs give a text or a path to judge")
+    from nextword import api
+    from nextword.rendering.compare import describe_comparison_of_models
+
+    known = [api.load(run) for run in runs]
+    if is_path:
+        found = api.compare(known, path=text, field=field)
+    else:
+        found = api.compare(known, text=sys.stdin.read() if text == "-" else text)
+    write(json.dumps(found.as_dict()) if json_ else describe_comparison_of_models(found))
+
+
+@app.command
+def tour(
+    run: Annotated[
+        str | None, Parameter(help="whose numbers to show (default: a small one, trained first)")
+    ] = None,
+    *,
+    stop: Annotated[
+        int | None, Parameter(help="show this stop only, counted from 1 (default: all, one by one)")
+    ] = None,
+) -> None:
+    """Walk through the ideas in short stops, each with the numbers of a real run."""
+    from nextword import api
+    from nextword.base.errors import SettingsError
+    from nextword.rendering.tour_page import describe_stop
+
+    walk = api.load(run or _small_run()).tour()
+    if stop is not None and not 1 <= stop <= len(walk):
+        raise SettingsError(f"--stop {stop}: the tour has the stops 1 to {len(walk)}")
+    for number, place in enumerate(walk, start=1):
+        if stop not in (None, number):
+            continue
+        write(describe_stop(place, number, len(walk)) + "\n")
+        waits = stop is None and number < len(walk)
+        if waits and sys.stdin.isatty() and sys.stdout.isatty():
+            try:
+                input("Enter for the next stop, Ctrl-C to leave ")
+            except EOFError:
+                return
+            write("")
+
+
+def _is_path(text: str) -> bool:
+    """Whether an argument is a path and no text: it is there, or looks like one."""
+    from nextword.corpus.addresses import is_address
+    from nextword.corpus.documents import looks_readable
+
+    try:
+        if Path(text).exists():
+            return True
+    except OSError:
+        return False  # too long for a path
+    one_word = bool(text) and not any(letter.isspace() for letter in text)
+    return one_word and (is_address(text) or looks_readable(text) or any(s in text for s in "*[/"))
+
+
+def _small_run() -> str:
+    """Return the tour's own run; train it where there is none yet."""
+    from functools import partial
+
+    from nextword import pretrain
+    from nextword.base.errors import RunError
+    from nextword.prediction.loading import FACTS, run_facts, runs_folder
+    from nextword.rendering.progress import Progress
+    from nextword.run import Interrupted
+    from nextword.settings import Settings
+    from nextword.training.checkpoint import list_checkpoints
+
+    folder = runs_folder() / TOUR
+    if not (folder / FACTS).is_file():
+        say(f"the tour wants a model: training a small one on built-in stories, as {folder}\n")
+        start = partial(pretrain.train, (), Settings(), name=TOUR, screen=Progress())
+    elif not (saved := list_checkpoints(folder)):
+        raise RunError(f"{folder}: its training was cut off; remove the folder and start again")
+    elif saved[-1].step < run_facts(folder)["plan"]["steps"]:
+        start = partial(pretrain.resume, TOUR, screen=Progress())
+    else:
+        return TOUR
+    try:
+        start()
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
+    return TOUR
+
+
+def _has_color() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -1,0 +1,181 @@
+"""Command line: inference - generate, predict, fill, classify, evaluate."""
+
+import json
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
+
+
+@app.command
+@takes(("generation",), prefix=False)
+def generate(
+    run: Run,
+    prompt: str = "",
+    *,
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(help="end the text before this string; may be repeated", negative=()),
+    ] = (),
+    show: Annotated[
+        bool, Parameter(negative=(), help="show logit → probability → id → piece of each word")
+    ] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Write text, one token at a time, from a run, a checkpoint (RUN@500) or any model folder."""
+    from nextword.settings import resolve
+
+    settings = resolve(given=options).generation
+    from nextword import api
+    from nextword.prediction.generate import generate as written
+    from nextword.rendering.predictions import describe_choice
+
+    prompt, opened = text_of(prompt), api.load(run).opened
+    opened.refuse("generate")
+    texts = []
+    for sample in range(settings.samples):
+        text = ""
+        if sample and not json_:
+            write("\n" + "─" * 20)
+        if not show and not json_:
+            write(prompt, end="")
+        for chosen in written(
+            opened.model, opened.vocabulary, prompt, settings, sample=sample, stop=stop
+        ):
+            text += chosen.text
+            if show and not json_:
+                probability = float(chosen.logits.cpu().double().softmax(0)[chosen.id])
+                write(
+                    describe_choice(
+                        chosen.text, chosen.id, float(chosen.logits[chosen.id]), probability
+                    )
+                )
+            elif not json_:
+                write(chosen.text, end="")
+        if not show and not json_:
+            write("")
+        texts.append(text)
+    if json_:
+        write(json.dumps({"prompt": prompt, "texts": texts}))
+
+
+@app.command
+def predict(
+    run: Run,
+    prompt: str = "",
+    *,
+    top: Annotated[int, Parameter(help="candidates to list")] = 10,
+    json_: AsJson = False,
+) -> None:
+    """List what may come next after a text: logit, probability, id and piece of each candidate."""
+    from nextword import api
+    from nextword.rendering.predictions import describe_prediction
+
+    prediction = api.load(run).predict(text_of(prompt), max(top, 1))
+    write(json.dumps(prediction.as_dict()) if json_ else describe_prediction(prediction))
+
+
+@app.command
+def fill(
+    run: Run,
+    text: Annotated[str, Parameter(help='the text, [MASK] where something is hidden, or "-"')],
+    *,
+    top: Annotated[int, Parameter(help="candidates to list at each place")] = 10,
+    json_: AsJson = False,
+) -> None:
+    """List what may stand at a hidden place of a text, by a model that names hidden tokens."""
+    from nextword import api
+    from nextword.rendering.predictions import describe_filled
+
+    places = api.load(run).fill(text_of(text), max(top, 1))
+    if json_:
+        write(json.dumps({"places": [place.as_dict() for place in places]}))
+    else:
+        write("\n\n".join(map(describe_filled, places)))
+
+
+@app.command
+def classify(
+    run: Run,
+    text: Annotated[str, Parameter(help='the text, or "-" for standard input')],
+    *,
+    json_: AsJson = False,
+) -> None:
+    """Say what a model that was finetuned on labels makes of a text."""
+    from nextword import api
+    from nextword.rendering.finetuned import describe_said
+
+    said = api.load(run).classify(text_of(text))[0]
+    write(json.dumps(said.as_dict()) if json_ else describe_said(said))
+
+
+@app.command
+@takes(("evaluation",), prefix=False)
+def evaluate(
+    run: Run,
+    *paths: Paths,
+    field: Annotated[
+        str,
+        Parameter(
+            name=["--field", "--corpus.field"], help="the field or column that holds the text"
+        ),
+    ] = "text",
+    format_: Annotated[
+        str,
+        Parameter(
+            name=["--format", "--corpus.format"],
+            help="how to read files (default: by the name's ending)",
+        ),
+    ] = "auto",
+    separator: Annotated[
+        str,
+        Parameter(
+            name=["--separator", "--corpus.separator"],
+            help="what parts the documents of a text file, as for train (default: auto)",
+        ),
+    ] = "auto",
+    errors: Annotated[
+        str,
+        Parameter(
+            name=["--errors", "--corpus.errors"],
+            help="strict, or replace to put U+FFFD for bytes that are not UTF-8",
+        ),
+    ] = "strict",
+    pseudo: Annotated[
+        bool,
+        Parameter(negative=(), help="of a masked model: hide every token in turn, add the logs up"),
+    ] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Score a text; without a path, the run's own hold-out.
+
+    Every token counts, at full precision.
+    """
+    from nextword.corpus.documents import find_files
+    from nextword.settings import resolve
+
+    read = {"field": field, "format": format_, "separator": separator, "errors": errors}
+    settings = resolve(given={**options, **{f"corpus.{key}": one for key, one in read.items()}})
+    paths = named(paths)
+    find_files(paths)
+    from dataclasses import asdict
+
+    from nextword import api
+    from nextword.rendering.predictions import describe_full_evaluation, describe_pseudo
+
+    model = api.load(run)
+    if pseudo:
+        measured = model.pseudo(*paths, corpus=settings.corpus)
+        values = measured.as_dict()
+        write(json.dumps(values) if json_ else describe_pseudo(measured, ", ".join(paths)))
+        return
+    scores = model.evaluate(*paths, corpus=settings.corpus, **asdict(settings.evaluation))
+    floor = None if paths else model.floor(scores)
+    if json_:
+        known = {} if floor is None else {"floor_nats_per_token": floor.nats_per_token}
+        write(json.dumps({**scores.as_dict(), **known}))
+    else:
+        write(describe_full_evaluation(scores, ", ".join(paths) or "the run's own hold-out", floor))

@@ -1,0 +1,169 @@
+"""Command line: train, finetune, prepare."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
+from nextword.settings import Settings
+
+TAUGHT = ("finetune", "examples", "labels")
+"""Rooms of settings for examples that a person prepared."""
+
+
+@app.command
+@takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name not in TAUGHT))
+def train(
+    *paths: Paths,
+    name: Annotated[
+        str | None, Parameter(help="of the run (default: the text's name and a number)")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Parameter(help="a TOML file of options; those given here overrule it")
+    ] = None,
+    from_: Annotated[
+        str | None,
+        Parameter(
+            name="--from", help="begin with the weights and vocabulary of this run or model folder"
+        ),
+    ] = None,
+    resume: Annotated[str | None, Parameter(help="go on with this run")] = None,
+    quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train a model on text: files, folders, globs or "-".
+
+    Without a path, on the built-in stories.
+    """
+    from nextword.base.errors import SettingsError
+    from nextword.settings import read_recipe, resolve
+
+    paths = named(paths)
+    if resume is not None and (
+        paths or name or recipe or from_ or options.keys() - {"training.steps"}
+    ):
+        raise SettingsError(
+            "--resume goes on with a run as it is; only --training.steps may be given with it"
+        )
+    settings = resolve(read_recipe(recipe) if recipe else None, options)
+    if paths:
+        from nextword.vocabulary.training_data import check_paths
+
+        check_paths(paths)  # a missing path is said before anything heavy is imported
+    from nextword import pretrain
+    from nextword.rendering.progress import Progress
+    from nextword.run import Interrupted
+
+    screen = Progress(quiet=quiet)
+    try:
+        if resume is not None:
+            run = pretrain.resume(resume, steps=options.get("training.steps"), screen=screen)
+        else:
+            run = pretrain.train(paths, settings, name=name, start=from_, screen=screen)
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
+    if json_ and run.final is not None:
+        known = {
+            key: run.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
+        }
+        told = {"run": str(run.folder), "seconds": run.seconds, **known}
+        write(json.dumps({**told, **run.final.as_dict()}))
+
+
+@app.command
+@takes((*TAUGHT, "machine"))
+def finetune(
+    run: Run,
+    *paths: Annotated[str, Parameter(help="examples: files ending in .jsonl, .csv or .tsv")],
+    name: Annotated[
+        str | None, Parameter(help="of the new run (default: the file's name and a number)")
+    ] = None,
+    text: Annotated[str | None, Parameter(help="the field that holds the text")] = None,
+    label: Annotated[str | None, Parameter(help="the field that holds the label")] = None,
+    format_: Annotated[
+        str | None, Parameter(name="--format", help="how to read files (default: by their names)")
+    ] = None,
+    errors: Annotated[
+        str | None, Parameter(help="bytes that are not UTF-8: strict stops, replace puts U+FFFD")
+    ] = None,
+    from_nothing: Annotated[
+        bool,
+        Parameter(negative=(), help="begin with new weights, to see what RUN's were worth"),
+    ] = False,
+    quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Teach a trained model from examples that a person prepared.
+
+    Texts with labels (classes, numbers, or lists of several), or prompts with answers, or chats.
+    """
+    from nextword.settings import resolve
+
+    given = {
+        "finetune.text": text,
+        "finetune.label": label,
+        "corpus.format": format_,
+        "corpus.errors": errors,
+    }
+    options |= {path: value for path, value in given.items() if value is not None}
+    settings = resolve(given=options)
+    from nextword.corpus.documents import find_files
+
+    find_files(named(paths))  # a missing path is said before anything heavy is imported
+    from nextword.finetune import finetune as teach
+    from nextword.rendering.finetuned import describe_taught
+    from nextword.rendering.progress import Progress
+
+    screen = Progress(quiet=quiet)
+    from nextword.run import Interrupted
+
+    try:
+        done = teach(
+            run, named(paths), settings, name=name, from_nothing=from_nothing, screen=screen
+        )
+    except Interrupted as stopped:
+        leave(str(stopped), 130)
+    scores = done.taught.scores
+    screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
+    if json_:
+        known = {} if scores is None else scores.as_dict()
+        write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))
+
+
+@app.command
+@takes(("corpus", "vocabulary"))
+def prepare(
+    *paths: Paths,
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="folder to make")],
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Turn text into token shards once, for many runs: train on the folder afterwards."""
+    from nextword.rendering.formatting import argument
+    from nextword.rendering.training import describe_text
+    from nextword.settings import resolve
+    from nextword.vocabulary.encode import silent
+    from nextword.vocabulary.leakage_report import check_leaks
+    from nextword.vocabulary.training_data import check_paths, gather
+
+    paths, settings = named(paths), resolve(given=options)
+    check_paths(paths)
+    report = silent if json_ else say
+    from nextword.prediction.loading import with_source
+
+    try:
+        chosen = with_source(settings.vocabulary)
+        made = gather(paths, settings.corpus, chosen, report, output)
+        leaks = check_leaks(made, report)
+    except KeyboardInterrupt:
+        leave("stopped; the same command goes on where it was", 130)
+    if json_:
+        write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
+    else:
+        write(describe_text(made.facts, output))
+        write(f"\nTry next:\n  nextword train {argument(str(output))}")

@@ -1,1 +1,0 @@
-"""What is known, drawn: pure functions from plain data to text, HTML and SVG."""

@@ -1,0 +1,238 @@
+"""The fine-tuning loop that labels and answers share: start, folder, steps, evaluation, end."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from nextword.base.errors import DivergedError
+from nextword.base.files import write_json
+from nextword.finetune.tally import Tally
+from nextword.machine.about import versions
+from nextword.machine.device import Machine
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.objectives.options import FinetuneSettings, finetune_rate
+from nextword.prediction.answers import AnswerScores
+from nextword.prediction.labels import Scores
+from nextword.prediction.loading import FACTS
+from nextword.prediction.several import SeveralScores
+from nextword.rendering.progress import Progress
+from nextword.run import SETTINGS, Interrupted, interruptible
+from nextword.settings import Settings, as_toml
+from nextword.training.checkpoint import save_checkpoint
+from nextword.training.journal import Journal
+from nextword.training.loop import Batch, Callback, Plan, TrainerState, Training, describe, run_loop
+from nextword.training.optimizers import build_optimizers
+from nextword.training.options import TrainingSettings
+from nextword.training.plan import MICRO_BATCH_TOKENS
+from nextword.vocabulary.tokenizer import Vocabulary
+
+EVALUATIONS = 4
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of it."""
+
+    folder: Path
+    """Of the run."""
+    scores: Scores | SeveralScores | AnswerScores | None
+    """On the hold-out; None without one."""
+    before: AnswerScores | None = None
+    """The same before any step."""
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    """How many were read, learned from, held out, and left out for which reason."""
+
+
+class Rows(NamedTuple):
+    """What a step reads."""
+
+    number: int
+    longest: int
+    """Positions of the longest."""
+    tokens: float
+    """Of one, on average."""
+
+
+class Sides(NamedTuple):
+    """How the examples were divided."""
+
+    learned: int
+    held: int
+
+
+def steps_of(settings: FinetuneSettings, rows: int, rows_a_step: int) -> int:
+    """Return the steps to take: ten readings, 100 to 2,000 steps, where none are named."""
+    return settings.steps or min(max(100, 10 * rows // rows_a_step), 2000)
+
+
+@dataclass(frozen=True)
+class FinetuneLoop:
+    """A run that learns from examples."""
+
+    folder: Path
+    origin: Path
+    """The model folder that it begins with."""
+    from_nothing: bool
+    """Whether only sizes and vocabulary are taken from there, for comparison."""
+    shape: Shape
+    vocabulary: Vocabulary
+    machine: Machine
+    settings: Settings
+    task: str
+    paths: Sequence[str]
+    screen: Progress
+    tally: Tally
+    chat_template: str | None = None
+    """How other programs write a chat down for this model, where it was taught with chats."""
+
+    def say_start(self, sides: Sides, steps: int, batch: int) -> None:
+        """Say what will be done."""
+        for note in self.tally.notes():
+            self.screen.say(f"note        {note}")
+        begins = "new weights" if self.from_nothing else str(self.origin)
+        self.screen.say(
+            f"examples    {sides.learned:,} to learn from, {sides.held:,} held out, "
+            f"{len(self.tally.left):,} left out, of {self.tally.rows:,} rows\n"
+            f"network     begins with {begins}; {self.shape.num_hidden_layers} layers, "
+            f"{self.shape.hidden_size} wide\n"
+            f"training    {steps:,} steps of {batch:,} examples on {self.machine}\n"
+            f"run         {self.folder}"
+        )
+
+    def run(
+        self,
+        model: Transformer,
+        loss: nn.Module,
+        read: Callable[[int, slice], Batch],
+        steps: int,
+        rows: Rows,
+        judge: Callable[[], Mapping[str, Any] | None],
+        sides: Sides,
+        *,
+        faster: Mapping[str, nn.Parameter] | None = None,
+        times: float = 1.0,
+    ) -> None:
+        """Train, and save the last step.
+
+        Args:
+            model: the network.
+            loss: takes what `read` returns.
+            read: the batches.
+            steps: to take.
+            rows: of a step.
+            judge: scores the hold-out; its figures hold at least "loss".
+            sides: how the examples were divided.
+            faster: parameters that learn at a rate of their own.
+            times: that of all others.
+
+        Raises:
+            DivergedError: the loss is no number any more; no checkpoint is written.
+        """
+        training = self._how()
+        optimizers = _optimizers(model, training, faster or {}, times)
+        at_once = MICRO_BATCH_TOKENS.get(self.machine.device.type, 4096) // rows.longest
+        plan = Plan(steps, rows.number, max(1, min(rows.number, at_once)), round(rows.tokens))
+        self.folder.mkdir(parents=True)
+        (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
+        write_json(self.folder / FACTS, self._facts(model, plan, sides))
+        journal, began = Journal(self.folder), time.monotonic()
+
+        def note(moment: TrainerState) -> None:
+            journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
+            self.screen.step(
+                moment.step, steps, moment.loss, moment.tokens_per_second, plan.batch_tokens
+            )
+
+        def judged(moment: TrainerState) -> None:
+            found = judge()
+            journal.write({"event": "evaluation", "step": moment.step, **(found or {})})
+            if moment.is_last:
+                save(moment.step, None if found is None else found["loss"])
+            elif found is not None:
+                self.screen.say(f"step {moment.step:,}: hold-out loss {found['loss']:.4f}")
+
+        def save(step: int, loss: float | None) -> None:
+            state = {"step": step, "holdout_loss": loss, "tokens": 0}
+            save_checkpoint(
+                *(self.folder, model, optimizers, self.vocabulary, state),
+                chat_template=self.chat_template,
+            )
+
+        def stop_if_asked(moment: TrainerState) -> None:
+            if noted and not moment.is_last:
+                save(moment.step, None)
+                raise Interrupted(self.folder, moment.step, can_go_on=False)
+
+        every = max(1, -(-steps // EVALUATIONS))
+        whole = Training(
+            loss,
+            model,
+            optimizers,
+            read,
+            plan,
+            training,
+            self.machine,
+            every_token_is_a_target=False,
+        )
+        self.screen.start(steps, 0)
+        try:
+            with interruptible() as noted:
+                run_loop(
+                    whole,
+                    0,
+                    [Callback(1, note), Callback(every, judged), Callback(1, stop_if_asked)],
+                )
+        except DivergedError as error:
+            raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
+        finally:
+            self.screen.stop()
+
+    def _how(self) -> TrainingSettings:
+        asked = self.settings.finetune
+        return TrainingSettings(
+            optimizer="adamw",
+            learning_rate=asked.learning_rate or finetune_rate(self.shape.hidden_size),
+            weight_decay=asked.weight_decay,
+            decay_power=1.0,
+            seed=asked.seed,
+        )
+
+    def _facts(self, model: Transformer, plan: Plan, sides: Sides) -> dict[str, Any]:
+        return {
+            "paths": [str(Path(path).absolute()) for path in self.paths],
+            "objective": self.settings.objective.name,
+            "task": self.task,
+            "rows": self.tally.as_dict(*sides),
+            "began_with": None if self.from_nothing else str(self.origin.absolute()),
+            "shape": asdict(model.shape),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "plan": asdict(plan),
+            "versions": versions(),
+            "hardware": self.machine.describe(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def _optimizers(
+    model: Transformer,
+    training: TrainingSettings,
+    faster: Mapping[str, nn.Parameter],
+    times: float,
+) -> list[torch.optim.Optimizer]:
+    """Build the optimizer, in which some parameters learn at a rate of their own."""
+    known = {id(weight) for weight in faster.values()}
+    groups = {
+        kind: {name: weight for name, weight in weights.items() if id(weight) not in known}
+        for kind, weights in model.parameter_groups().items()
+    }
+    optimizers = build_optimizers({**groups, "head": dict(faster)}, training)
+    for group in optimizers[0].param_groups:
+        if any(id(weight) in known for weight in group["params"]):
+            group["peak"] *= times
+    return optimizers

@@ -1,0 +1,218 @@
+"""Load a trained model: by name, path, model folder, `latest`, `RUN@last` or `RUN@500`."""
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nextword.base.errors import EvaluationError, RunError
+from nextword.base.options import nearest
+from nextword.machine.device import Machine, choose_machine
+from nextword.machine.options import MachineSettings
+from nextword.model.folder import read_model
+from nextword.model.labels import Labeller
+from nextword.model.layouts import CONFIG, KINDS, labels_of, read_config
+from nextword.model.transformer import Transformer
+from nextword.objectives import Objective, find_objective, objective_of
+from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
+from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.tokenizer import Vocabulary
+
+RUNS = "runs"
+FACTS = "run.json"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to be asked."""
+
+    folder: Path
+    """The model folder."""
+    run: Path | None
+    """The run it belongs to, if any."""
+    step: int | None
+    model: Transformer
+    vocabulary: Vocabulary
+    machine: Machine
+    objective: Objective = field(default_factory=lambda: find_objective("causal"))
+
+    @property
+    def name(self) -> str:
+        """What it is called: its run and step, or its folder."""
+        if self.run is None:
+            return self.folder.name
+        return self.run.name if self.step is None else f"{self.run.name}@{self.step}"
+
+    def refuse(self, verb: str) -> None:
+        """Say why something cannot be asked of this model, if so.
+
+        Raises:
+            EvaluationError: it cannot.
+        """
+        _refuse(self.name, self.objective, verb)
+
+    @property
+    def labeller(self) -> Labeller:
+        """The model, where it gives labels.
+
+        Raises:
+            EvaluationError: it gives none.
+        """
+        if not isinstance(self.model, Labeller):
+            self.refuse("classify")
+            raise EvaluationError(f"{self.name}: this model gives no labels")
+        return self.model
+
+
+def runs_folder() -> Path:
+    """Return where runs are kept: NEXTWORD_RUNS, or `runs` in the current folder."""
+    return Path(os.environ.get("NEXTWORD_RUNS", RUNS))
+
+
+def list_runs(folder: Path | None = None) -> list[Path]:
+    """List the runs in a folder, the oldest first."""
+    found = (folder or runs_folder()).glob(f"*/{FACTS}")
+    return sorted((file.parent for file in found), key=lambda run: (run / FACTS).stat().st_mtime)
+
+
+def run_facts(run: Path) -> dict[str, Any]:
+    """Read what a run wrote down about itself.
+
+    Raises:
+        RunError: it wrote nothing readable.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run / FACTS}: cannot be read ({error})") from None
+    return facts
+
+
+def find_run(name: str) -> Path:
+    """Find a run by name, path or `latest`.
+
+    Raises:
+        RunError: there is none; the message lists those that exist.
+    """
+    runs = list_runs()
+    if name == "latest":
+        if not runs:
+            raise RunError(f"no run in {runs_folder()} yet; `nextword train` makes one")
+        return runs[-1]
+    for candidate in (runs_folder() / name, Path(name)):
+        if (candidate / FACTS).is_file():
+            return candidate
+    known = [run.name for run in runs]
+    there = (
+        f"there are: {', '.join(known[-10:])}"
+        if known
+        else "there are none yet; `nextword train` makes one"
+    )
+    raise RunError(f"no run {name!r} in {runs_folder()}; {there}.{nearest(name, known)}")
+
+
+def find_checkpoint(run: Path, which: str) -> Checkpoint:
+    """Find one of a run's checkpoints.
+
+    Args:
+        run: its folder.
+        which: "" or "best", "last", or a step.
+
+    Raises:
+        RunError: there is no such checkpoint; the message lists those that exist.
+    """
+    saved = list_checkpoints(run)
+    if not saved:
+        raise RunError(f"{run}: no checkpoint was saved; train again")
+    if which in ("", "best"):
+        return best_of(saved)
+    if which == "last":
+        return saved[-1]
+    for checkpoint in saved:
+        if which == str(checkpoint.step):
+            return checkpoint
+    steps = ", ".join(str(checkpoint.step) for checkpoint in saved)
+    raise RunError(
+        f"{run.name}@{which}: no such checkpoint; there are best, last and steps {steps}"
+    )
+
+
+def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
+    """Resolve RUN to a model folder, its run and its step."""
+    path = Path(target)
+    if (path / CONFIG).is_file():
+        run = path.parent.parent if path.parent.name == "checkpoints" else None
+        step = (
+            int(path.name.removeprefix("step-")) if run and path.name.startswith("step-") else None
+        )
+        return path, run if run and (run / FACTS).is_file() else None, step
+    name, _, which = target.partition("@")
+    if (
+        path.is_dir()
+        and not (path / FACTS).is_file()
+        and not (runs_folder() / name / FACTS).is_file()
+    ):
+        raise RunError(f"{target}: neither a run (no {FACTS}) nor a model folder (no {CONFIG})")
+    run = find_run(name)
+    checkpoint = find_checkpoint(run, which)
+    return checkpoint.folder, run, checkpoint.step
+
+
+def with_source(settings: VocabularySettings) -> VocabularySettings:
+    """Resolve a vocabulary's source that is the name of a run to its checkpoint's folder."""
+    source = settings.source
+    if source is None or (Path(source) / "tokenizer.json").is_file() or Path(source).is_file():
+        return settings
+    try:
+        folder = find_model_folder(source)[0]
+    except RunError:
+        return settings  # whoever reads it says what is missing
+    return replace(settings, source=str(folder))
+
+
+def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
+    """Open a model for asking, in float32.
+
+    Args:
+        target: RUN, RUN@last, RUN@500, `latest`, or the path of any model folder.
+        machine: where to compute.
+
+    Raises:
+        RunError: there is no such run or checkpoint.
+        ModelError: the folder is damaged.
+    """
+    folder, run, step = find_model_folder(target)
+    where = choose_machine(machine or MachineSettings()).in_float32()
+    model = read_model(folder).to(where.device).eval()
+    vocabulary, objective = Vocabulary.load(folder), _objective(folder, run)
+    return Opened(folder, run, step, model, vocabulary, where, objective)
+
+
+def refuse_verb(target: str, verb: str) -> None:
+    """Say why something cannot be asked of a model, if so, before it is opened.
+
+    Raises:
+        EvaluationError: it cannot.
+    """
+    folder, run, _ = find_model_folder(target)
+    _refuse(target, _objective(folder, run), verb)
+
+
+def _refuse(name: str, objective: Objective, verb: str) -> None:
+    if reason := objective.cannot.get(verb):
+        raise EvaluationError(
+            f"{name}: no `{verb}` of a model of the objective {objective.name!r}: {reason}"
+        )
+
+
+def _objective(folder: Path, run: Path | None) -> Objective:
+    """Find out what a model was asked: the run knows, or the folder's layout says."""
+    if run is not None and (name := run_facts(run).get("objective")):
+        return find_objective(str(name))
+    config = read_config(folder)
+    layouts = config.get("architectures") or []
+    if labels_of(config, folder / CONFIG) is not None:
+        return find_objective("labelled")
+    kind = KINDS.get(config.get("model_type", ""))
+    return objective_of(kind.language_model if kind else layouts[0] if layouts else "")

@@ -1,0 +1,1 @@
+"""How it is shown: pure functions from plain data to terminal text, HTML and SVG."""

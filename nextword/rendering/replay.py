@@ -1,0 +1,108 @@
+"""Sentences judged while the model learned: tables and lines over the steps."""
+
+from html import escape
+
+from nextword.explanation.replay import Pin, Replay
+from nextword.rendering.curve import Line, chart_svg
+from nextword.rendering.formatting import chance, one_line, quoted, table
+from nextword.rendering.heat import heat_style
+from nextword.rendering.scroll import scrolling
+
+COLUMNS = 7
+"""Moments shown side by side in a table."""
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def describe_replay(replay: Replay, *, columns: int = COLUMNS) -> str:
+    """Show how P(target) rose and the loss fell over the steps, token by token.
+
+    Args:
+        replay: all sentences at all moments.
+        columns: how many moments to show.
+    """
+    chosen = chosen_moments(replay.steps, columns)
+    lines = [
+        f"How {replay.run} judged the same sentences while it learned. In each column the "
+        "probability it",
+        "gave, at that step, to the piece the text says; below, the average of −ln P: the loss.",
+    ]
+    for number, pin in enumerate(replay.pins):
+        lines += ["", f"{quoted(one_line(pin.text, 80))} ({pin.source})", ""]
+        lines += _table(replay, number, pin, chosen)
+    return "\n".join(lines)
+
+
+def _table(replay: Replay, number: int, pin: Pin, chosen: list[int]) -> list[str]:
+    judged = [moment[number] for moment in replay.judged]
+    heads = ["", *(f"step {replay.steps[moment]:,}" for moment in chosen), "over all steps"]
+    rows = [
+        [
+            quoted(piece),
+            *(chance(judged[moment].probabilities[place]) for moment in chosen),
+            _spark([one.probabilities[place] for one in judged]),
+        ]
+        for place, piece in enumerate(pin.pieces)
+    ]
+    losses = [one.loss for one in judged]
+    loss = [f"{losses[moment]:.4f}" for moment in chosen]
+    rows.append(["loss, nats a piece", *loss, _spark([one / max(losses) for one in losses])])
+    last = len(heads) - 1
+    return table(heads, rows, frozenset({0, last}))
+
+
+def chosen_moments(steps: tuple[int, ...], most: int) -> list[int]:
+    """Choose moments to show: the first, the last, and between them more of the early ones."""
+    last = len(steps) - 1
+    if last < most:
+        return list(range(last + 1))
+    shares = [(number / (most - 1)) ** 2 for number in range(most)]
+    return sorted({max(round(share * last), min(number, 1)) for number, share in enumerate(shares)})
+
+
+def _spark(values: list[float]) -> str:
+    """Draw values between 0 and 1 as a row of blocks, at most 24 of them."""
+    step = max(1, -(-len(values) // 24))
+    return "".join(_BLOCKS[round(min(max(value, 0.0), 1.0) * 8)] for value in values[::step])
+
+
+def replay_svg(replay: Replay) -> str:
+    """Draw each sentence's loss over the steps."""
+    lines = [
+        Line(
+            one_line(pin.text, 60),
+            tuple(
+                (float(step), moment[number].loss)
+                for step, moment in zip(replay.steps, replay.judged, strict=True)
+            ),
+            "main" if number == 0 else "soft",
+        )
+        for number, pin in enumerate(replay.pins)
+    ]
+    return chart_svg(
+        lines,
+        title="The loss of each pinned sentence over the steps of training",
+        across="steps of training",
+        up="loss, nats a piece",
+    )
+
+
+def replay_html(replay: Replay) -> str:
+    """Draw the replay as a fragment of a page: the sentences at chosen steps, and their losses."""
+    chosen = chosen_moments(replay.steps, COLUMNS)
+    parts = [scrolling(replay_svg(replay), "The losses over the steps", "figure")]
+    for number, pin in enumerate(replay.pins):
+        rows = []
+        for moment in chosen:
+            one = replay.judged[moment][number]
+            spans = "".join(
+                f'<span class="piece" style="{heat_style(nats)}" title="{chance(p)}">'
+                f"{escape(piece)}</span>"
+                for piece, nats, p in zip(pin.pieces, one.nats, one.probabilities, strict=True)
+            )
+            rows.append(
+                f"<tr><th>step {replay.steps[moment]:,}</th><td>{spans}</td>"
+                f'<td class="number">{one.loss:.4f}</td></tr>'
+            )
+        table_ = f"<table><tbody>{''.join(rows)}</tbody></table>"
+        parts.append(scrolling(table_, f"At chosen steps: {one_line(pin.text, 60)}"))
+    return f'<div class="nextword-replay">{"".join(parts)}</div>'

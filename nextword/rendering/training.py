@@ -1,0 +1,204 @@
+"""What a training run says before, during and after, as text for a terminal."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nextword.corpus.tally import describe_reading
+from nextword.explanation.previews import Floor, Preview
+from nextword.model.shape import Shape
+from nextword.prediction.evaluate import Evaluation
+from nextword.rendering.formatting import argument, one_line, quoted, tail
+from nextword.training.loop import Plan
+
+WORKED_EXAMPLE = "We are all humans born to"
+
+
+def describe_start(
+    facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path
+) -> str:
+    """Say what will be trained on what, before it begins."""
+    train = facts["train_tokens"]
+    lines = [
+        describe_text(facts, cache),
+        *describe_shares(facts, plan.steps * plan.batch_tokens),
+        f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context "
+        f"{shape.context}: "
+        f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
+        f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
+        f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
+        f"run         {run}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
+    """Say what a prepared text is, and what of it is not as one would expect."""
+    train, holdout = facts["train_tokens"], facts["holdout_tokens"]
+    size = f", {facts['bytes']:,} bytes" if facts["bytes"] else ""
+    lines = [
+        f"text        {facts['corpus']}: {facts['documents']:,} documents{size}; "
+        f"{train:,} tokens to learn from, {holdout:,} held out"
+    ]
+    reading = facts.get("reading", {})
+    if facts["duplicate_documents"] is not None:
+        first = f" (first: {reading['repeated']['first']})" if "repeated" in reading else ""
+        lines.append(
+            f"            {facts['duplicate_documents']:,} documents repeat another exactly"
+            f"{first}; none stands on both sides"
+        )
+    if noticed := describe_reading(reading, beside=("repeated",)):
+        lines.append(f"            of {reading['records']:,} records, {noticed}")
+    if facts["unknown_tokens"]:
+        share = facts["unknown_tokens"] / (train + holdout)
+        lines.append(
+            f"            {facts['unknown_tokens']:,} tokens ({share:.2%}) are text that the "
+            "vocabulary does not hold"
+        )
+    if facts.get("bits_withheld"):
+        lines.append(f"            bits per byte are withheld: {facts['bits_withheld']}")
+    lines.append(
+        f"vocabulary  {facts['entries']:,} entries ({facts['vocabulary']}); prepared in {folder}"
+    )
+    asked = facts.get("entries_asked")
+    if asked is not None and asked != facts["entries"]:
+        lines.append(
+            f"            {asked:,} entries were asked for; this kind and this text give "
+            f"{facts['entries']:,}"
+        )
+    if len(scripts := facts.get("scripts", {})) > 1:
+        told = ", ".join(f"{script} {value:.2f}" for script, value in scripts.items())
+        lines.append(f"            bytes a token by script: {told}")
+    return "\n".join(lines)
+
+
+def describe_shares(facts: Mapping[str, Any], tokens: int) -> list[str]:
+    """Say how often each text of a mixture will be read."""
+    portions = facts.get("portions", [])
+    total = sum(portion["weight"] for portion in portions)
+    return [
+        f"{'mixture' if not number else '':<12}{portion['name']}: "
+        f"{portion['weight'] / total:.1%} of the lessons, "
+        f"{tokens * portion['weight'] / total / portion['train_tokens']:.2f} times its "
+        f"{portion['train_tokens']:,} tokens"
+        for number, portion in enumerate(portions)
+    ]
+
+
+def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Preview | None) -> str:
+    """Say how the model does at one moment of training."""
+    lines = [f"step {step:,}: hold-out {describe_scores(scores)}"]
+    does = "it fills in" if scores.at_hidden else "it writes"
+    lines.append(f"  {does}: {one_line(sample, 160)}")
+    if look is not None:
+        lines.append(
+            f"  after {quoted(tail(look.context, 60))}"
+            f"{', and with what follows,' if scores.at_hidden else ''} it expected "
+            f"{quoted(look.expected)} "
+            f"({look.expected_probability:.0%}); the text says {quoted(look.came)} "
+            f"({look.probability:.1%}, a mistake of "
+            f"{-math.log(max(look.probability, 1e-300)):.2f} nats)"
+        )
+    return "\n".join(lines)
+
+
+def describe_scores(scores: Evaluation) -> str:
+    """Give loss, bits per byte and perplexity in one line."""
+    values = scores.as_dict()
+    if scores.at_hidden:
+        return (
+            f"{values['nats_per_token']:.4f} nats a hidden token, "
+            f"{values['top1_accuracy']:.1%} of them named at once"
+        )
+    per_byte = values["bits_per_byte"]
+    words = f", {per_byte:.3f} bits/byte" if per_byte is not None else ""
+    return (
+        f"{values['nats_per_token']:.4f} nats/token{words}, perplexity {values['perplexity']:.2f}"
+    )
+
+
+def describe_floor(floor: Floor, loss: float) -> str:
+    """Say how near the loss has come to the lowest possible."""
+    nats, share = floor.excess(loss)
+    return (
+        "The lowest loss any model can reach on this text is known exactly: "
+        f"{floor.nats_per_token:.4f} nats/token.\n"
+        f"This one is {nats:.4f} nats above it: {share:.1%}."
+    )
+
+
+def describe_end(
+    run: Path,
+    scores: Evaluation,
+    seconds: float,
+    entries: int,
+    floor: Floor | None,
+    best: tuple[int, int] | None,
+    beginning: str | None = None,
+) -> str:
+    """Sum a run up in plain words, with the next commands to try.
+
+    Args:
+        run: its folder.
+        scores: of the checkpoint that is kept for use, on the whole hold-out.
+        seconds: training took.
+        entries: of the vocabulary.
+        floor: the lowest loss possible, where known.
+        best: steps of the best and the last checkpoint where over-fitting was noticed.
+        beginning: of a text to ask about; default: one that suits the built-in stories.
+    """
+    loss = scores.nats_per_token
+    where = "hidden tokens of text" if scores.at_hidden else "tokens"
+    lines = [
+        "",
+        f"Done in {seconds:.0f} s. On {scores.tokens:,} {where} it never saw, "
+        f"{describe_scores(scores)}.",
+        f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} "
+        "nats); now it is as unsure as "
+        f"among {math.exp(loss):.1f}.",
+    ]
+    if floor is not None:
+        lines.append(describe_floor(floor, loss))
+    if best is not None:
+        lines.append(
+            f"It began to learn the text by heart: the hold-out was best at step {best[0]:,} and "
+            f"worse at {best[1]:,}. "
+            "The best checkpoint is kept, used and judged here; more text or fewer "
+            "--training.steps would help."
+        )
+    return "\n".join([*lines, "", "Try next:", *_try_next(run.name, scores.at_hidden, beginning)])
+
+
+def _try_next(run: str, at_hidden: bool, beginning: str | None) -> list[str]:
+    """Name the next commands, as a shell reads them.
+
+    Args:
+        run: its name.
+        at_hidden: whether it names hidden tokens.
+        beginning: of a text as the run's own are; None for the built-in stories.
+    """
+    name = argument(run)
+    if beginning is None:
+        prompt, asked = ' "Long ago"', WORKED_EXAMPLE
+    else:
+        prompt, asked = "", beginning
+    ask = [
+        f"  nextword generate {name}{prompt}",
+        f"  nextword predict {name} {argument(asked)}",
+        f"  nextword explain {name} {argument(asked)}",
+    ]
+    if at_hidden:
+        ask[:2] = [f"  nextword fill {name} {argument(_with_a_gap(asked))}"]
+    return [*ask, f"  nextword report {name}"]
+
+
+def _with_a_gap(text: str) -> str:
+    """Hide a word in the middle; of a text without words, what would come next."""
+    if text == WORKED_EXAMPLE:
+        return f"{WORKED_EXAMPLE} [MASK] mistakes"
+    words = text.split(" ")
+    if len(words) < 3:
+        return f"{text} [MASK]"
+    words[len(words) // 2] = "[MASK]"
+    return " ".join(words)
