@@ -247,6 +247,45 @@ class _PackedLinear(torch.autograd.Function):
         return grad_x, None, *torch.split(grad_joint, ctx.rows)
 
 
+def linear(x: Tensor, weight: Tensor, precision: torch.dtype) -> Tensor:
+    """Multiply by one matrix.
+
+    Args:
+        x: (…, inputs).
+        weight: (outputs, inputs).
+        precision: of the product; float32 stands for the weight's own.
+    """
+    return packed_linear(x, (weight,), precision)
+
+
+def qkv_projection(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    norms: Tensor | None,
+    cosine: Tensor,
+    sine: Tensor,
+    heads: tuple[int, int],
+    eps: float,
+    precision: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Project to queries, keys and values in one product; QK-norm and RoPE.
+
+    Args:
+        x: (B, T, D).
+        weights: of queries, keys and values, (Hq·K, D), (Hk·K, D), (Hk·K, D).
+        norms: weights of the norms, (Hq + Hk, K); None where there are none.
+        cosine: as `qkv_norm_rope` takes it.
+        sine: the same.
+        heads: Hq and Hk.
+        eps: of the norms.
+        precision: of the product.
+
+    Returns:
+        queries (B, Hq, T, K), keys and values (B, Hk, T, K), in float32 at least.
+    """
+    return qkv_norm_rope(packed_linear(x, weights, precision), norms, cosine, sine, heads, eps)
+
+
 def packed_linear(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) -> Tensor:
     """Multiply by several matrices at once.
 

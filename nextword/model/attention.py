@@ -1,17 +1,146 @@
 """Multi-head and grouped-query attention with QK-norm, RoPE and a KV cache.
 
-Legend of shapes: B rows, T positions, D width, H heads, K head width.
+Legend of shapes: B rows, T positions, S positions that are looked at, D width, H heads, K head
+width.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.kernels.layers_cpu import packed_linear, qkv_norm_rope
-from nextword.model.layers import Linear, RMSNorm
+from nextword.kernels.choose import kernel_for
+from nextword.model.layers import Linear, RMSNorm, apply_rotary
 from nextword.model.shape import Shape
+
+
+def attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+) -> Tensor:
+    """Mix values by how well keys answer queries: softmax(Q·Kᵀ/√K)·V. Source: Vaswani et al. 2017.
+
+    Args:
+        queries: (…, Hq, T, K).
+        keys: (…, Hk, S, K); each serves Hq / Hk heads of queries.
+        values: (…, Hk, S, K).
+        mask: booleans that broadcast to (…, Hq, T, S), true where a position may look; or numbers
+            that are added to the scores.
+        causal: without a mask, look only at positions up to one's own, where S is T; where S is
+            longer, as with a cache, the queries are the last T of the S positions.
+
+    Returns:
+        (…, Hq, T, K).
+    """
+    grouped = queries.shape[-3] != keys.shape[-3]
+    new, seen = queries.shape[-2], keys.shape[-2]
+    if mask is None and causal and new > 1 and seen > new:
+        causal = False
+        mask = torch.ones(new, seen, dtype=torch.bool, device=queries.device).tril(seen - new)
+    return F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=causal and mask is None and new > 1,
+        enable_gqa=grouped,
+    )
+
+
+class Attention(nn.Module):
+    """Grouped-query attention to one side or both; rotary positions and, if asked, QK-norm."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int | None = None,
+        head_dim: int | None = None,
+        *,
+        qk_norm: bool = True,
+        eps: float = 1e-6,
+        causal: bool = True,
+        layer: int = 0,
+    ) -> None:
+        """Build the projections.
+
+        Args:
+            width: D.
+            heads: Hq, of queries.
+            key_value_heads: Hk; default: as many as of queries.
+            head_dim: K; default: D / Hq.
+            qk_norm: normalize queries and keys, as Qwen3 does.
+            eps: of the norms.
+            causal: look only at what stands before.
+            layer: which layer this is, counted from 0: its place in the cache.
+        """
+        super().__init__()
+        self.layer, self.causal, self.eps = layer, causal, eps
+        self.head_dim = head_dim or width // heads
+        self.heads = (heads, key_value_heads or heads)
+        queries, keys = (count * self.head_dim for count in self.heads)
+        self.q_proj = Linear(width, queries)
+        self.k_proj = Linear(width, keys)
+        self.v_proj = Linear(width, keys)
+        self.o_proj = Linear(queries, width)
+        self.q_norm: nn.Module = RMSNorm(self.head_dim, eps) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = RMSNorm(self.head_dim, eps) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        cache: "KeyValueCache | None" = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """Map (B, T, D) to (B, T, D).
+
+        Args:
+            x: the stream, (B, T, D).
+            cosine: (T, 1, K) for these positions, or (B, T, 1, K).
+            sine: the same of the sine.
+            cache: keys and values of earlier positions, to read and to extend.
+            seen: (B, 1, T, T), true where a position may look; default: at itself and all before.
+        """
+        queries, keys, values = self.project(x, cosine, sine)
+        if cache is not None:
+            keys, values = cache.extend(self.layer, keys, values)
+        mixed = attention(queries, keys, values, seen, causal=self.causal)
+        gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return gathered
+
+    def project(self, x: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, Hq, T, K), keys and values (B, Hk, T, K), normalized and turned."""
+        if kernel := kernel_for("qkv_projection", x):
+            weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+            norms, precision = self.norm_weights(), self.o_proj.precision
+            placed: tuple[Tensor, Tensor, Tensor] = kernel(
+                x, weights, norms, cosine, sine, self.heads, self.eps, precision
+            )
+            return placed
+        split = (-1, self.head_dim)
+        queries = self.q_norm(self.q_proj(x).unflatten(-1, split))
+        keys = self.k_norm(self.k_proj(x).unflatten(-1, split))
+        values = self.v_proj(x).unflatten(-1, split)
+        # Angles in float32 make products in float32; attention is to run in the values' type.
+        queries = apply_rotary(queries, cosine, sine).to(values.dtype)
+        keys = apply_rotary(keys, cosine, sine).to(values.dtype)
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def norm_weights(self) -> Tensor | None:
+        """Return the norms' weights for every head of queries and keys, (Hq + Hk, K)."""
+        if not isinstance(self.q_norm, RMSNorm) or not isinstance(self.k_norm, RMSNorm):
+            return None
+        queries, keys = self.heads
+        return torch.cat(
+            (self.q_norm.weight.expand(queries, -1), self.k_norm.weight.expand(keys, -1))
+        )
 
 
 class LayerCache(NamedTuple):
@@ -55,103 +184,11 @@ class KeyValueCache:
         kept = self.layers[layer]
         kept.keys[:, :, self.length : end] = keys
         kept.values[:, :, self.length : end] = values
-        return kept.keys[:, :, :end], kept.values[:, :, :end]
+        found = (kept.keys[:, :, :end], kept.values[:, :, :end])
+        return found[0].to(keys.dtype), found[1].to(values.dtype)
 
 
 def cache_bytes(shape: Shape, positions: int) -> int:
     """Count the bytes in which a cache keeps one text's keys and values, in float32."""
     numbers = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
     return 4 * numbers * positions
-
-
-class Attention(nn.Module):
-    """Grouped-query attention to one side or both; rotary positions and, if asked, QK-norm."""
-
-    def __init__(self, shape: Shape, layer: int) -> None:
-        """Build the projections.
-
-        Args:
-            shape: the network's sizes.
-            layer: which layer this is, counted from 0: its place in the cache.
-        """
-        super().__init__()
-        self.layer = layer
-        self.head_dim = shape.head_dim
-        queries, keys = (
-            shape.num_attention_heads * shape.head_dim,
-            shape.num_key_value_heads * shape.head_dim,
-        )
-        self.grouped = shape.num_attention_heads != shape.num_key_value_heads
-        self.q_proj = Linear(shape.hidden_size, queries)
-        self.k_proj = Linear(shape.hidden_size, keys)
-        self.v_proj = Linear(shape.hidden_size, keys)
-        self.o_proj = Linear(queries, shape.hidden_size)
-        self.eps = shape.rms_norm_eps
-        self.causal = shape.causal
-        self.heads = (shape.num_attention_heads, shape.num_key_value_heads)
-        self.q_norm: nn.Module = (
-            RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
-        )
-        self.k_norm: nn.Module = (
-            RMSNorm(shape.head_dim, shape.rms_norm_eps) if shape.qk_norm else nn.Identity()
-        )
-
-    def forward(
-        self,
-        x: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        cache: KeyValueCache | None = None,
-        seen: Tensor | None = None,
-    ) -> Tensor:
-        """Map (B, T, D) to (B, T, D).
-
-        Args:
-            x: the stream, (B, T, D).
-            cosine: (T, 1, K) for these positions.
-            sine: the same of the sine.
-            cache: keys and values of earlier positions, to read and to extend.
-            seen: (B, 1, T, T), true where a position may look; default: at itself and all before.
-        """
-        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
-        joint = packed_linear(x, weights, self.o_proj.precision)
-        queries, keys, values = qkv_norm_rope(
-            joint, self.norm_weights(), cosine, sine, self.heads, self.eps
-        )
-        start = 0
-        if cache is not None:
-            start = cache.length
-            keys, values = cache.extend(self.layer, keys, values)
-        visible = (
-            {"attn_mask": seen}
-            if seen is not None
-            else _what_is_seen(queries.shape[2], start, x.device)
-            if self.causal
-            else {}
-        )
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, **visible, enable_gqa=self.grouped
-        )
-        gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
-        return gathered
-
-    def norm_weights(self) -> Tensor | None:
-        """Return the norms' weights for every head of queries and keys, (Hq + Hk, K)."""
-        if not isinstance(self.q_norm, RMSNorm) or not isinstance(self.k_norm, RMSNorm):
-            return None
-        queries, keys = self.heads
-        return torch.cat(
-            (self.q_norm.weight.expand(queries, -1), self.k_norm.weight.expand(keys, -1))
-        )
-
-
-def _what_is_seen(new: int, start: int, device: torch.device) -> dict[str, Any]:
-    """Say which keys `new` positions after `start` cached ones may look at.
-
-    Themselves and all before.
-    """
-    if new == 1:
-        return {}
-    if start == 0:
-        return {"is_causal": True}
-    return {"attn_mask": torch.ones(new, start + new, dtype=torch.bool, device=device).tril(start)}

@@ -19,7 +19,7 @@ from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.inputs import check_one
 from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
-from nextword.model.transformer import Layer, Transformer
+from nextword.model.transformer import Block, Transformer
 
 
 class _Weights(NamedTuple):
@@ -125,7 +125,7 @@ class Decoder:
         return F.linear(space.normed(self.last_norm), self.output)[0]
 
 
-def _collect(layer: Layer) -> _Weights:
+def _collect(layer: Block) -> _Weights:
     attention: Attention = layer.self_attn
     swiglu: FeedForward = layer.mlp
     norms = attention.norm_weights()

@@ -1,22 +1,24 @@
 """Layers: RMSNorm, Linear, SwiGLU feed-forward, rotary position embeddings (RoPE).
 
-Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabulary, N = B·T tokens.
+Plain PyTorch; where `kernel_for` knows something faster for the tensor at hand, that is called.
+Layers work on any leading shape, and in any floating-point type: the result has the type that
+promoting input and weight gives.
+
+Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.kernels.layers_cpu import packed_linear, rms_norm, swiglu
+from nextword.kernels.choose import kernel_for
 from nextword.machine.device import settle_functions
 
 
 class RMSNorm(nn.Module):
-    """Scale each vector to length √D, then each coordinate by a learned weight. Source.
+    """Scale each vector to length √D, then by a learned weight. Source: Zhang & Sennrich 2019."""
 
-    Zhang & Sennrich 2019.
-    """
-
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
         """Start with weights of one.
 
         Args:
@@ -28,18 +30,19 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension, in float32 at least."""
-        return rms_norm(x.float() if x.dtype == torch.bfloat16 else x, self.weight, self.eps)
+        """Normalize the last dimension of (…, D), in float32 at least inside."""
+        kind = torch.promote_types(x.dtype, self.weight.dtype)
+        if kernel := kernel_for("rms_norm", x):
+            scaled: Tensor = kernel(x.to(kind), self.weight, self.eps)
+            return scaled
+        return F.rms_norm(x.to(kind), self.weight.shape, self.weight.to(kind), self.eps)
 
 
 class Linear(nn.Module):
-    """A matrix product without bias, computed in `precision`.
-
-    The weight itself stays in float32.
-    """
+    """A matrix product without bias, computed in `precision`; the weight stays as it is."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Leave the weights to `initialize`.
+        """Begin as `nn.Linear` does; `initialize` gives a network's weights other values.
 
         Args:
             inputs: width of what comes in.
@@ -47,11 +50,17 @@ class Linear(nn.Module):
         """
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.precision = torch.float32
+        """Of the product; float32 stands for the weight's own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, inputs) to (…, outputs)."""
-        return packed_linear(x, (self.weight,), self.precision)
+        if kernel := kernel_for("linear", x):
+            product: Tensor = kernel(x, self.weight, self.precision)
+            return product
+        narrow = precision_of(self.weight, self.precision)
+        return F.linear(x.to(narrow), self.weight.to(narrow))
 
 
 class FeedForward(nn.Module):
@@ -70,24 +79,47 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D) to (B, T, D)."""
-        return swiglu(
-            x,
-            self.gate_proj.weight,
-            self.up_proj.weight,
-            self.down_proj.weight,
-            self.down_proj.precision,
-        )
+        """Map (…, D) to (…, D)."""
+        if kernel := kernel_for("swiglu", x):
+            weights = (self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+            mapped: Tensor = kernel(x, *weights, self.down_proj.precision)
+            return mapped
+        mapped = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return mapped
 
 
-def rotary_tables(context: int, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+def precision_of(weight: Tensor, precision: torch.dtype) -> torch.dtype:
+    """Return the type in which a weight's product is computed."""
+    return weight.dtype if precision == torch.float32 else precision
+
+
+def rotary_tables(context: int, head_dim: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of every position's angles, each (T, K), computed in float64.
 
     The angles stand in both halves, as pairs (i, i + K/2) turn together; the first half's sine is
     negative.
+
+    Args:
+        context: T, positions.
+        head_dim: K, even.
+        theta: base of the wavelengths.
     """
     settle_functions()
     wavelengths = theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(context, dtype=torch.float64)[:, None] / wavelengths
     sine = angles.sin().float()
     return angles.cos().float().repeat(1, 2), torch.cat((-sine, sine), dim=1)
+
+
+def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn each pair (i, i + K/2) of coordinates by its position's angle (RoPE).
+
+    Source: Su et al. 2021 (RoFormer).
+
+    Args:
+        x: (…, K).
+        cosine: as `rotary_tables` gives it, of a shape that broadcasts with x: (T, K) for heads
+            (…, H, T, K), (T, 1, K) for heads (…, T, H, K).
+        sine: the same.
+    """
+    return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine

@@ -14,8 +14,8 @@ from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
 from nextword.model.shape import Shape
 
 
-class Layer(nn.Module):
-    """Attention, then feed-forward, each added to the stream it reads."""
+class Block(nn.Module):
+    """Attention, then feed-forward, each added to the stream it reads (pre-norm)."""
 
     def __init__(self, shape: Shape, layer: int) -> None:
         """Build both halves.
@@ -26,7 +26,16 @@ class Layer(nn.Module):
         """
         super().__init__()
         self.input_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
-        self.self_attn = Attention(shape, layer)
+        self.self_attn = Attention(
+            shape.hidden_size,
+            shape.num_attention_heads,
+            shape.num_key_value_heads,
+            shape.head_dim,
+            qk_norm=shape.qk_norm,
+            eps=shape.rms_norm_eps,
+            causal=shape.causal,
+            layer=layer,
+        )
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.mlp = FeedForward(shape.hidden_size, shape.intermediate_size)
 
@@ -35,8 +44,8 @@ class Layer(nn.Module):
         x: Tensor,
         cosine: Tensor,
         sine: Tensor,
-        cache: KeyValueCache | None,
-        seen: Tensor | None,
+        cache: KeyValueCache | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
@@ -55,7 +64,7 @@ class Body(nn.Module):
         """
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Layer(shape, layer) for layer in range(shape.num_hidden_layers))
+        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_hidden_layers))
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         cosine, sine = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
         self.register_buffer("cosine", cosine[:, None], persistent=False)
