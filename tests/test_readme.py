@@ -34,6 +34,10 @@ TIMES = {
 FACTOR = 1.5
 
 
+DEAR = {"ruler", "report"}
+"""Verbs that pack all of a run's text; a run with little text shows as well that they work."""
+
+
 def commands():
     blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
@@ -56,7 +60,10 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     masked = shared.nextword("train", "--objective", "masked", "--name", "both", *few)
     assert masked.returncode == 0, masked.stderr
     for line in asked:
-        done = shared.nextword(*shlex.split(line)[1:])
+        words = shlex.split(line)[1:]
+        if words[0] in DEAR:
+            words = [small_run if word == "stories-1" else word for word in words]
+        done = shared.nextword(*words)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert (done.stderr if "finetune" in line else done.stdout).strip()
 

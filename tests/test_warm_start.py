@@ -16,6 +16,9 @@ TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+SMALL = {"training.batch_tokens": 512, "model.context": 64}
+
+
 @pytest.fixture
 def text(place):
     (place.folder / "t.txt").write_text(TEXT * 150)
@@ -49,8 +52,8 @@ def test_it_goes_on_from_another_runs_weights_and_vocabulary(text, objective):
 
 
 def test_going_on_starts_where_the_other_stopped(text):
-    nextword.train(text, name="first", options={"training.steps": 60})
-    again = nextword.train(text, name="second", start="first", options={"training.steps": 2})
+    nextword.train(text, name="first", options={"training.steps": 60, **SMALL})
+    again = nextword.train(text, name="second", start="first", options={"training.steps": 2, **SMALL})
     lines = (again.opened.run / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     losses = [event["loss"] for event in events if event["event"] == "step"]

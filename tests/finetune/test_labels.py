@@ -35,6 +35,7 @@ def examples(count=60, seed=0):
 def begun(request, place):
     (place.folder / "t.txt").write_text(TEXT)
     options = {"training.steps": 6, "objective.name": request.param, "model.context": 32}
+    options |= {"model.depth": 1, "training.batch_tokens": 512}
     nextword.train(place.folder / "t.txt", name="begun", options=options)
     lines = "\n".join(map(json.dumps, examples()))
     (place.folder / "labels.jsonl").write_text(lines)
