@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 
 import nextword
-from nextword.api import Model
 from nextword.corpus.builtin.stories import Grammar, default_grammar
+from nextword.language_model import Model
 from nextword.prediction.scoring import hide_each
 from nextword.vocabulary.tokenizer import Vocabulary
 

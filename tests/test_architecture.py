@@ -25,6 +25,7 @@ RIGHT = [
     "callbacks",
     "pretrain",
     "finetune",
+    "language_model",
     "api",
     "cli",
 ]

@@ -71,7 +71,9 @@ def test_a_causal_folder_names_its_roles_and_its_context(place):
 def test_a_pipeline_writes_what_generate_writes(place):
     from transformers import pipeline
 
-    model = train(place, "a", **{"training.steps": 60, "model.depth": 2, "training.batch_tokens": 512})
+    model = train(
+        place, "a", **{"training.steps": 60, "model.depth": 2, "training.batch_tokens": 512}
+    )
     folder = str(model.opened.folder)
     writer = pipeline("text-generation", model=folder, tokenizer=folder)
     asked = {"do_sample": False, "max_new_tokens": 20, "return_full_text": False}

@@ -53,7 +53,9 @@ def test_it_goes_on_from_another_runs_weights_and_vocabulary(text, objective):
 
 def test_going_on_starts_where_the_other_stopped(text):
     nextword.train(text, name="first", options={"training.steps": 60, **SMALL})
-    again = nextword.train(text, name="second", start="first", options={"training.steps": 2, **SMALL})
+    again = nextword.train(
+        text, name="second", start="first", options={"training.steps": 2, **SMALL}
+    )
     lines = (again.opened.run / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     losses = [event["loss"] for event in events if event["event"] == "step"]

@@ -27,10 +27,10 @@ def explain(
 
     Then the sum of the logs beside the product, the average, perplexity, and bits a byte.
     """
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.trace import describe_trace
 
-    judged = api.load(run).explain(text_of(text), max(top, 1))
+    judged = language_model.load(run).explain(text_of(text), max(top, 1))
     if json_:
         write(json.dumps(judged.as_dict()))
     else:
@@ -54,10 +54,10 @@ def audit(
     json_: AsJson = False,
 ) -> None:
     """Take one prediction apart: pieces, logits, softmax, −log p, p − y, one step of training."""
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.audit import describe_audit
 
-    taken = api.load(run).audit(text_of(text), token=token, top=max(top, 1), rate=rate)
+    taken = language_model.load(run).audit(text_of(text), token=token, top=max(top, 1), rate=rate)
     write(json.dumps(taken.as_dict()) if json_ else describe_audit(taken))
 
 
@@ -92,10 +92,10 @@ def ruler(
     json_: AsJson = False,
 ) -> None:
     """Say how good the loss is: beside guessing, counting, compressors, and what is possible."""
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.ruler import describe_ruler
 
-    model = api.load(run)
+    model = language_model.load(run)
     model.opened.refuse("ruler")
     say("scoring, counting and compressing the held-out text …")
     measured = model.ruler(primed=primed)
@@ -112,12 +112,12 @@ def report(
     ] = None,
 ) -> None:
     """Write a run's whole story as one HTML file that needs no network."""
-    from nextword import api
+    from nextword import language_model
     from nextword.base.errors import RunError
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise RunError(f"{output}: cannot be written; give the name of a file in a folder there is")
-    model = api.load(run)
+    model = language_model.load(run)
     file = output or Path(f"{model.name.partition('@')[0]}.html")
     model.opened.refuse("report")
     say("scoring, counting and compressing the held-out text …")
@@ -147,14 +147,14 @@ def compare(
         (runs_folder() / text.partition("@")[0] / FACTS).is_file() or (Path(text) / FACTS).is_file()
     ):
         raise SettingsError(f"{text}: is a run; after the runs give a text or a path to judge")
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.compare import describe_comparison_of_models
 
-    known = [api.load(run) for run in runs]
+    known = [language_model.load(run) for run in runs]
     if is_path:
-        found = api.compare(known, path=text, field=field)
+        found = language_model.compare(known, path=text, field=field)
     else:
-        found = api.compare(known, text=sys.stdin.read() if text == "-" else text)
+        found = language_model.compare(known, text=sys.stdin.read() if text == "-" else text)
     write(json.dumps(found.as_dict()) if json_ else describe_comparison_of_models(found))
 
 
@@ -169,11 +169,11 @@ def tour(
     ] = None,
 ) -> None:
     """Walk through the ideas in short stops, each with the numbers of a real run."""
-    from nextword import api
+    from nextword import language_model
     from nextword.base.errors import SettingsError
     from nextword.rendering.tour_page import describe_stop
 
-    walk = api.load(run or _small_run()).tour()
+    walk = language_model.load(run or _small_run()).tour()
     if stop is not None and not 1 <= stop <= len(walk):
         raise SettingsError(f"--stop {stop}: the tour has the stops 1 to {len(walk)}")
     for number, place in enumerate(walk, start=1):

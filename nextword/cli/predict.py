@@ -28,11 +28,11 @@ def generate(
     from nextword.settings import resolve
 
     settings = resolve(given=options).generation
-    from nextword import api
+    from nextword import language_model
     from nextword.prediction.generate import generate as written
     from nextword.rendering.predictions import describe_choice
 
-    prompt, opened = text_of(prompt), api.load(run).opened
+    prompt, opened = text_of(prompt), language_model.load(run).opened
     opened.refuse("generate")
     texts = []
     for sample in range(settings.samples):
@@ -70,10 +70,10 @@ def predict(
     json_: AsJson = False,
 ) -> None:
     """List what may come next after a text: logit, probability, id and piece of each candidate."""
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.predictions import describe_prediction
 
-    prediction = api.load(run).predict(text_of(prompt), max(top, 1))
+    prediction = language_model.load(run).predict(text_of(prompt), max(top, 1))
     write(json.dumps(prediction.as_dict()) if json_ else describe_prediction(prediction))
 
 
@@ -86,10 +86,10 @@ def fill(
     json_: AsJson = False,
 ) -> None:
     """List what may stand at a hidden place of a text, by a model that names hidden tokens."""
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.predictions import describe_filled
 
-    places = api.load(run).fill(text_of(text), max(top, 1))
+    places = language_model.load(run).fill(text_of(text), max(top, 1))
     if json_:
         write(json.dumps({"places": [place.as_dict() for place in places]}))
     else:
@@ -104,10 +104,10 @@ def classify(
     json_: AsJson = False,
 ) -> None:
     """Say what a model that was finetuned on labels makes of a text."""
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.finetuned import describe_said
 
-    said = api.load(run).classify(text_of(text))[0]
+    said = language_model.load(run).classify(text_of(text))[0]
     write(json.dumps(said.as_dict()) if json_ else describe_said(said))
 
 
@@ -163,10 +163,10 @@ def evaluate(
     find_files(paths)
     from dataclasses import asdict
 
-    from nextword import api
+    from nextword import language_model
     from nextword.rendering.predictions import describe_full_evaluation, describe_pseudo
 
-    model = api.load(run)
+    model = language_model.load(run)
     if pseudo:
         measured = model.pseudo(*paths, corpus=settings.corpus)
         values = measured.as_dict()

@@ -83,8 +83,8 @@ class FeedForward(nn.Module):
         if kernel := kernel_for("swiglu", x):
             weights = (self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
             mapped: Tensor = kernel(x, *weights, self.down_proj.precision)
-            return mapped
-        mapped = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        else:
+            mapped = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return mapped
 
 

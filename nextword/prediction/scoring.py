@@ -6,7 +6,9 @@ sides is asked for each token in a reading of its own, in which that token alone
 Legend of shapes: N tokens, D width.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextword.base.errors import EvaluationError
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import cut_document
 from nextword.prediction.options import EvaluationSettings
@@ -30,6 +33,60 @@ class ScoringStates(NamedTuple):
     """(N, D)."""
     read: list[int]
     """How many other pieces of the text were read before each answer."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The log-probability of each token of a text."""
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+    """Natural logarithms, one a token."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """Ln P(text): their sum."""
+        return math.fsum(self.log_probabilities)
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean loss; `Trainer` calls it eval_loss."""
+        return -self.log_likelihood / len(self.ids)
+
+    @property
+    def perplexity(self) -> float:
+        """Among how many tokens alike the model would be as unsure, on average."""
+        return math.exp(self.nats_per_token)
+
+    @property
+    def bits(self) -> float:
+        """Needed to write the text down with this model."""
+        return -self.log_likelihood / math.log(2)
+
+
+@torch.inference_mode()
+def score(model: Transformer, vocabulary: Vocabulary, text: str) -> Score:
+    """Return the log-probability of each token of a text, after end-of-text.
+
+    Args:
+        model: the network.
+        vocabulary: of the same model.
+        text: any length.
+
+    Raises:
+        EvaluationError: there is no text.
+    """
+    ids = vocabulary.encode(text)
+    if not ids:
+        raise EvaluationError("an empty text has no tokens to score; give some words")
+    logs: list[float] = []
+    for asked, wanted in states_by_window(model, vocabulary, ids):
+        logits = (asked.states.float() @ model.output_weight.float().T).double()
+        right = torch.tensor(wanted, device=logits.device)
+        logs += logits.log_softmax(-1).gather(1, right[:, None])[:, 0].tolist()
+    pieces = tuple(vocabulary.piece(id_) for id_ in ids)
+    return Score(tuple(ids), pieces, tuple(logs))
 
 
 def states_of_each(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> ScoringStates:

@@ -131,12 +131,12 @@ def test_a_driver_is_read_or_asked_for_or_unknown(monkeypatch, tmp_path):
 
 
 def test_a_mistake_of_the_programs_own_ends_in_one_line_that_names_it(place, capsys, monkeypatch):
-    from nextword import api
+    from nextword import language_model
 
     def broken(target):
         raise KeyError("planted")
 
-    monkeypatch.setattr(api, "load", broken)
+    monkeypatch.setattr(language_model, "load", broken)
     status, said = run_cli(capsys, "predict", "RUN", "x")
     assert status == 70
     *trace, last = said.err.splitlines()
@@ -157,12 +157,12 @@ def test_a_mistake_of_the_programs_own_ends_in_one_line_that_names_it(place, cap
     ids=["disk", "closed", "memory", "gpu"],
 )
 def test_what_the_machine_lacks_is_no_mistake_of_the_program(capsys, monkeypatch, error, words):
-    from nextword import api
+    from nextword import language_model
 
     def full(target):
         raise error
 
-    monkeypatch.setattr(api, "load", full)
+    monkeypatch.setattr(language_model, "load", full)
     status, said = run_cli(capsys, "predict", "RUN", "x")
     assert status == 2
     assert said.err.count("\n") == 1
