@@ -154,8 +154,9 @@ def test_files_stay_under_400_lines(file):
 
 
 def test_public_names_are_these():
-    assert nextword.__all__ == ["Model", "linear_cross_entropy", "load", "train"]
-    assert nextword.__all__ == sorted(nextword.__all__)
+    assert nextword.__all__ == sorted(nextword._PLACES)
+    assert set(nextword.__all__) <= set(dir(nextword))
+    assert (HOUSE / "py.typed").is_file()
     for name in nextword.__all__:
         assert getattr(nextword, name).__doc__
 

@@ -29,7 +29,7 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         direction = x * scale
         product = grad * direction
-        grad_weight = product.sum(dim=tuple(range(x.ndim - weight.ndim)))
+        grad_weight = product.sum(dim=tuple(range(x.ndim - 1))) if x.ndim > 1 else product
         along = (product @ weight).unsqueeze(-1)
         across = grad * weight
         across.addcmul_(direction, along.div_(-x.shape[-1])).mul_(scale)
@@ -174,7 +174,7 @@ class _SwiGLU(torch.autograd.Function):
         ctx: Any, x: Tensor, precision: torch.dtype, gate: Tensor, up: Tensor, down: Tensor
     ) -> Tensor:
         matrices = [matrix.to(precision) for matrix in (gate, up, down)]
-        narrow = x.to(precision).flatten(0, -2)
+        narrow = x.to(precision).reshape(-1, x.shape[-1])
         gates, ups = torch.mm(narrow, matrices[0].T), torch.mm(narrow, matrices[1].T)
         opened = F.silu(gates)
         inner = opened * ups
@@ -187,7 +187,7 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         narrow, gates, ups, opened, inner, gate, up, down = ctx.saved_tensors
         shape, kind, kept = ctx.kept
-        flat = grad.flatten(0, -2)
+        flat = grad.reshape(-1, grad.shape[-1])
         grad_inner = torch.mm(flat, down)
         grad_ups = grad_inner * opened
         grad_gates = torch.ops.aten.silu_backward(grad_inner.mul_(ups), gates)
@@ -241,9 +241,9 @@ class _PackedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         narrow, joint = ctx.saved_tensors
-        flat = grad.flatten(0, -2)
+        flat = grad.reshape(-1, grad.shape[-1])
         grad_x = torch.mm(flat, joint).view_as(narrow).to(ctx.kept[0])
-        grad_joint = torch.mm(flat.T, narrow.flatten(0, -2)).to(ctx.kept[1])
+        grad_joint = torch.mm(flat.T, narrow.reshape(-1, narrow.shape[-1])).to(ctx.kept[1])
         return grad_x, None, *torch.split(grad_joint, ctx.rows)
 
 

@@ -111,8 +111,8 @@ def rotary_tables(context: int, head_dim: int, theta: float = 10_000.0) -> tuple
     return angles.cos().float().repeat(1, 2), torch.cat((-sine, sine), dim=1)
 
 
-def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of coordinates by its position's angle (RoPE).
+def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor, *, interleaved: bool = False) -> Tensor:
+    """Turn each pair of coordinates by its position's angle (RoPE).
 
     Source: Su et al. 2021 (RoFormer).
 
@@ -121,5 +121,12 @@ def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         cosine: as `rotary_tables` gives it, of a shape that broadcasts with x: (T, K) for heads
             (…, H, T, K), (T, 1, K) for heads (…, T, H, K).
         sine: the same.
+        interleaved: pairs are (2i, 2i + 1), as the paper and Meta's Llama have them, and not
+            (i, i + K/2), as Hugging Face's layouts have them.
     """
+    if interleaved:
+        size = x.shape[:-1]
+        apart = x.reshape(*size, -1, 2).transpose(-1, -2).flatten(-2)
+        turned = apply_rotary(apart, cosine, sine)
+        return turned.reshape(*size, 2, -1).transpose(-1, -2).flatten(-2)
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine

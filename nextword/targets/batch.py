@@ -4,7 +4,7 @@ Every position is a lesson, so every context length is trained.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,45 @@ class Lesson(NamedTuple):
 def shift(window: NDArray[np.int64]) -> Batch:
     """Split (B, T + 1) into inputs (all but the last token) and targets (all but the first)."""
     return Batch(window[:, :-1], window[:, 1:])
+
+
+def batch_of(
+    tokens: NDArray[np.integer[Any]], rows: int, context: int, step: int, *, seed: int = 0
+) -> Batch:
+    """Return a step's batch of one sequence of tokens, as training reads it.
+
+    An epoch visits each window once, in an order that is a pure function of the seed.
+
+    Args:
+        tokens: (N,), at least `context` of them; may be a memory map.
+        rows: B.
+        context: T.
+        step: from 0.
+        seed: of the order.
+
+    Returns:
+        inputs and targets, (B, T) each; a target is the token after its input. Round the end, the
+        first token follows the last.
+
+    Raises:
+        CorpusError: the tokens do not fill one context.
+    """
+    windows = Windows(len(tokens), context, rows, seed)
+    return read_batch([_InMemory(tokens)], windows, step)
+
+
+class _InMemory:
+    """An array as tokens that can be read in parts."""
+
+    def __init__(self, tokens: NDArray[np.integer[Any]]) -> None:
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        places = np.arange(start, stop) % len(self.tokens)
+        return self.tokens[places].astype(np.int64)
 
 
 def read_batch(

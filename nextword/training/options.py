@@ -7,6 +7,7 @@ from nextword.base.options import option
 
 RATE, RATE_MASKED = 0.012, 0.006
 MATRIX_RATE, MATRIX_RATE_MASKED = 0.03, 0.02
+DECAYS = ("power", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,12 @@ class TrainingSettings:
         "where they are masked, which averages their odds over more steps; else 1)",
         above=0,
     )
+    decay: str = option(
+        "power", "form of the fall: power (a straight line, or as decay-power says) or cosine"
+    )
+    decay_floor: float = option(
+        0.0, "share of the peak rate at which the fall ends", minimum=0, maximum=1
+    )
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
     within_documents: bool = option(True, "positions look only at their own document")
     evaluate_every: int | None = option(
@@ -84,7 +91,11 @@ class TrainingSettings:
         return MATRIX_RATE if self.matrix_learning_rate is None else self.matrix_learning_rate
 
     def __post_init__(self) -> None:
-        """Refuse to be told the length twice."""
+        """Refuse to be told the length twice, and forms of decay that there are not."""
+        if self.decay not in DECAYS:
+            raise SettingsError(
+                f"training.decay = {self.decay!r}: choose one of {', '.join(DECAYS)}"
+            )
         if self.steps is not None and self.tokens is not None:
             raise SettingsError(
                 "training.steps and training.tokens say the same thing; give one of them"

@@ -147,6 +147,29 @@ def accumulate(
 
 
 @torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+    """Shorten all gradients together so that their length is at most `max_norm`.
+
+    Args:
+        parameters: those without a gradient are passed over.
+        max_norm: longest gradient let through; 0 for any.
+
+    Returns:
+        the length (L2 norm) of all gradients before.
+
+    Raises:
+        DivergedError: it is not a number; no gradient has been touched.
+    """
+    gradients = [weight.grad for weight in parameters if weight.grad is not None]
+    norm = float(nn.utils.get_total_norm(gradients))
+    if norm != norm or norm == float("inf"):
+        raise DivergedError(f"the gradient's length is {norm}")
+    if 0 < max_norm < norm:
+        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
+    return norm
+
+
+@torch.no_grad()
 def update(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], factor: float, clip_norm: float
 ) -> float:
@@ -164,12 +187,7 @@ def update(
     Raises:
         DivergedError: the gradient is not a number; no weight has been touched.
     """
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    norm = float(nn.utils.get_total_norm(gradients))
-    if norm != norm or norm == float("inf"):
-        raise DivergedError(f"the gradient's length is {norm}")
-    if 0 < clip_norm < norm:
-        torch._foreach_mul_(gradients, clip_norm / (norm + 1e-6))
+    norm = clip_gradients(model.parameters(), clip_norm)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor

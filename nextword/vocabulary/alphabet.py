@@ -26,6 +26,23 @@ def byte_of_letter() -> dict[str, int]:
     return table
 
 
+@cache
+def _letter_of_byte() -> dict[int, str]:
+    return {byte: letter for letter, byte in byte_of_letter().items()}
+
+
+def to_letters(raw: bytes) -> str:
+    """Write bytes in the letters of the byte-level alphabet."""
+    table = _letter_of_byte()
+    return "".join(table[byte] for byte in raw)
+
+
+def to_bytes(letters: str) -> bytes:
+    """Return the bytes that letters of the byte-level alphabet stand for."""
+    table = byte_of_letter()
+    return bytes(table[letter] for letter in letters)
+
+
 class Speller:
     """Says which bytes of text an entry of a vocabulary stands for."""
 

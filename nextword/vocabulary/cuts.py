@@ -6,10 +6,11 @@ whole texts: with Metaspace, for one, each piece would begin with a blank that t
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from nextword.base.errors import CorpusError
-from nextword.corpus.documents import SAFE_CUT, Piece
+from nextword.corpus.documents import SAFE_CUT, Piece, cut
 from nextword.corpus.split import Part
 from nextword.vocabulary.patterns import pattern_of
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -54,6 +55,28 @@ def _stays_whole(entry: dict[str, Any]) -> bool:
     return not (entry.get("rstrip") or entry.get("single_word")) and not SAFE_CUT.search(
         entry["content"]
     )
+
+
+def encode_stream(
+    vocabulary: Vocabulary, parts: Iterable[str], *, special: bool = False
+) -> Iterator[int]:
+    """Encode one text that comes in parts, in bounded memory: the ids are those of the whole text.
+
+    Args:
+        vocabulary: any; with one that allows no cuts the text is held whole.
+        parts: of the text, of any size, as lines of a file.
+        special: names of special tokens in the text stand for their entries.
+
+    Raises:
+        CorpusError: the text is too long to be encoded whole, and has to be.
+    """
+    pieces = chain((Piece(part, False) for part in parts), [Piece("", True)])
+    names = vocabulary.description.get("added_tokens", [])
+    if special and any(SAFE_CUT.search(entry["content"]) for entry in names):
+        yield from vocabulary.encode("".join(piece.text for piece in pieces), special=True)
+        return
+    for piece in in_pieces(vocabulary, cut(pieces)):
+        yield from vocabulary.encode(piece.text, special=special)
 
 
 def in_pieces(vocabulary: Vocabulary, pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -130,9 +130,25 @@ class Vocabulary:
         name = model.get("unk_token")
         return None if name is None else self.tokenizer.token_to_id(name)
 
-    def encode(self, text: str) -> list[int]:
-        """Turn a text into ids."""
-        return list(self.tokenizer.encode(plain(text), add_special_tokens=False).ids)
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Turn a text into ids.
+
+        Args:
+            text: of any length.
+            special: let names of special tokens in the text stand for their entries; by default
+                they are ordinary text, for nobody's text is to end where it only speaks of an end.
+        """
+        tokenizer = self._reading_names if special else self.tokenizer
+        return list(tokenizer.encode(plain(text), add_special_tokens=False).ids)
+
+    @cached_property
+    def _reading_names(self) -> "Tokenizer":
+        """The same tokenizer, for which a special token's name in a text is that token."""
+        from tokenizers import Tokenizer
+
+        other: Tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        other.encode_special_tokens = False
+        return other
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into ids, on all cores."""

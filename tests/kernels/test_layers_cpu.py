@@ -58,10 +58,13 @@ def off(found, expected):
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
+@pytest.mark.parametrize("leading", ["usual", "one vector", "many"])
 @pytest.mark.parametrize("kind", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_values_and_gradients_are_those_of_the_plain_layer(name, kind):
+def test_values_and_gradients_are_those_of_the_plain_layer(name, kind, leading):
     layer, x = made(name, kind)
+    if leading != "usual" and "attention" not in name:
+        x = x[0, 0] if leading == "one vector" else x[:, None, None]
     found = both_ways(layer, x)
     with plain_only():
         expected = both_ways(layer, x)

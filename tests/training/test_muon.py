@@ -1,36 +1,38 @@
-"""Muon with products in float32 is torch's, but for bfloat16's rounding."""
+"""Muon in bfloat16 is torch's to the last bit; in float32 it is that but for the rounding."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from nextword.training import optimizers
-from nextword.training.optimizers.muon import Float32Muon, orthogonal
+from nextword.training.optimizers.muon import COEFFICIENTS, Muon, orthogonal, precision_for
 from nextword.training.options import TrainingSettings
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-
-def trained(kind, shape, steps=5):
+def trained(kind, shape, steps=5, **options):
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(shape))
-    optimizer = kind([weight], lr=0.1, weight_decay=0.2)
+    optimizer = kind([weight], lr=0.1, weight_decay=0.2, **options)
     for step in range(steps):
         weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(step))
         optimizer.step()
     return weight.detach(), optimizer
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
-def test_it_moves_as_torchs_does(shape):
-    (ours, mine), (theirs, other) = (
-        trained(kind, shape) for kind in (Float32Muon, torch.optim.Muon)
-    )
-    begun, _ = trained(Float32Muon, shape, steps=0)
+def test_it_moves_as_torchs_does(shape, nesterov):
+    asked = {"nesterov": nesterov, "momentum": 0.9}
+    theirs, other = trained(torch.optim.Muon, shape, **asked)
+    narrow, mine = trained(partial(Muon, precision=torch.bfloat16), shape, **asked)
+    assert torch.equal(narrow, theirs)
+    ours, _ = trained(partial(Muon, precision=torch.float32), shape, **asked)
+    begun, _ = trained(Muon, shape, steps=0)
     # bfloat16 keeps 8 bits; five steps of it move the weights by about 2.
     assert float((ours - theirs).norm()) < 0.02 * float((theirs - begun).norm())
     buffers = [next(iter(one.state.values()))["momentum_buffer"] for one in (mine, other)]
-    torch.testing.assert_close(*buffers)
-    assert mine.state_dict()["param_groups"] == other.state_dict()["param_groups"]
+    torch.testing.assert_close(*buffers, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(40, 10), (10, 40)])
@@ -48,14 +50,22 @@ def test_singular_values_come_near_1_and_directions_stay(shape):
 
 def test_a_closure_is_asked_and_a_weight_without_gradient_stays():
     weight = torch.nn.Parameter(torch.ones(2, 3))
-    assert Float32Muon([weight]).step(lambda: 7) == 7
+    assert Muon([weight]).step(lambda: 7) == 7
     assert torch.equal(weight, torch.ones(2, 3))
 
 
-@pytest.mark.parametrize(("fast", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
+def test_what_is_no_matrix_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(3,\): give it to AdamW"):
+        Muon([torch.nn.Parameter(torch.ones(3))])
+
+
+@pytest.mark.parametrize(("fast", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_the_precision_is_the_one_that_is_fast_here(monkeypatch, fast, kind):
     monkeypatch.setattr(optimizers.muon, "has_bfloat16", lambda device: fast)
+    assert precision_for(torch.ones(2, 3), None) == kind
+    assert precision_for(torch.ones(2, 3).double(), None) == torch.float64
+    assert precision_for(torch.ones(2, 3), torch.float16) == torch.float16
     groups = {"matrices": {"w": torch.nn.Parameter(torch.ones(2, 3))}}
     groups["embeddings"] = {"e": torch.nn.Parameter(torch.ones(2, 3))}
     built = optimizers.muon.build(groups, TrainingSettings(matrix_learning_rate=0.1))
-    assert type(built[0]) is kind
+    assert [type(one) for one in built] == [Muon, torch.optim.AdamW]

@@ -1,7 +1,8 @@
 import pytest
 
+from nextword.base.errors import SettingsError
 from nextword.training.options import TrainingSettings
-from nextword.training.schedule import rate_factor
+from nextword.training.schedule import cosine_rate, rate_factor
 
 
 def factors(steps, **settings):
@@ -28,3 +29,25 @@ def test_no_decay_stays_at_the_peak():
 def test_it_never_leaves_0_to_1():
     for steps in (1, 2, 3, 10):
         assert all(0 < factor <= 1 for factor in factors(steps))
+
+
+def test_a_cosine_falls_to_a_floor():
+    found = factors(100, warmup_steps=0, decay="cosine", decay_floor=0.1)
+    assert found[0] == 1.0
+    assert found[50] == pytest.approx(0.55)
+    assert found[-1] == pytest.approx(0.1, abs=1e-3)
+    assert found == sorted(found, reverse=True)
+    assert factors(100, decay_floor=0.25, decay_power=1.0)[60] == pytest.approx(0.25 + 0.75 * 0.4)
+
+
+def test_a_form_of_decay_that_there_is_not_is_refused():
+    with pytest.raises(SettingsError, match="choose one of power, cosine"):
+        TrainingSettings(decay="linear")
+
+
+def test_the_cosine_of_others():
+    asked = {"peak": 1.0, "floor": 0.1, "warmup": 10, "steps": 110}
+    found = [cosine_rate(step, **asked) for step in range(120)]
+    assert found[:11] == pytest.approx([step / 10 for step in range(11)])
+    assert found[60] == pytest.approx(0.55)
+    assert found[110:] == [0.1] * 10

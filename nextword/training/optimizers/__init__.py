@@ -10,6 +10,7 @@ An optimizer's module offers
 
 import importlib
 import pkgutil
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,3 +53,33 @@ def build_optimizers(
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return built
+
+
+def groups_of(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Sort any module's parameters by what an optimizer needs to know of them.
+
+    Returns:
+        "embeddings": the tables of `nn.Embedding`s and output matrices called lm_head; "matrices":
+        all others with two dimensions; "vectors": the rest. A shared parameter stands once.
+    """
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    groups: dict[str, dict[str, nn.Parameter]] = {"matrices": {}, "embeddings": {}, "vectors": {}}
+    for name, weight in model.named_parameters():
+        is_table = id(weight) in tables or "lm_head" in name.split(".")
+        kind = "embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"
+        groups[kind][name] = weight
+    return groups
+
+
+def optimizers_for(model: nn.Module, **settings: Any) -> list[torch.optim.Optimizer]:
+    """Build optimizers for a loop of one's own: each has `step`, `zero_grad` and `param_groups`.
+
+    Args:
+        model: any module.
+        **settings: as of `--training`: optimizer ("muon" or "adamw"), learning_rate,
+            matrix_learning_rate, weight_decay, beta1, beta2.
+
+    Raises:
+        SettingsError: there is no such optimizer.
+    """
+    return build_optimizers(groups_of(model), TrainingSettings(**settings))

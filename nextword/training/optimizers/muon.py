@@ -1,7 +1,7 @@
 """Muon for hidden matrices, AdamW for embeddings and vectors. Source: Jordan et al. 2024."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,63 +11,141 @@ from nextword.machine.device import has_bfloat16
 from nextword.training.optimizers import adamw
 from nextword.training.options import TrainingSettings
 
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the fifth-degree polynomial that brings singular values near 1. Source: Jordan et al. 2024."""
+
 
 def build(
     groups: dict[str, dict[str, nn.Parameter]], settings: TrainingSettings
 ) -> list[torch.optim.Optimizer]:
     """Give matrices to Muon, in the precision that is fast where they lie, the rest to AdamW."""
     rest = {kind: weights for kind, weights in groups.items() if kind != "matrices"}
-    matrices = list(groups["matrices"].values())
-    fast = all(has_bfloat16(device) for device in {weight.device for weight in matrices})
-    muon = (torch.optim.Muon if fast else Float32Muon)(
-        matrices,
+    muon = Muon(
+        list(groups["matrices"].values()),
         lr=settings.matrix_rate,
         weight_decay=settings.weight_decay,
     )
     return [muon, *adamw.build(rest, settings)]
 
 
-class Float32Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, whose products are in bfloat16, with products in float32.
+class Muon(torch.optim.Optimizer):
+    """Move each matrix by its momentum, made orthogonal: all its singular values near 1.
 
-    On Zen 3 cores, which have no bfloat16, a product of 384 × 128 matrices takes 16 times as long
-    in it, and 0.5 of a step's 0.75 seconds of the default run went into that.
+    In bfloat16 it does what `torch.optim.Muon` does, to the last bit; in float32 it is for
+    processors without bfloat16 products. (On Zen 3 cores a product of 384 × 128 matrices takes 16
+    times as long in bfloat16, and 0.5 of a step's 0.75 seconds of the default run went into that.)
     """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.03,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        *,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = COEFFICIENTS,
+        ns_steps: int = 5,
+        eps: float = 1e-7,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        """Take the matrices.
+
+        Args:
+            params: matrices (R, C), or groups of them; other shapes belong to another optimizer.
+            lr: of each singular value, where a matrix is wide; times √(R/C) where it is tall.
+            momentum: of the gradient, as a running mean.
+            weight_decay: decoupled: each step takes `lr · weight_decay` of the weights off.
+            nesterov: look one step ahead.
+            ns_coefficients: of the Newton–Schulz polynomial a·x + b·x³ + c·x⁵.
+            ns_steps: how often it is applied.
+            eps: least length that is divided by.
+            precision: of the products; default: bfloat16 where that is fast, else float32.
+
+        Raises:
+            ValueError: a parameter is no matrix.
+        """
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "ns_coefficients": ns_coefficients,
+            "ns_steps": ns_steps,
+            "eps": eps,
+            "precision": precision,
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.ndim != 2:
+                    raise ValueError(
+                        f"Muon moves matrices; a parameter has shape {tuple(weight.shape)}: give "
+                        "it to AdamW"
+                    )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move each matrix against its momentum, made orthogonal."""
+        """Move the matrices that have a gradient; return what the closure returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, weight.grad, group)
+            moving = [weight for weight in group["params"] if weight.grad is not None]
+            directions = [self._direction(weight, group) for weight in moving]
+            for weight, direction in zip(moving, self._orthogonal(directions, group), strict=True):
+                rows, columns = weight.shape
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
         return loss
 
-    def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
+    def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        """Return the momentum, or where it will be after one more such gradient."""
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum = state["momentum_buffer"]
+        momentum: Tensor = state["momentum_buffer"]
         momentum.lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        update = orthogonal(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        rows, columns = weight.shape
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+        return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+
+    def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
+        how = group["ns_coefficients"], group["ns_steps"], group["eps"]
+        for direction in directions:
+            narrow = precision_for(direction, group["precision"])
+            yield orthogonal(direction.to(narrow), *how)
+
+
+def precision_for(matrix: Tensor, asked: torch.dtype | None) -> torch.dtype:
+    """Return the type in which products are fast where a matrix lies; float64 stays as it is."""
+    if asked is not None or matrix.dtype == torch.float64:
+        return asked or matrix.dtype
+    return torch.bfloat16 if has_bfloat16(matrix.device) else torch.float32
 
 
 def orthogonal(
-    matrix: Tensor, coefficients: tuple[float, float, float], steps: int, epsilon: float
+    matrix: Tensor,
+    coefficients: tuple[float, float, float] = COEFFICIENTS,
+    steps: int = 5,
+    epsilon: float = 1e-7,
 ) -> Tensor:
-    """Bring all singular values near 1, by Newton–Schulz steps in the matrix's own precision."""
+    """Bring all singular values near 1 and leave their vectors, by Newton–Schulz steps.
+
+    Args:
+        matrix: (R, C), in the precision to compute in.
+        coefficients: of a·x + b·x³ + c·x⁵.
+        steps: how often.
+        epsilon: least length that is divided by.
+
+    Returns:
+        (R, C), in the same precision; singular values about 0.7 to 1.2 after five steps.
+    """
     a, b, c = coefficients
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.T if tall else matrix
     wide = wide / wide.norm().clamp(min=epsilon)
     for _ in range(steps):
         square = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+    return wide.T if tall else wide
