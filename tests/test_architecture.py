@@ -1,6 +1,7 @@
 """The house itself: imports go left only, help imports no torch, files stay small."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_every_room_stands_in_the_order():
     rooms = {
         entry.name.removesuffix(".py")
         for entry in HOUSE.iterdir()
-        if not entry.name.startswith("_")
+        if not entry.name.startswith("_") and entry.name != "py.typed"
     }
     assert rooms == set(ORDER)
 
@@ -151,6 +152,25 @@ def test_every_room_stands_in_the_order():
 )
 def test_files_stay_under_400_lines(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(file.parent for file in HOUSE.rglob("__init__.py")), ids=str
+)
+def test_a_folder_of_more_than_a_dozen_files_says_what_each_is_for(folder):
+    if len(list(folder.glob("*.py"))) > 12:
+        first = (folder / "__init__.py").read_text(encoding="utf-8").splitlines()[0]
+        assert "a file for each" in first
+
+
+def test_architecture_fits_two_screens_and_names_what_there_is():
+    page = (HOUSE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert len(page.splitlines()) <= 120
+    for name in set(re.findall(r"`(\w+(?:/\w+)*/\w*\.py)`", page)):
+        places = (HOUSE / name, HOUSE.parent / name)
+        assert any(place.is_file() for place in places), name
+    order = re.sub(r"\s", "", page[page.index("base < ") : page.index("| room |")]).split("<")
+    assert order == ORDER
 
 
 def test_public_names_are_these():

@@ -1,1 +1,1 @@
-"""How it is shown: pure functions from plain data to terminal text, HTML and SVG."""
+"""How it is shown, as terminal text, HTML and SVG: a file for each thing that is shown."""

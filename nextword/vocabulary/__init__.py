@@ -1,1 +1,1 @@
-"""Tokenizer training and tokenization: the vocabulary of words, subwords, symbols and bytes."""
+"""Tokenizers: a file for each thing done to a vocabulary, to tokens, and to repeats in them."""
