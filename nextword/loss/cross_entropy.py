@@ -6,8 +6,8 @@ together they make 1. The loss of one prediction is −log of the probability it
 that really came: 0 when it was certain and right, 0.51 when it gave it 0.6, and ever larger as that
 probability goes to 0. The loss of a text is the mean over its tokens.
 
-This file is the idea in code and the reference for tests; `chunked.py` computes the same without
-holding all logits.
+This file is the idea in code and the reference for tests; `kernels/loss_chunks.py` computes the
+same without holding all logits.
 """
 
 import torch

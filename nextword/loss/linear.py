@@ -4,7 +4,7 @@
 
 is −log softmax(hidden · weightᵀ)[target], averaged over tokens, with exact gradients: what
 `F.cross_entropy(F.linear(hidden, weight), targets)` computes after filling memory with N×V logits.
-`chunked.py` does the work; this page checks what is asked and puts it together.
+`kernels/loss_chunks.py` does the work; this page checks what is asked and puts it together.
 
 Legend of shapes: N tokens, D width, V vocabulary.
 """

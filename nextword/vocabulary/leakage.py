@@ -1,7 +1,7 @@
 """Train/validation contamination: near duplicates by MinHash, in bounded memory.
 
-What is compared are units (units.py): documents, or passages of long ones. Of the hold-out, which
-is small, documents are compared both whole and in passages: so a copy is found inside a longer
+Compared are units (shingles.py): documents, or passages of long ones. Of the hold-out, which is
+small, documents are compared both whole and in passages: so a copy is found inside a longer
 text, and also where it grew past the length that is cut. A short document quoted inside a long one
 is not found; its shingles are few among the unit's.
 

@@ -8,7 +8,7 @@ import torch
 
 from nextword.base.errors import EvaluationError, NextwordError, RunError
 from nextword.machine.device import Machine
-from nextword.prediction import archive, coder, maker
+from nextword.prediction import archive, coder, fingerprint
 from nextword.prediction.archive import compress, decompress, pack, unpack
 from nextword.prediction.coder import Spelling
 from nextword.rendering.receipt import describe_receipt
@@ -85,12 +85,14 @@ def test_what_was_made_otherwise_is_refused_with_the_reason(make, reason, model,
 
 
 def test_another_device_is_named_with_the_option_that_helps(model):
-    here = maker.fingerprint_of(model.model, model.machine, Spelling(model.vocabulary, 320), 1)
+    here = fingerprint.fingerprint_of(
+        model.model, model.machine, Spelling(model.vocabulary, 320), 1
+    )
     there = here._replace(device="cuda", processor=b"none", arithmetic=b"none")
-    assert maker.differences(there, here) == [
+    assert fingerprint.differences(there, here) == [
         "made on cuda, this is cpu: give --machine.device cuda"
     ]
-    assert maker.differences(here, here) == []
+    assert fingerprint.differences(here, here) == []
 
 
 def test_another_format_and_foreign_files_are_refused(model):

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from nextword.vocabulary import leakage, units
+from nextword.vocabulary import leakage, shingles
 from nextword.vocabulary.deduplication import remove_ranges
 from nextword.vocabulary.leakage import exact_repeats, find_leaks, jaccard
 from nextword.vocabulary.shards import ShardWriter, TokenStream
@@ -164,7 +164,7 @@ def test_texts_that_are_too_uniform_do_not_count(tmp_path):
 
 
 def test_of_a_hold_out_beyond_the_limit_a_sample_is_compared(tmp_path, generator, monkeypatch):
-    monkeypatch.setattr(units, "BLOCK_TOKENS", 1000)  # many blocks, many times thinned out
+    monkeypatch.setattr(shingles, "BLOCK_TOKENS", 1000)  # many blocks, many times thinned out
     documents = [words(generator, 100) for _ in range(1200)]
     stream = shard(tmp_path, documents, "holdout")
     train = shard(tmp_path, documents[:600])
@@ -212,7 +212,7 @@ def test_neither_shards_nor_blocks_change_what_is_found(tmp_path, generator, mon
     one = find_leaks(shard(tmp_path, train), shard(tmp_path, holdout, "holdout"), 4.0)
     other_train = shard(tmp_path / "other", train, "train", 1234)
     other_holdout = shard(tmp_path / "other", holdout, "holdout", 777)
-    monkeypatch.setattr(units, "BLOCK_TOKENS", 1)  # as small as the longest unit allows
+    monkeypatch.setattr(shingles, "BLOCK_TOKENS", 1)  # as small as the longest unit allows
     other = find_leaks(other_train, other_holdout, 4.0)
     assert one.leaked_units == other.leaked_units > 12
     assert np.array_equal(one.train_ranges, other.train_ranges)
@@ -223,9 +223,9 @@ def test_neither_shards_nor_blocks_change_what_is_found(tmp_path, generator, mon
 def test_units_cover_every_document_and_cross_none(tmp_path, generator, monkeypatch, whole_upto):
     lengths = [*generator.integers(20, 12_000, 30), 2047, 2048, 2049, 100_000]
     stream = shard(tmp_path, [words(generator, length) for length in lengths])
-    monkeypatch.setattr(units, "BLOCK_TOKENS", 1 << 20)
+    monkeypatch.setattr(shingles, "BLOCK_TOKENS", 1 << 20)
     (at_once,) = cut_units(stream, SCALE, whole_upto)
-    monkeypatch.setattr(units, "BLOCK_TOKENS", 1)
+    monkeypatch.setattr(shingles, "BLOCK_TOKENS", 1)
     blocks = list(cut_units(stream, SCALE, whole_upto))
     ranges = np.concatenate([block.ranges for block in blocks])
     ranges = ranges[np.argsort(ranges[:, 0])]
