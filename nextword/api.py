@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nextword import pretrain
+from nextword.finetune import resume as resume_finetuning
 from nextword.language_model import Model, load
+from nextword.prediction.loading import learned_from_examples
 from nextword.rendering.progress import Progress
 from nextword.settings import read_recipe, resolve
 
@@ -36,9 +38,11 @@ def train(
     Raises:
         NextwordError: with one clear line, where the input is wrong.
     """
-    screen = Progress(quiet=quiet)
+    screen, steps = Progress(quiet=quiet), (options or {}).get("training.steps")
+    if resume is not None and learned_from_examples(resume):
+        return load(str(resume_finetuning(resume, steps=steps, screen=screen).folder))
     if resume is not None:
-        run = pretrain.resume(resume, steps=(options or {}).get("training.steps"), screen=screen)
+        run = pretrain.resume(resume, steps=steps, screen=screen)
     else:
         settings = resolve(read_recipe(Path(recipe)) if recipe else None, options)
         start = None if start is None else str(start)

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -21,12 +22,13 @@ from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
+from nextword.rendering.progress import Progress
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import describe_end, describe_evaluation
 from nextword.run import Interrupted, Run, save
 from nextword.training.checkpoint import best_of, list_checkpoints
 from nextword.training.journal import Journal
-from nextword.training.loop import Callback, TrainerState, describe
+from nextword.training.loop import Callback, Plan, TrainerState, describe
 
 EVALUATIONS = 4
 
@@ -40,18 +42,6 @@ def callbacks(
     then.
     """
     journal, settings = Journal(run.folder), run.settings.training
-    began = time.monotonic()
-
-    def note(state: TrainerState) -> None:
-        journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
-        run.screen.step(
-            state.step,
-            run.plan.steps,
-            state.loss,
-            state.tokens_per_second,
-            run.plan.batch_tokens,
-        )
-
     pins, judged_at = read_pins(run.folder), set[int]()
     replayed = replay_every(run.settings.explanation, run.plan.steps)
 
@@ -97,7 +87,11 @@ def callbacks(
             save(run, model, optimizers, state.step, None)
 
     every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
-    calls = [Callback(1, note), Callback(replayed, replay, at_start=True), Callback(every, judge)]
+    calls = [
+        log_steps(run.folder, run.screen, run.plan),
+        Callback(replayed, replay, at_start=True),
+        Callback(every, judge),
+    ]
     if settings.checkpoint_every:
         calls.append(Callback(settings.checkpoint_every, keep))
     return calls if run.ranks.is_first else []
@@ -176,16 +170,32 @@ def sum_up(run: Run) -> str:
     return f"\n{sentence(ruler)}"
 
 
-def stopper(
-    run: Run, interrupt: list[int], model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
-) -> Callable[[TrainerState], None]:
-    """Return what, at a step's end, saves and stops if Ctrl-C was pressed."""
+def log_steps(folder: Path, screen: Progress, plan: Plan) -> Callback:
+    """Return what writes each step into the run's log and moves the bar on."""
+    journal, began = Journal(folder), time.monotonic()
 
-    def stop_if_asked(state: TrainerState) -> None:
+    def note(state: TrainerState) -> None:
+        journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
+        speed = state.tokens_per_second
+        screen.step(state.step, plan.steps, state.loss, speed, plan.batch_tokens)
+
+    return Callback(1, note)
+
+
+def stop_when_asked(folder: Path, interrupt: list[int], save: Callable[[int], None]) -> Callback:
+    """Return what, at a step's end, saves and stops if Ctrl-C was pressed.
+
+    Args:
+        folder: of the run.
+        interrupt: not empty once Ctrl-C was pressed.
+        save: saves a checkpoint of a step.
+    """
+
+    def stop(state: TrainerState) -> None:
         if not interrupt or state.is_last:
             return
-        if not any(saved.step == state.step for saved in list_checkpoints(run.folder)):
-            save(run, model, optimizers, state.step, None)
-        raise Interrupted(run.folder, state.step)
+        if not any(saved.step == state.step for saved in list_checkpoints(folder)):
+            save(state.step)
+        raise Interrupted(folder, state.step)
 
-    return stop_if_asked
+    return Callback(1, stop)

@@ -16,7 +16,7 @@ from torch import nn
 
 from nextword.base.errors import DivergedError, RunError
 from nextword.base.files import write_json
-from nextword.callbacks import callbacks, stopper, sum_up
+from nextword.callbacks import callbacks, stop_when_asked, sum_up
 from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.explanation.replay import choose_pins, write_pins
 from nextword.machine.device import choose_machine
@@ -37,6 +37,7 @@ from nextword.run import (
     facts_of,
     interruptible,
     new_folder,
+    save,
 )
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.targets.windows import Mixture, Windows
@@ -48,7 +49,7 @@ from nextword.training.checkpoint import (
     restore_optimizers,
 )
 from nextword.training.journal import Journal
-from nextword.training.loop import Callback, Plan, Training, run_loop
+from nextword.training.loop import Plan, Training, run_loop
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import default_context, make_plan
@@ -202,7 +203,7 @@ def resume(target: str, *, steps: int | None = None, screen: Progress | None = N
     prepared = open_prepared(Path(facts["prepared"]))
     ranks = join_ranks(machine.device)
     run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, screen, ranks)
-    for warning in differences(facts, run):
+    for warning in differences(facts, machine):
         screen.say(warning)
     Journal(folder).forget_after(checkpoint.step)
     if plan != Plan(**facts["plan"]) and ranks.is_first:
@@ -240,6 +241,10 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
         )
         _estimate(run, training, first_step)
     calls = callbacks(run, model, optimizers)
+
+    def keep(step: int) -> None:
+        save(run, model, optimizers, step, None)
+
     began = time.monotonic()
     run.screen.start(run.plan.steps, first_step)
     try:
@@ -247,7 +252,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             run_loop(
                 training,
                 first_step,
-                [*calls, Callback(1, stopper(run, interrupt, model, optimizers))],
+                [*calls, stop_when_asked(run.folder, interrupt, keep)],
             )
     except DivergedError as error:
         saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]

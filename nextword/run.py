@@ -40,12 +40,10 @@ SETTINGS = "settings.toml"
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """Ctrl-C: training stopped at a step's end, and what it had was saved."""
 
-    def __init__(self, run: Path, step: int, *, can_go_on: bool = True) -> None:
+    def __init__(self, run: Path, step: int) -> None:
         """Say where it stopped."""
-        rest = f"go on with: nextword train --resume {argument(run.name)}"
         super().__init__(
-            f"stopped at step {step:,}; "
-            + (rest if can_go_on else f"what it had learned is saved as {run.name}")
+            f"stopped at step {step:,}; go on with: nextword train --resume {argument(run.name)}"
         )
         self.run = run
         self.step = step
@@ -123,7 +121,7 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "prepared": str(run.prepared.folder.absolute()),
         "corpus": run.prepared.facts,
         "objective": run.settings.objective.name,
-        "began_with": None if run.origin is None else str(run.origin.folder.absolute()),
+        "warm_start": None if run.origin is None else str(run.origin.folder.absolute()),
         "shape": dataclasses.asdict(run.shape),
         "parameters": run.shape.parameters(),
         "flops_per_token": run.shape.flops_per_token(),
@@ -135,11 +133,11 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def differences(facts: dict[str, Any], run: Run) -> Iterator[str]:
+def differences(facts: dict[str, Any], machine: Machine) -> Iterator[str]:
     """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
     now = {
         **versions(),
-        **{key: run.machine.describe()[key] for key in ("threads", "name", "precision")},
+        **{key: machine.describe()[key] for key in ("threads", "name", "precision")},
     }
     then = {
         **facts["versions"],

@@ -47,7 +47,7 @@ def test_it_goes_on_from_another_runs_weights_and_vocabulary(text, objective):
     for name, weight in body(second).items():
         torch.testing.assert_close(weight, before[name], atol=1e-6, rtol=1e-6)
     facts = json.loads((second.opened.run / "run.json").read_text())
-    assert facts["began_with"] == str(first.opened.folder.absolute())
+    assert facts["warm_start"] == str(first.opened.folder.absolute())
     assert facts["objective"] == objective
 
 

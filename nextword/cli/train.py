@@ -3,12 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
+
+if TYPE_CHECKING:
+    from nextword.finetune.task import Finetuned
+    from nextword.rendering.progress import Progress
 
 TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
@@ -55,13 +59,19 @@ def train(
 
         check_paths(paths)  # a missing path is said before anything heavy is imported
     from nextword import pretrain
+    from nextword.prediction.loading import learned_from_examples
     from nextword.rendering.progress import Progress
     from nextword.run import Interrupted
 
-    screen = Progress(quiet=quiet)
+    screen, steps = Progress(quiet=quiet), options.get("training.steps")
     try:
+        if resume is not None and learned_from_examples(resume):
+            from nextword.finetune import resume as teach_on
+
+            _tell_of(teach_on(resume, steps=steps, screen=screen), screen, json_=json_)
+            return
         if resume is not None:
-            run = pretrain.resume(resume, steps=options.get("training.steps"), screen=screen)
+            run = pretrain.resume(resume, steps=steps, screen=screen)
         else:
             run = pretrain.train(paths, settings, name=name, start=from_, screen=screen)
     except Interrupted as stopped:
@@ -116,7 +126,6 @@ def finetune(
 
     find_files(named(paths))  # a missing path is said before anything heavy is imported
     from nextword.finetune import finetune as teach
-    from nextword.rendering.finetuned import describe_taught
     from nextword.rendering.progress import Progress
 
     screen = Progress(quiet=quiet)
@@ -128,6 +137,13 @@ def finetune(
         )
     except Interrupted as stopped:
         leave(str(stopped), 130)
+    _tell_of(done, screen, json_=json_)
+
+
+def _tell_of(done: "Finetuned", screen: "Progress", *, json_: bool) -> None:
+    """Say what came of a fine-tuning."""
+    from nextword.rendering.finetuned import describe_taught
+
     scores = done.taught.scores
     screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
     if json_:

@@ -1,5 +1,5 @@
 """Supervised fine-tuning: classification, regression, multi-label, prompts and answers."""
 
-from nextword.finetune.task import finetune
+from nextword.finetune.task import finetune, resume
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "resume"]

@@ -27,28 +27,30 @@ from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
-def teach_answers(course: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
+def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
     """Train a causal model on prompts and answers.
 
     Args:
-        course: what it begins with, where it computes, and where it is written.
+        loop: what it begins with, where it computes, and where it is written.
         examples: as `read_turns` makes them.
 
     Raises:
         CorpusError: too few examples for two sides.
     """
-    settings, vocabulary, shape = course.settings.finetune, course.vocabulary, course.shape
+    settings, vocabulary, shape = loop.settings.finetune, loop.vocabulary, loop.shape
     train, holdout = _divide(examples, settings)
     sides = Sides(len(train), len(holdout))
     model = Transformer(shape)
-    if course.from_nothing:
+    if loop.from_nothing:
         initialize(model, settings.seed)
     else:
-        model.load_state_dict(read_model(course.origin).state_dict(), strict=True)
-    model.to(course.machine.device)
+        model.load_state_dict(read_model(loop.origin).state_dict(), strict=True)
+    model.to(loop.machine.device)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     before = score_answers(model, holdout, fill_id) if holdout else None
-    model.set_precision(course.machine.precision)
+    if loop.resumed is not None:
+        model.load_state_dict(read_model(loop.resumed.folder).state_dict(), strict=True)
+    model.set_precision(loop.machine.precision)
     longest = max(example.places for example in train)
     width = max(longest, min(shape.context, LONGEST_CONTEXT))
     rows = pack(train, width)
@@ -68,13 +70,11 @@ def teach_answers(course: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
             scores.append(score_answers(model, holdout, fill_id))
         return scores[-1].as_dict()
 
-    course.say_start(sides, steps, settings.batch_examples)
-    loss = LanguageModelLoss(model, precision=course.machine.precision)
+    loop.say_start(sides, steps, settings.batch_examples)
+    loss = LanguageModelLoss(model, precision=loop.machine.precision)
     tokens = sum(example.places for example in train) / len(rows)
-    course.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge, sides)
-    return Taught(
-        course.folder, scores[-1] if scores else None, before, course.tally.as_dict(*sides)
-    )
+    loop.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge, sides)
+    return Taught(loop.folder, scores[-1] if scores else None, before, loop.tally.as_dict(*sides))
 
 
 def read_turns(

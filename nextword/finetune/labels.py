@@ -15,7 +15,7 @@ from nextword.base.errors import SettingsError
 from nextword.explanation.previews import at_full_precision
 from nextword.finetune.examples import Label, Labelled, LabelledSet
 from nextword.finetune.loop import FinetuneLoop, Rows, Sides, Taught, steps_of
-from nextword.model.folder import read_body
+from nextword.model.folder import read_body, read_model
 from nextword.model.initialize import initialize
 from nextword.model.labels import Labeller
 from nextword.model.layouts import LabelHead
@@ -45,37 +45,34 @@ MOST_LOGITS = 1 << 24
 """Of the hold-out at once, which ten thousand classes would fill the memory with."""
 
 
-def teach_labels(course: FinetuneLoop, known: LabelledSet) -> Taught:
+def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> Taught:
     """Train a network on texts and labels.
 
     Args:
-        course: what it begins with, where it computes, and where it is written.
+        loop: what it begins with, where it computes, and where it is written.
         known: the examples.
 
     Returns:
         what came of it.
     """
-    settings, vocabulary, shape = course.settings.finetune, course.vocabulary, course.shape
+    settings, vocabulary = loop.settings.finetune, loop.vocabulary
     if known.several and settings.class_weights != "none":
         raise SettingsError(
             "--finetune.class-weights balanced counts each class alike where a text has one; these "
             "have several labels"
         )
-    head = LabelHead(known.names, known.is_number, several=known.several)
-    model = Labeller(shape, head)
-    initialize(model, settings.seed)
-    if not course.from_nothing:
-        read_body(model, course.origin)
-    model.to(course.machine.device)
-    model.set_precision(course.machine.precision)
+    model = _first_model(loop, known)
+    model.to(loop.machine.device)
+    model.set_precision(loop.machine.precision)
 
-    train, holdout = _in_tokens(course, known.train), _in_tokens(course, known.holdout)
+    train, holdout = _in_tokens(loop, known.train), _in_tokens(loop, known.holdout)
     labels = [example.label for example in known.train]
     spread = 1.0
     if known.is_number:
         numbers = as_array(labels, known)
         spread = float(numbers.std()) or 1.0
-        _begin_at_the_mean(model, vocabulary, train, float(numbers.mean()))
+        if loop.resumed is None:
+            _begin_at_the_mean(model, vocabulary, train, float(numbers.mean()))
     weights = _weights(labels, known, settings)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     rows_a_step = min(settings.batch_examples, len(train))
@@ -97,19 +94,33 @@ def teach_labels(course: FinetuneLoop, known: LabelledSet) -> Taught:
         return scores[-1].as_dict()
 
     sides = Sides(len(train), len(holdout))
-    course.say_start(sides, steps, rows_a_step)
+    loop.say_start(sides, steps, rows_a_step)
     loss = LabelLoss(model, spread=spread)
     sizes = [len(row) for row in train]
     rows_ = Rows(rows_a_step, max(sizes), sum(sizes) / len(sizes))
-    course.run(model, loss, read, steps, rows_, judge, sides, faster=last, times=spread)
-    return Taught(course.folder, scores[-1] if scores else None, rows=course.tally.as_dict(*sides))
+    loop.run(model, loss, read, steps, rows_, judge, sides, faster=last, times=spread)
+    return Taught(loop.folder, scores[-1] if scores else None, rows=loop.tally.as_dict(*sides))
 
 
-def _in_tokens(course: FinetuneLoop, side: Sequence[Labelled]) -> list[list[int]]:
-    texts, shape = [example.text for example in side], course.shape
-    found = rows_of(course.vocabulary, texts, shape.context, causal=shape.causal)
-    course.tally.shortened += found.cut
-    course.tally.cut = "end"
+def _first_model(loop: FinetuneLoop, known: LabelledSet) -> Labeller:
+    """Build the network: a trained body with a new head, or the run's own to go on with."""
+    if loop.resumed is not None:
+        saved = read_model(loop.resumed.folder)
+        assert isinstance(saved, Labeller)  # written by this function's other half
+        return saved
+    head = LabelHead(known.names, known.is_number, several=known.several)
+    model = Labeller(loop.shape, head)
+    initialize(model, loop.settings.finetune.seed)
+    if not loop.from_nothing:
+        read_body(model, loop.origin)
+    return model
+
+
+def _in_tokens(loop: FinetuneLoop, side: Sequence[Labelled]) -> list[list[int]]:
+    texts, shape = [example.text for example in side], loop.shape
+    found = rows_of(loop.vocabulary, texts, shape.context, causal=shape.causal)
+    loop.tally.shortened += found.cut
+    loop.tally.cut = "end"
     return found.rows
 
 

@@ -1,5 +1,6 @@
 """The fine-tuning loop that labels and answers share: start, folder, steps, evaluation, end."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,8 @@ from torch import nn
 
 from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
+from nextword.callbacks import log_steps, stop_when_asked
+from nextword.corpus.documents import find_files
 from nextword.finetune.tally import Tally
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
@@ -19,14 +22,20 @@ from nextword.model.transformer import Transformer
 from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
-from nextword.prediction.loading import FACTS
+from nextword.prediction.loading import FACTS, run_facts
 from nextword.prediction.several import SeveralScores
 from nextword.rendering.progress import Progress
-from nextword.run import SETTINGS, Interrupted, interruptible
+from nextword.run import SETTINGS, differences, interruptible
 from nextword.settings import Settings, as_toml
-from nextword.training.checkpoint import save_checkpoint
+from nextword.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    remove_checkpoints,
+    restore_optimizers,
+    save_checkpoint,
+)
 from nextword.training.journal import Journal
-from nextword.training.loop import Batch, Callback, Plan, TrainerState, Training, describe, run_loop
+from nextword.training.loop import Batch, Callback, Plan, TrainerState, Training, run_loop
 from nextword.training.optimizers import build_optimizers
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
@@ -66,6 +75,18 @@ class Sides(NamedTuple):
     held: int
 
 
+def digests_of(paths: Sequence[str]) -> dict[str, str]:
+    """Return the digest of each file of examples, by which a resumed run knows them again."""
+    found = {}
+    for name in find_files(paths):
+        if Path(name).is_file():
+            with open(name, "rb") as stream:
+                found[str(Path(name).absolute())] = hashlib.file_digest(
+                    stream, "sha256"
+                ).hexdigest()
+    return found
+
+
 def steps_of(settings: FinetuneSettings, rows: int, rows_a_step: int) -> int:
     """Return the steps to take: ten readings, 100 to 2,000 steps, where none are named."""
     return settings.steps or min(max(100, 10 * rows // rows_a_step), 2000)
@@ -90,6 +111,13 @@ class FinetuneLoop:
     tally: Tally
     chat_template: str | None = None
     """How other programs write a chat down for this model, where it was taught with chats."""
+    resumed: Checkpoint | None = None
+    """Of this run, where it goes on from there."""
+
+    @property
+    def first_step(self) -> int:
+        """Steps done before."""
+        return 0 if self.resumed is None else self.resumed.step
 
     def say_start(self, sides: Sides, steps: int, batch: int) -> None:
         """Say what will be done."""
@@ -138,36 +166,24 @@ class FinetuneLoop:
         optimizers = _optimizers(model, training, faster or {}, times)
         at_once = MICRO_BATCH_TOKENS.get(self.machine.device.type, 4096) // rows.longest
         plan = Plan(steps, rows.number, max(1, min(rows.number, at_once)), round(rows.tokens))
-        self.folder.mkdir(parents=True)
-        (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
-        write_json(self.folder / FACTS, self._facts(model, plan, sides))
-        journal, began = Journal(self.folder), time.monotonic()
+        self._begin(model, plan, sides, optimizers)
+        journal = Journal(self.folder)
 
-        def note(moment: TrainerState) -> None:
-            journal.write(describe(moment) | {"seconds": round(time.monotonic() - began, 3)})
-            self.screen.step(
-                moment.step, steps, moment.loss, moment.tokens_per_second, plan.batch_tokens
-            )
-
-        def judged(moment: TrainerState) -> None:
-            found = judge()
-            journal.write({"event": "evaluation", "step": moment.step, **(found or {})})
-            if moment.is_last:
-                save(moment.step, None if found is None else found["loss"])
-            elif found is not None:
-                self.screen.say(f"step {moment.step:,}: hold-out loss {found['loss']:.4f}")
-
-        def save(step: int, loss: float | None) -> None:
+        def save(step: int, loss: float | None = None) -> None:
             state = {"step": step, "holdout_loss": loss, "tokens": 0}
             save_checkpoint(
                 *(self.folder, model, optimizers, self.vocabulary, state),
                 chat_template=self.chat_template,
             )
+            remove_checkpoints(list_checkpoints(self.folder), keep=[step])
 
-        def stop_if_asked(moment: TrainerState) -> None:
-            if noted and not moment.is_last:
-                save(moment.step, None)
-                raise Interrupted(self.folder, moment.step, can_go_on=False)
+        def evaluate(state: TrainerState) -> None:
+            found = judge()
+            journal.write({"event": "evaluation", "step": state.step, **(found or {})})
+            # What is used is the last step; on the way one is kept only to go on from.
+            save(state.step, found["loss"] if found is not None and state.is_last else None)
+            if found is not None and not state.is_last:
+                self.screen.say(f"step {state.step:,}: hold-out loss {found['loss']:.4f}")
 
         every = max(1, -(-steps // EVALUATIONS))
         whole = Training(
@@ -180,18 +196,42 @@ class FinetuneLoop:
             self.machine,
             every_token_is_a_target=False,
         )
-        self.screen.start(steps, 0)
+        self.screen.start(steps, self.first_step)
         try:
             with interruptible() as noted:
-                run_loop(
-                    whole,
-                    0,
-                    [Callback(1, note), Callback(every, judged), Callback(1, stop_if_asked)],
-                )
+                calls = [
+                    log_steps(self.folder, self.screen, plan),
+                    Callback(every, evaluate),
+                    stop_when_asked(self.folder, noted, save),
+                ]
+                run_loop(whole, self.first_step, calls)
         except DivergedError as error:
             raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
         finally:
             self.screen.stop()
+
+    def _begin(
+        self,
+        model: Transformer,
+        plan: Plan,
+        sides: Sides,
+        optimizers: Sequence[torch.optim.Optimizer],
+    ) -> None:
+        """Make the run's folder, or go back to where it goes on from."""
+        facts = self._facts(model, plan, sides)
+        if self.resumed is None:
+            self.folder.mkdir(parents=True)
+            (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
+            write_json(self.folder / FACTS, facts)
+            return
+        before = run_facts(self.folder)
+        for warning in differences(before, self.machine):
+            self.screen.say(warning)
+        restore_optimizers(self.resumed.folder, model, optimizers)
+        Journal(self.folder).forget_after(self.resumed.step)
+        later = [one for one in list_checkpoints(self.folder) if one.step > self.resumed.step]
+        remove_checkpoints(later, keep=())
+        write_json(self.folder / FACTS, {**before, "plan": facts["plan"]})
 
     def _how(self) -> TrainingSettings:
         asked = self.settings.finetune
@@ -209,7 +249,8 @@ class FinetuneLoop:
             "objective": self.settings.objective.name,
             "task": self.task,
             "rows": self.tally.as_dict(*sides),
-            "began_with": None if self.from_nothing else str(self.origin.absolute()),
+            "warm_start": None if self.from_nothing else str(self.origin.absolute()),
+            "digests": digests_of(self.paths),
             "shape": asdict(model.shape),
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "plan": asdict(plan),

@@ -1,9 +1,10 @@
 """Choose the fine-tuning task by looking at the examples, and run it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from nextword.base.errors import ModelError, RunError, SettingsError
 from nextword.corpus.examples import read_rows
@@ -12,16 +13,17 @@ from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.examples import labelled, look
 from nextword.finetune.kinds import TASKS
 from nextword.finetune.labels import teach_labels
-from nextword.finetune.loop import FinetuneLoop, Taught
+from nextword.finetune.loop import FinetuneLoop, Taught, digests_of
 from nextword.finetune.tally import Tally
 from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
 from nextword.model.layouts import CONFIG, labels_of, read_config
 from nextword.model.shape import Shape
-from nextword.prediction.loading import find_model_folder
+from nextword.prediction.loading import find_checkpoint, find_model_folder, find_run, run_facts
 from nextword.rendering.progress import Progress
-from nextword.run import new_folder
-from nextword.settings import Settings
+from nextword.run import SETTINGS, new_folder
+from nextword.settings import Settings, read_recipe, resolve
+from nextword.training.checkpoint import Checkpoint, check_digests
 from nextword.vocabulary.tokenizer import Vocabulary
 
 TOLD = {
@@ -65,23 +67,82 @@ def finetune(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
     """
     screen = screen or Progress(quiet=True)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError("finetune runs in one process; start it without a launcher")
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
-    rows = read_rows(paths, settings.corpus)
+    origin = find_model_folder(start)[0]
+    begun = Begun(start, origin, tuple(paths), from_nothing)
+    return _teach(begun, settings, screen, lambda: new_folder(name, paths, "examples"))
+
+
+def resume(target: str, *, steps: int | None = None, screen: Progress | None = None) -> Finetuned:
+    """Go on with a fine-tuning from its last checkpoint, bit for bit as if it had not stopped.
+
+    Args:
+        target: the run, or RUN@STEP to go on from there.
+        steps: train to this step instead of the run's own last.
+        screen: where to say what happens.
+
+    Raises:
+        RunError: there is nothing to go on with, or the examples are no longer what they were.
+    """
+    name, _, which = target.partition("@")
+    folder = find_run(name)
+    facts = run_facts(folder)
+    settings = resolve(read_recipe(folder / SETTINGS))
+    checkpoint = find_checkpoint(folder, which or "last")
+    check_digests(checkpoint.folder)
+    paths = tuple(facts["paths"])
+    if "digests" not in facts:
+        raise RunError(
+            f"{folder.name}: was finetuned by a version that could not go on; begin again with "
+            "nextword finetune"
+        )
+    if digests_of(paths) != facts["digests"]:
+        raise RunError(
+            f"{folder.name}: its examples ({', '.join(paths)}) have changed since it began; bring "
+            "them back, or begin again with nextword finetune"
+        )
+    last = steps or facts["plan"]["steps"]
+    if last <= checkpoint.step:
+        raise RunError(
+            f"{folder.name} has done {checkpoint.step:,} of {last:,} steps; to train longer give "
+            f"--training.steps above {checkpoint.step}"
+        )
+    settings = replace(settings, finetune=replace(settings.finetune, steps=last))
+    start = facts["warm_start"]
+    # What began with nothing took sizes and vocabulary only, which the checkpoint has too.
+    origin = checkpoint.folder if start is None else find_model_folder(start)[0]
+    begun = Begun(str(origin), origin, paths, start is None, checkpoint)
+    return _teach(begun, settings, screen or Progress(quiet=True), lambda: folder)
+
+
+class Begun(NamedTuple):
+    """What a fine-tuning begins with."""
+
+    start: str
+    """As the user named it."""
+    origin: Path
+    """The model folder."""
+    paths: tuple[str, ...]
+    from_nothing: bool
+    resumed: Checkpoint | None = None
+
+
+def _teach(
+    begun: Begun, settings: Settings, screen: Progress, folder_for: Callable[[], Path]
+) -> Finetuned:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("finetune runs in one process; start it without a launcher")
+    rows = read_rows(begun.paths, settings.corpus)
     tally = Tally(len(rows), settings.examples)
     is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    origin = find_model_folder(start)[0]
-    shape, vocabulary = read_shape(origin), Vocabulary.load(origin)
+    shape, vocabulary = read_shape(begun.origin), Vocabulary.load(begun.origin)
     if len(vocabulary) > shape.vocab_size:
-        raise ModelError(f"{origin}: its vocabulary has more entries than the network")
-    folder = new_folder(name, paths, "examples")
-    if folder.exists():
-        raise RunError(f"{folder}: exists already; give another --name")
+        raise ModelError(f"{begun.origin}: its vocabulary has more entries than the network")
+    folder = folder_for()
     known, turns = None, []
     if is_answers:
-        _check_answers(start, origin, shape)
+        _check_answers(begun.start, begun.origin, shape)
         turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
         task, why = "answers", f"known by their fields: {', '.join(tally.shapes)}"
     else:
@@ -90,25 +151,26 @@ def finetune(
     screen.say(f"task        {TOLD[task]} ({why})")
     objective = "answer" if is_answers else "labelled"
     settings = replace(settings, objective=replace(settings.objective, name=objective))
-    course = FinetuneLoop(
+    loop = FinetuneLoop(
         folder=folder,
-        origin=origin,
-        from_nothing=from_nothing,
+        origin=begun.origin,
+        from_nothing=begun.from_nothing,
         shape=shape,
         vocabulary=vocabulary,
         machine=choose_machine(settings.machine),
         settings=settings,
         task=task,
-        paths=paths,
+        paths=begun.paths,
         screen=screen,
         tally=tally,
         chat_template=TEMPLATE if tally.chats else None,
+        resumed=begun.resumed,
     )
     if known is None:
-        return Finetuned(folder, task, teach_answers(course, turns))
+        return Finetuned(folder, task, teach_answers(loop, turns))
     for note in known.notes:
         screen.say(f"note        {note}")
-    return Finetuned(folder, task, teach_labels(course, known))
+    return Finetuned(folder, task, teach_labels(loop, known))
 
 
 def _check_answers(start: str, origin: Path, shape: Shape) -> None:

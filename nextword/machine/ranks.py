@@ -31,6 +31,15 @@ class Ranks:
             dist.barrier()
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return all of a tensor that may be divided among processes; every process must ask.
+
+    The one place where sharded weights and optimizer state enter a checkpoint.
+    """
+    gather = getattr(tensor, "full_tensor", None)  # of torch's DTensor, as FSDP leaves them
+    return tensor if gather is None else gather()
+
+
 def join_ranks(device: torch.device) -> Ranks:
     """Join the other processes when a launcher such as torchrun started this one; else be alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))

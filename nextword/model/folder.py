@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nextword.base.errors import ModelError
+from nextword.machine.ranks import whole
 from nextword.model.labels import Labeller
 from nextword.model.layouts import CONFIG, Ids, config_of, labels_of, read_config, shape_of
 from nextword.model.shape import Shape
@@ -40,7 +41,9 @@ def write_model(model: Transformer, folder: Path, ids: Ids) -> None:
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    weights = {name: weight.detach().cpu().clone() for name, weight in model.named_parameters()}
+    weights = {
+        name: whole(weight.detach()).cpu().clone() for name, weight in model.named_parameters()
+    }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -112,6 +112,15 @@ def find_run(name: str) -> Path:
     raise RunError(f"no run {name!r} in {runs_folder()}; {there}.{nearest(name, known)}")
 
 
+def learned_from_examples(target: str) -> bool:
+    """Whether a run, or RUN@STEP, was made by fine-tuning.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    return "task" in run_facts(find_run(target.partition("@")[0]))
+
+
 def find_checkpoint(run: Path, which: str) -> Checkpoint:
     """Find one of a run's checkpoints.
 

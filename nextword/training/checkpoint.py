@@ -22,6 +22,7 @@ from torch import nn
 
 from nextword.base.errors import RunError
 from nextword.base.files import publish
+from nextword.machine.ranks import whole
 from nextword.model.folder import write_model
 from nextword.model.labels import Labeller
 from nextword.model.layouts import Ids
@@ -202,7 +203,7 @@ def _flatten(
     optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]
 ) -> dict[str, torch.Tensor]:
     return {
-        f"{names[weight]}/{key}": torch.as_tensor(value).detach().cpu().clone().contiguous()
+        f"{names[weight]}/{key}": whole(torch.as_tensor(value).detach()).cpu().clone().contiguous()
         for optimizer in optimizers
         for weight, state in optimizer.state.items()
         for key, value in state.items()
