@@ -9,7 +9,9 @@ import argparse
 from pathlib import Path
 
 import nextword
+from nextword.rendering.settings import settings_markdown
 from nextword.rendering.tour_page import Stop, stop_markdown
+from nextword.settings import all_options
 
 FOLDER = Path(__file__).parent / "ideas"
 
@@ -42,6 +44,13 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, page in pages(nextword.load(run).tour()).items():
         (FOLDER / name).write_text(page, encoding="utf-8")
+    write_settings()
+
+
+def write_settings() -> None:
+    """Write docs/settings.md from the options' declarations."""
+    page = settings_markdown(all_options())
+    (FOLDER.parent / "settings.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

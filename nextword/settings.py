@@ -65,6 +65,20 @@ class Option(NamedTuple):
     help: str
     unit: str
     choices: tuple[str, ...]
+    rule: str
+    """How the value follows where nothing is said and the default is None."""
+    of: tuple[str, ...]
+    """What it follows from."""
+
+    @property
+    def default_words(self) -> str:
+        """What holds where nothing is said: the rule, or the value with its unit."""
+        if self.rule or self.default in (None, ()):
+            return self.rule
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
+        words = ", ".join(self.default) if isinstance(self.default, tuple) else str(self.default)
+        return f"{words} {self.unit}".strip()
 
     @property
     def path(self) -> str:
@@ -90,6 +104,8 @@ def all_options(*rooms: str) -> Iterator[Option]:
                 meta["help"],
                 meta["unit"],
                 meta["choices"],
+                meta["rule"],
+                meta["of"],
             )
 
 

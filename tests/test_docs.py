@@ -36,6 +36,11 @@ def test_the_pages_say_what_the_tour_says(build, shared_environment, default_run
         assert words_of(written) == words_of(page), name
 
 
+def test_the_page_of_settings_is_what_the_program_says(build):
+    page = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert page == build.settings_markdown(build.all_options())
+
+
 def benchmark(name):
     file = DOCS.parent / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{name}_benchmark", file)

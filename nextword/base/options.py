@@ -20,6 +20,8 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
+    rule: str = "",
+    of: tuple[str, ...] = (),
 ) -> Any:
     """Declare one field of a settings dataclass.
 
@@ -31,11 +33,12 @@ def option(
         minimum: the least value allowed.
         above: the value must be greater than this.
         maximum: the greatest value allowed.
+        rule: how the value follows where the default is None.
+        of: what it follows from: other options, or the text, the run, the machine.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
-    return dataclasses.field(
-        default=default, metadata={"help": help, "unit": unit, "choices": choices, **limits}
-    )
+    told = {"help": help, "unit": unit, "choices": choices, "rule": rule, "of": of}
+    return dataclasses.field(default=default, metadata={**told, **limits})
 
 
 def check_options(settings: Any, room: str) -> None:

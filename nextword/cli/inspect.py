@@ -1,4 +1,4 @@
-"""Command line: targets, vocabulary, runs, and the versions of all that computes."""
+"""Command line: targets, vocabulary, runs, settings, and the versions of all that computes."""
 
 import json
 import time
@@ -224,3 +224,40 @@ def runs(*, json_: AsJson = False) -> None:
             if rows
             else f"no run in {runs_folder()} yet; `nextword train` makes one"
         )
+
+
+@app.command
+def settings(*names: str, json_: AsJson = False) -> None:
+    """Say what every option does, and where its default comes from.
+
+    NAMES: groups or options, as training or model.depth; none for all.
+    """
+    from nextword.base.errors import SettingsError
+    from nextword.base.options import nearest
+    from nextword.rendering.settings import describe_settings, source_of
+    from nextword.settings import all_options
+
+    options = list(all_options())
+    known = {option.room for option in options} | {option.path for option in options}
+    wanted = [name.removeprefix("--").replace("-", "_") for name in names]
+    for name in wanted:
+        if name not in known:
+            raise SettingsError(f"no group or option {name!r}.{nearest(name, known)}")
+    chosen = [one for one in options if not wanted or {one.room, one.path} & {*wanted}]
+    if json_:
+        rows = [
+            {
+                "option": one.path,
+                "help": one.help,
+                "default": one.default,
+                "rule": one.rule or None,
+                "derived_from": list(one.of),
+                "source": source_of(one),
+                "unit": one.unit or None,
+                "choices": list(one.choices),
+            }
+            for one in chosen
+        ]
+        write(json.dumps({"settings": rows}))
+    else:
+        write(describe_settings(chosen))

@@ -163,13 +163,8 @@ def _annotation(option: Option, prefix: bool) -> Any:
     words = option.help
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
-    if option.default not in (None, ()):
-        default = f"{option.default}"
-        if isinstance(option.default, bool):
-            default = default.lower()
-        elif isinstance(option.default, tuple):
-            default = ", ".join(option.default)
-        words += f" [default: {default}{' ' + option.unit if option.unit else ''}]"
+    if default := option.default_words:
+        words += f" [default: {default}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()
     if option.name == "name":  # a room that is chosen by name is chosen by its own

@@ -16,8 +16,10 @@ class CorpusSettings:
     builtin: str = option("stories", "the built-in corpus to train on when no path is given")
     stories: int | None = option(
         None,
-        "how many stories to draw (default: 9,000; for masked models 60,000, which are read once)",
+        "how many stories to draw",
         minimum=20,
+        rule="9,000; for masked models 60,000, which are read once",
+        of=("objective.name",),
     )
     field: str = option("text", "the field of a JSON line, or the column, that holds the text")
     format: str = option(
@@ -37,10 +39,12 @@ class CorpusSettings:
     )
     holdout: float | None = option(
         None,
-        "share of the text held out (default: 0.1, and at most a million tokens)",
+        "share of the text held out",
         above=0.0,
         maximum=0.5,
         unit="fraction",
+        rule="0.1, and at most a million tokens",
+        of=("the text",),
     )
     drop_duplicates: bool = option(
         False,

@@ -11,12 +11,13 @@ class ExplanationSettings:
 
     pin: tuple[str, ...] = option(
         (),
-        "a sentence to judge while the model learns, for `nextword replay`; may be repeated "
-        "(default: the worked example and three from the hold-out)",
+        "a sentence to judge while the model learns, for `nextword replay`; may be repeated",
+        rule="the worked example and three from the hold-out",
     )
     replay_every: int | None = option(
         None,
-        "steps between two judgements of the pinned sentences (default: a fortieth of all)",
+        "steps between two judgements of the pinned sentences",
         minimum=1,
         unit="steps",
+        rule="a fortieth of all",
     )

@@ -15,4 +15,6 @@ class MachineSettings:
         "of matrix products; auto takes bfloat16 where the hardware has it",
         choices=("auto", "float32", "bfloat16"),
     )
-    threads: int | None = option(None, "CPU threads (default: what torch chooses)", minimum=1)
+    threads: int | None = option(
+        None, "CPU threads", minimum=1, rule="what torch chooses", of=("the machine",)
+    )

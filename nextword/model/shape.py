@@ -15,27 +15,48 @@ class ModelSettings:
     """The network's sizes; what is not said is derived from the depth."""
 
     depth: int = option(2, "layers; one dial from which every other size follows", minimum=1)
-    hidden_size: int | None = option(None, "width (default: 64 × depth)", minimum=2)
+    hidden_size: int | None = option(
+        None, "width", minimum=2, rule="64 × depth", of=("model.depth",)
+    )
     intermediate_size: int | None = option(
-        None, "inner width of the feed-forward part (default: 8/3 × width)", minimum=1
+        None,
+        "inner width of the feed-forward part",
+        minimum=1,
+        rule="8/3 × width",
+        of=("model.hidden_size",),
     )
-    num_attention_heads: int | None = option(None, "query heads (default: width / 64)", minimum=1)
+    num_attention_heads: int | None = option(
+        None, "query heads", minimum=1, rule="width / 64", of=("model.hidden_size",)
+    )
     num_key_value_heads: int | None = option(
-        None, "key and value heads (default: as many as query heads)", minimum=1
+        None,
+        "key and value heads",
+        minimum=1,
+        rule="as many as query heads",
+        of=("model.num_attention_heads",),
     )
-    head_dim: int | None = option(None, "width of a head (default: width / heads)", minimum=2)
+    head_dim: int | None = option(
+        None,
+        "width of a head",
+        minimum=2,
+        rule="width / heads",
+        of=("model.hidden_size", "model.num_attention_heads"),
+    )
     context: int | None = option(
         None,
-        "the most tokens the model looks back on (default: by corpus and depth)",
+        "the most tokens the model looks back on",
         minimum=2,
         unit="tokens",
+        rule="256, more from depth 8 on, and at most a sixteenth of the text",
+        of=("the text", "model.depth"),
     )
     rope_theta: float = option(10_000.0, "base of the rotary position's wavelengths", above=0)
     rms_norm_eps: float = option(1e-6, "added under the root of the norm", above=0)
     qk_norm: bool | None = option(
         None,
-        "normalize queries and keys, as Qwen3 does; Llama and EuroBERT do not (default: yes, but "
-        "for masked models)",
+        "normalize queries and keys, as Qwen3 does; Llama and EuroBERT do not",
+        rule="yes, but for masked models",
+        of=("objective.name",),
     )
     tie_word_embeddings: bool = option(True, "one matrix for reading and predicting tokens")
 

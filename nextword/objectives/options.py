@@ -37,11 +37,19 @@ class FinetuneSettings:
         choices=("none", "balanced"),
     )
     steps: int | None = option(
-        None, "optimizer steps (default: ten readings of all, 100 to 2,000 steps)", minimum=1
+        None,
+        "optimizer steps",
+        minimum=1,
+        rule="ten readings of all, 100 to 2,000 steps",
+        of=("the examples",),
     )
     batch_examples: int = option(32, "examples a step learns from", minimum=1)
     learning_rate: float | None = option(
-        None, "of AdamW, at its peak (default: 0.001 up to 128 wide, less with the square)", above=0
+        None,
+        "of AdamW, at its peak",
+        above=0,
+        rule="0.001 up to 128 wide, less with the square",
+        of=("model.hidden_size",),
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     seed: int = option(0, "of the hold-out, the order and new weights", minimum=0)

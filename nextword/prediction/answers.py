@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from nextword.loss.bits import perplexity
 from nextword.model.transformer import Transformer
 from nextword.objectives.answer import Turns, answer
 from nextword.prediction.evaluate import score_tokens
@@ -37,6 +38,8 @@ class AnswerScores:
         return {
             "task": "answers",
             "loss": self.loss,
+            "eval_loss": self.loss,
+            "perplexity": perplexity(self.loss),
             "nats_per_answer_token": self.loss,
             "token_accuracy": self.right / self.tokens,
             "exact_answers": self.exact / self.examples,

@@ -89,6 +89,7 @@ class Evaluation:
         mean = self.nats_per_token
         return {
             "nats_per_token": mean,
+            "eval_loss": mean,
             "bits_per_token": bits(mean),
             "perplexity": None if self.at_hidden else perplexity(mean),
             "asked_for": "hidden tokens" if self.at_hidden else "every token",

@@ -112,6 +112,7 @@ class ClassScores:
         return {
             "task": "classification",
             "loss": self.loss,
+            "eval_loss": self.loss,
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
             "baseline_accuracy": self.baseline_accuracy,
@@ -152,6 +153,7 @@ class NumberScores:
         return {
             "task": "regression",
             "loss": self.loss,
+            "eval_loss": self.loss,
             "mean_squared_error": self.loss,
             "r_squared": self.r_squared,
             "baseline_mean_squared_error": self.baseline,

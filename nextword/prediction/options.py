@@ -35,7 +35,7 @@ class GenerationSettings(SamplingSettings):
         unit="tokens",
     )
     samples: int = option(1, "how many texts to write", minimum=1)
-    seed: int | None = option(None, "of the choices (default: a new one each time)", minimum=0)
+    seed: int | None = option(None, "of the choices", minimum=0, rule="a new one each time")
 
 
 @dataclass(frozen=True, kw_only=True)

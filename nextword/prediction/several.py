@@ -72,6 +72,7 @@ class SeveralScores:
         return {
             "task": "multi_label",
             "loss": self.loss,
+            "eval_loss": self.loss,
             "micro_f1": self.micro_f1,
             "macro_f1": self.macro_f1,
             "exact_match": self.exact / self.examples,

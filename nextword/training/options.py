@@ -15,48 +15,73 @@ class TrainingSettings:
     """How the loss is made smaller."""
 
     steps: int | None = option(
-        None, "optimizer steps (default: from tokens)", minimum=1, unit="steps"
+        None,
+        "optimizer steps",
+        minimum=1,
+        unit="steps",
+        rule="training.tokens / training.batch_tokens",
+        of=("training.tokens", "training.batch_tokens"),
     )
     tokens: int | None = option(
         None,
-        "tokens to read in all (default: 20 a parameter, at most 4 times the text; the stories "
-        "once)",
+        "tokens to read in all",
         minimum=1,
         unit="tokens",
+        rule="20 a parameter, at most 4 times the text; the stories once",
+        of=("the network", "the text"),
     )
     batch_tokens: int | None = option(
         None,
-        "tokens a step learns from (default: 512 × depth², 2,048 to 524,288)",
+        "tokens a step learns from",
         minimum=1,
         unit="tokens",
+        rule="512 × depth², 2,048 to 524,288",
+        of=("model.depth",),
     )
     micro_batch_tokens: int | None = option(
         None,
-        "tokens held in memory at once; the rest of a step is accumulated (default: by device)",
+        "tokens held in memory at once; the rest of a step is accumulated",
         minimum=1,
         unit="tokens",
+        rule="4,096 on a CPU, 8,192 on MPS, 32,768 on CUDA",
+        of=("the machine",),
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
     learning_rate: float | None = option(
-        None, "of AdamW, at its peak (default: 0.012; for masked models 0.006)", above=0
+        None,
+        "of AdamW, at its peak",
+        above=0,
+        rule="0.012; for masked models 0.006",
+        of=("objective.name", "--from"),
     )
     matrix_learning_rate: float | None = option(
-        None, "of Muon, at its peak (default: 0.03; for masked models 0.02)", above=0
+        None,
+        "of Muon, at its peak",
+        above=0,
+        rule="0.03; for masked models 0.02",
+        of=("objective.name", "--from"),
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
     warmup_steps: int | None = option(
-        None, "steps of rising rate (default: 20, at most a tenth)", minimum=0, unit="steps"
+        None,
+        "steps of rising rate",
+        minimum=0,
+        unit="steps",
+        rule="20, at most a tenth",
+        of=("training.steps",),
     )
     decay_share: float = option(
         1.0, "share of the steps over which the rate falls to zero", minimum=0, maximum=1
     )
     decay_power: float | None = option(
         None,
-        "of the fall: 1 a straight line, above 1 gentler at its end (default: 4 on the stories, 3 "
-        "where they are masked, which averages their odds over more steps; else 1)",
+        "of the fall: 1 a straight line, above 1 gentler at its end",
         above=0,
+        rule="4 on the stories, 3 where they are masked, which averages their odds over more "
+        "steps; else 1",
+        of=("the text", "objective.name"),
     )
     decay: str = option(
         "power", "form of the fall: power (a straight line, or as decay-power says) or cosine"
@@ -67,16 +92,22 @@ class TrainingSettings:
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
     within_documents: bool = option(True, "positions look only at their own document")
     evaluate_every: int | None = option(
-        None, "steps between evaluations (default: a quarter of all)", minimum=1, unit="steps"
+        None,
+        "steps between evaluations",
+        minimum=1,
+        unit="steps",
+        rule="a quarter of all",
+        of=("training.steps",),
     )
     evaluate_tokens: int = option(
         40_000, "hold-out tokens scored on the way; at the end all are", minimum=1, unit="tokens"
     )
     checkpoint_every: int | None = option(
         None,
-        "keep a checkpoint every so many steps (default: only the best and the last)",
+        "keep a checkpoint every so many steps",
         minimum=1,
         unit="steps",
+        rule="only the best and the last",
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)
 

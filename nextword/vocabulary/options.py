@@ -18,10 +18,11 @@ class VocabularySettings:
     )
     size: int | None = option(
         None,
-        "entries of a learned vocabulary (default: twice the root of the text's bytes, 512 to "
-        "50,048)",
+        "entries of a learned vocabulary",
         minimum=260,
         unit="entries",
+        rule="twice the root of the text's bytes, 512 to 50,048",
+        of=("the text",),
     )
     pattern: str = option(
         "qwen2",

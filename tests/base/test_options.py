@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from nextword.base.errors import SettingsError
@@ -56,3 +58,28 @@ def test_a_recipe_must_be_toml_with_rooms(tmp_path):
 def test_the_nearest_name():
     assert nearest("storys", ["stories", "python"]) == " Did you mean stories?"
     assert nearest("xyz", ["stories"]) == ""
+
+
+def test_every_default_comes_from_somewhere():
+    options = {option.path: option for option in all_options()}
+    sources = {"the text", "the network", "the machine", "the examples", "--from"}
+    for option in options.values():
+        assert set(option.of) <= options.keys() | sources, option.path
+        assert bool(option.of) <= bool(option.rule), option.path
+        assert "(default" not in option.help, option.path
+        assert not (option.rule and option.default not in (None, ())), option.path
+
+
+def test_settings_are_listed_with_where_they_come_from(place):
+    said = place.nextword("settings").stdout
+    for option in all_options():
+        assert option.path in said
+    one = place.nextword("settings", "training.batch-tokens").stdout
+    assert "derived from model.depth" in one
+    assert one.count("Default:") == 1
+    rows = json.loads(place.nextword("settings", "model", "--json").stdout)["settings"]
+    width = next(row for row in rows if row["option"] == "model.hidden_size")
+    assert (width["rule"], width["derived_from"]) == ("64 × depth", ["model.depth"])
+    wrong = place.nextword("settings", "modle")
+    assert wrong.returncode == 2
+    assert "Did you mean model?" in wrong.stderr

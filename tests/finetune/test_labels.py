@@ -229,7 +229,7 @@ def test_ctrl_c_keeps_what_was_learned(place):
     step = json.loads(journal.read_text().splitlines()[-1])["step"]
     done = place.nextword("train", "--resume", "labels-1", "--training.steps", str(step + 2))
     assert done.returncode == 0, done.stderr
-    assert "right" in done.stderr
+    assert "nextword classify labels-1" in done.stderr
 
 
 def test_a_model_is_finetuned_from_python_and_stays_as_it_was(begun, place):

@@ -139,6 +139,7 @@ def test_every_figure_is_given_by_its_name():
     )  # fmt: skip
     assert scores.as_dict() == {
         "nats_per_token": pytest.approx(np.log(4)),
+        "eval_loss": pytest.approx(np.log(4)),
         "bits_per_token": pytest.approx(2.0),
         "perplexity": pytest.approx(4.0),
         "asked_for": "every token",
