@@ -38,15 +38,15 @@ def train(
     Raises:
         NextwordError: with one clear line, where the input is wrong.
     """
-    screen, steps = Progress(quiet=quiet), (options or {}).get("training.steps")
+    progress, steps = Progress(quiet=quiet), (options or {}).get("training.steps")
     if resume is not None and learned_from_examples(resume):
-        return load(str(resume_finetuning(resume, steps=steps, screen=screen).folder))
+        return load(str(resume_finetuning(resume, steps=steps, progress=progress).folder))
     if resume is not None:
-        run = pretrain.resume(resume, steps=steps, screen=screen)
+        run = pretrain.resume(resume, steps=steps, progress=progress)
     else:
         settings = resolve(read_recipe(Path(recipe)) if recipe else None, options)
         start = None if start is None else str(start)
         run = pretrain.train(
-            [str(path) for path in paths], settings, name=name, start=start, screen=screen
+            [str(path) for path in paths], settings, name=name, start=start, progress=progress
         )
     return load(str(run.folder))

@@ -74,7 +74,7 @@ def callbacks(
                 "sample": sample,
             }
         )
-        run.screen.say(
+        run.progress.say(
             describe_evaluation(
                 state.step, scores, sample, preview_holdout(model, run.prepared, state.step)
             )
@@ -88,7 +88,7 @@ def callbacks(
 
     every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
     calls = [
-        log_steps(run.folder, run.screen, run.plan),
+        log_steps(run.folder, run.progress, run.plan),
         Callback(replayed, replay, at_start=True),
         Callback(every, judge),
     ]
@@ -146,7 +146,7 @@ def sum_up(run: Run) -> str:
             }
         )
     # Said before anything else is measured: a finished run must not lose its last words.
-    run.screen.say(
+    run.progress.say(
         describe_end(
             run.folder,
             run.final,
@@ -170,14 +170,14 @@ def sum_up(run: Run) -> str:
     return f"\n{sentence(ruler)}"
 
 
-def log_steps(folder: Path, screen: Progress, plan: Plan) -> Callback:
+def log_steps(folder: Path, progress: Progress, plan: Plan) -> Callback:
     """Return what writes each step into the run's log and moves the bar on."""
     journal, began = Journal(folder), time.monotonic()
 
     def note(state: TrainerState) -> None:
         journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
         speed = state.tokens_per_second
-        screen.step(state.step, plan.steps, state.loss, speed, plan.batch_tokens)
+        progress.step(state.step, plan.steps, state.loss, speed, plan.batch_tokens)
 
     return Callback(1, note)
 

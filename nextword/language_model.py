@@ -292,9 +292,13 @@ class Model:
         """
         files, asked = [str(path) for path in paths], resolve(given=options)
         start = str(self.opened.folder)
-        screen = Progress(quiet=quiet)
-        done = finetune(start, files, asked, name=name, from_nothing=from_nothing, screen=screen)
-        screen.say(describe_taught(done.folder, done.task, done.taught.scores, done.taught.before))
+        progress = Progress(quiet=quiet)
+        done = finetune(
+            start, files, asked, name=name, from_nothing=from_nothing, progress=progress
+        )
+        progress.say(
+            describe_taught(done.folder, done.task, done.taught.scores, done.taught.before)
+        )
         return load(done.folder)
 
     def _texts(

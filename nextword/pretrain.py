@@ -68,7 +68,7 @@ def train(
     *,
     name: str | None = None,
     start: str | None = None,
-    screen: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a model on text.
 
@@ -77,7 +77,7 @@ def train(
         settings: everything else.
         name: of the run; default: the corpus's name and a number.
         start: a run, RUN@500 or a model folder whose weights and vocabulary to begin with.
-        screen: where to say what happens.
+        progress: where to say what happens.
 
     Returns:
         the finished run.
@@ -86,7 +86,7 @@ def train(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
         Interrupted: on Ctrl-C, after saving.
     """
-    screen = screen or Progress(quiet=True)
+    progress = progress or Progress(quiet=True)
     check_name(settings.training)
     origin = None if start is None else find_warm_start(start, settings)
     settings = settings if origin is None else origin.settings
@@ -100,9 +100,9 @@ def train(
     ranks = join_ranks(machine.device)
     if not ranks.is_first:
         ranks.wait()  # until the first has prepared the text, to find it then
-    prepared = gather(paths, settings.corpus, with_source(settings.vocabulary), screen.say)
+    prepared = gather(paths, settings.corpus, with_source(settings.vocabulary), progress.say)
     if ranks.is_first:
-        check_leaks(prepared, screen.say)
+        check_leaks(prepared, progress.say)
         ranks.wait()
     train_tokens = len(prepared.train)
     if origin is not None:
@@ -119,7 +119,7 @@ def train(
         device=machine.device.type,
         ranks=ranks.size,
     )
-    run = Run(folder, settings, prepared, shape, plan, machine, screen, ranks)
+    run = Run(folder, settings, prepared, shape, plan, machine, progress, ranks)
     run.origin = origin
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=False)
@@ -169,18 +169,18 @@ def _with_defaults(
     return dataclasses.replace(settings, corpus=corpus, training=training)
 
 
-def resume(target: str, *, steps: int | None = None, screen: Progress | None = None) -> Run:
+def resume(target: str, *, steps: int | None = None, progress: Progress | None = None) -> Run:
     """Go on with a run from its last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         target: the run, or RUN@STEP to go on from there.
         steps: train to this step instead of the run's own last.
-        screen: where to say what happens.
+        progress: where to say what happens.
 
     Raises:
         RunError: there is nothing to go on with.
     """
-    screen = screen or Progress(quiet=True)
+    progress = progress or Progress(quiet=True)
     name, _, which = target.partition("@")
     folder = find_run(name)
     facts = run_facts(folder)
@@ -202,9 +202,9 @@ def resume(target: str, *, steps: int | None = None, screen: Progress | None = N
         )
     prepared = open_prepared(Path(facts["prepared"]))
     ranks = join_ranks(machine.device)
-    run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, screen, ranks)
+    run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, progress, ranks)
     for warning in differences(facts, machine):
-        screen.say(warning)
+        progress.say(warning)
     Journal(folder).forget_after(checkpoint.step)
     if plan != Plan(**facts["plan"]) and ranks.is_first:
         write_json(folder / FACTS, {**facts, "plan": dataclasses.asdict(plan)})
@@ -229,7 +229,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
         restore_optimizers(checkpoint, model, optimizers)
     training = _assemble(run, model, optimizers)
     if run.ranks.is_first:
-        run.screen.say(
+        run.progress.say(
             describe_start(
                 run.prepared.facts,
                 run.prepared.folder,
@@ -246,7 +246,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
         save(run, model, optimizers, step, None)
 
     began = time.monotonic()
-    run.screen.start(run.plan.steps, first_step)
+    run.progress.start(run.plan.steps, first_step)
     try:
         with interruptible() as interrupt:
             run_loop(
@@ -265,11 +265,11 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             f"{error}; training stopped, {good}; try a lower --training.learning_rate"
         ) from None
     finally:
-        run.screen.stop()
+        run.progress.stop()
     run.seconds = time.monotonic() - began
     if run.ranks.is_first:
         run.summary = sum_up(run)
-        run.screen.say(run.summary)
+        run.progress.say(run.summary)
     return run
 
 
@@ -311,7 +311,7 @@ def _estimate(run: Run, training: Training, first_step: int) -> None:
         run.machine.synchronize()
         seconds = time.perf_counter() - began
     training.model.zero_grad(set_to_none=True)
-    run.screen.say(f"about {duration(1.1 * seconds * parts * left)} for {left:,} steps")
+    run.progress.say(f"about {duration(1.1 * seconds * parts * left)} for {left:,} steps")
 
 
 def _load_weights(model: Transformer, folder: Path) -> None:

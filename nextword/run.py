@@ -59,7 +59,7 @@ class Run:
     shape: Shape
     plan: Plan
     machine: Machine
-    screen: Progress
+    progress: Progress
     ranks: Ranks = field(default_factory=Ranks)
     seconds: float = 0.0
     final: Evaluation | None = None

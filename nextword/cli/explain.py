@@ -218,11 +218,11 @@ def _small_run() -> str:
     folder = runs_folder() / TOUR
     if not (folder / FACTS).is_file():
         say(f"the tour wants a model: training a small one on built-in stories, as {folder}\n")
-        start = partial(pretrain.train, (), Settings(), name=TOUR, screen=Progress())
+        start = partial(pretrain.train, (), Settings(), name=TOUR, progress=Progress())
     elif not (saved := list_checkpoints(folder)):
         raise RunError(f"{folder}: its training was cut off; remove the folder and start again")
     elif saved[-1].step < run_facts(folder)["plan"]["steps"]:
-        start = partial(pretrain.resume, TOUR, screen=Progress())
+        start = partial(pretrain.resume, TOUR, progress=Progress())
     else:
         return TOUR
     try:

@@ -63,17 +63,17 @@ def train(
     from nextword.rendering.progress import Progress
     from nextword.run import Interrupted
 
-    screen, steps = Progress(quiet=quiet), options.get("training.steps")
+    progress, steps = Progress(quiet=quiet), options.get("training.steps")
     try:
         if resume is not None and learned_from_examples(resume):
             from nextword.finetune import resume as teach_on
 
-            _tell_of(teach_on(resume, steps=steps, screen=screen), screen, json_=json_)
+            _tell_of(teach_on(resume, steps=steps, progress=progress), progress, json_=json_)
             return
         if resume is not None:
-            run = pretrain.resume(resume, steps=steps, screen=screen)
+            run = pretrain.resume(resume, steps=steps, progress=progress)
         else:
-            run = pretrain.train(paths, settings, name=name, start=from_, screen=screen)
+            run = pretrain.train(paths, settings, name=name, start=from_, progress=progress)
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and run.final is not None:
@@ -128,24 +128,24 @@ def finetune(
     from nextword.finetune import finetune as teach
     from nextword.rendering.progress import Progress
 
-    screen = Progress(quiet=quiet)
+    progress = Progress(quiet=quiet)
     from nextword.run import Interrupted
 
     try:
         done = teach(
-            run, named(paths), settings, name=name, from_nothing=from_nothing, screen=screen
+            run, named(paths), settings, name=name, from_nothing=from_nothing, progress=progress
         )
     except Interrupted as stopped:
         leave(str(stopped), 130)
-    _tell_of(done, screen, json_=json_)
+    _tell_of(done, progress, json_=json_)
 
 
-def _tell_of(done: "Finetuned", screen: "Progress", *, json_: bool) -> None:
+def _tell_of(done: "Finetuned", progress: "Progress", *, json_: bool) -> None:
     """Say what came of a fine-tuning."""
     from nextword.rendering.finetuned import describe_taught
 
     scores = done.taught.scores
-    screen.say(describe_taught(done.folder, done.task, scores, done.taught.before))
+    progress.say(describe_taught(done.folder, done.task, scores, done.taught.before))
     if json_:
         known = {} if scores is None else scores.as_dict()
         write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))

@@ -107,7 +107,7 @@ class FinetuneLoop:
     settings: Settings
     task: str
     paths: Sequence[str]
-    screen: Progress
+    progress: Progress
     tally: Tally
     chat_template: str | None = None
     """How other programs write a chat down for this model, where it was taught with chats."""
@@ -122,9 +122,9 @@ class FinetuneLoop:
     def say_start(self, sides: Sides, steps: int, batch: int) -> None:
         """Say what will be done."""
         for note in self.tally.notes():
-            self.screen.say(f"note        {note}")
+            self.progress.say(f"note        {note}")
         begins = "new weights" if self.from_nothing else str(self.origin)
-        self.screen.say(
+        self.progress.say(
             f"examples    {sides.learned:,} to learn from, {sides.held:,} held out, "
             f"{len(self.tally.left):,} left out, of {self.tally.rows:,} rows\n"
             f"network     begins with {begins}; {self.shape.num_hidden_layers} layers, "
@@ -183,7 +183,7 @@ class FinetuneLoop:
             # What is used is the last step; on the way one is kept only to go on from.
             save(state.step, found["loss"] if found is not None and state.is_last else None)
             if found is not None and not state.is_last:
-                self.screen.say(f"step {state.step:,}: hold-out loss {found['loss']:.4f}")
+                self.progress.say(f"step {state.step:,}: hold-out loss {found['loss']:.4f}")
 
         every = max(1, -(-steps // EVALUATIONS))
         whole = Training(
@@ -196,11 +196,11 @@ class FinetuneLoop:
             self.machine,
             every_token_is_a_target=False,
         )
-        self.screen.start(steps, self.first_step)
+        self.progress.start(steps, self.first_step)
         try:
             with interruptible() as noted:
                 calls = [
-                    log_steps(self.folder, self.screen, plan),
+                    log_steps(self.folder, self.progress, plan),
                     Callback(every, evaluate),
                     stop_when_asked(self.folder, noted, save),
                 ]
@@ -208,7 +208,7 @@ class FinetuneLoop:
         except DivergedError as error:
             raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
         finally:
-            self.screen.stop()
+            self.progress.stop()
 
     def _begin(
         self,
@@ -226,7 +226,7 @@ class FinetuneLoop:
             return
         before = run_facts(self.folder)
         for warning in differences(before, self.machine):
-            self.screen.say(warning)
+            self.progress.say(warning)
         restore_optimizers(self.resumed.folder, model, optimizers)
         Journal(self.folder).forget_after(self.resumed.step)
         later = [one for one in list_checkpoints(self.folder) if one.step > self.resumed.step]

@@ -50,7 +50,7 @@ def finetune(
     *,
     name: str | None = None,
     from_nothing: bool = False,
-    screen: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Finetuned:
     """Teach a trained model from examples.
 
@@ -61,26 +61,26 @@ def finetune(
         name: of the new run; default: the file's name and a number.
         from_nothing: begin with new weights of the same sizes, to see what training on text was
             worth.
-        screen: where to say what happens.
+        progress: where to say what happens.
 
     Raises:
         NextwordError: with one clear line, before anything is written, where the input is wrong.
     """
-    screen = screen or Progress(quiet=True)
+    progress = progress or Progress(quiet=True)
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
     origin = find_model_folder(start)[0]
     begun = Begun(start, origin, tuple(paths), from_nothing)
-    return _teach(begun, settings, screen, lambda: new_folder(name, paths, "examples"))
+    return _teach(begun, settings, progress, lambda: new_folder(name, paths, "examples"))
 
 
-def resume(target: str, *, steps: int | None = None, screen: Progress | None = None) -> Finetuned:
+def resume(target: str, *, steps: int | None = None, progress: Progress | None = None) -> Finetuned:
     """Go on with a fine-tuning from its last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         target: the run, or RUN@STEP to go on from there.
         steps: train to this step instead of the run's own last.
-        screen: where to say what happens.
+        progress: where to say what happens.
 
     Raises:
         RunError: there is nothing to go on with, or the examples are no longer what they were.
@@ -113,7 +113,7 @@ def resume(target: str, *, steps: int | None = None, screen: Progress | None = N
     # What began with nothing took sizes and vocabulary only, which the checkpoint has too.
     origin = checkpoint.folder if start is None else find_model_folder(start)[0]
     begun = Begun(str(origin), origin, paths, start is None, checkpoint)
-    return _teach(begun, settings, screen or Progress(quiet=True), lambda: folder)
+    return _teach(begun, settings, progress or Progress(quiet=True), lambda: folder)
 
 
 class Begun(NamedTuple):
@@ -129,7 +129,7 @@ class Begun(NamedTuple):
 
 
 def _teach(
-    begun: Begun, settings: Settings, screen: Progress, folder_for: Callable[[], Path]
+    begun: Begun, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
 ) -> Finetuned:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
@@ -148,7 +148,7 @@ def _teach(
     else:
         known = labelled(rows, settings.finetune, settings.labels, tally)
         task, why = TASKS[known.kind.name], f"{known.kind.reason}; --labels.kind for another"
-    screen.say(f"task        {TOLD[task]} ({why})")
+    progress.say(f"task        {TOLD[task]} ({why})")
     objective = "answer" if is_answers else "labelled"
     settings = replace(settings, objective=replace(settings.objective, name=objective))
     loop = FinetuneLoop(
@@ -161,7 +161,7 @@ def _teach(
         settings=settings,
         task=task,
         paths=begun.paths,
-        screen=screen,
+        progress=progress,
         tally=tally,
         chat_template=TEMPLATE if tally.chats else None,
         resumed=begun.resumed,
@@ -169,7 +169,7 @@ def _teach(
     if known is None:
         return Finetuned(folder, task, teach_answers(loop, turns))
     for note in known.notes:
-        screen.say(f"note        {note}")
+        progress.say(f"note        {note}")
     return Finetuned(folder, task, teach_labels(loop, known))
 
 

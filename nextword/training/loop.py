@@ -93,16 +93,16 @@ class Training:
     """Whether each token that is read is also asked for."""
 
 
-def run_loop(training: Training, first_step: int, calls: Sequence[Callback]) -> TrainerState:
+def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback]) -> TrainerState:
     """Train from a step to the plan's last.
 
     Args:
         training: network, data and plan.
         first_step: steps done before: 0, or where a checkpoint stands.
-        calls: what to call, in order, after each step.
+        callbacks: what to call, in order, after each step.
 
     Returns:
-        the last moment.
+        the state after the last step.
 
     Raises:
         DivergedError: loss or gradient is not a number; the weights are those of the step before.
@@ -110,18 +110,16 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Callback]) -> 
     plan, ranks = training.plan, training.ranks
     state = TrainerState(first_step)
     if first_step == 0:
-        _call([call for call in calls if call.at_start], state)
+        _call([one for one in callbacks if one.at_start], state)
     clock, since = time.perf_counter(), first_step
     for step in range(first_step, plan.steps):
         factor = rate_factor(step, plan.steps, training.settings)
         parts = _rows_of(plan, ranks)
         batches = [training.read(step, rows) for rows in parts]
-        asked = (
-            plan.batch_tokens
-            if training.every_token_is_a_target
-            else count_targets(batches, training)
-        )
-        nats = accumulate(training.loss, batches, asked, training.machine.device, ranks.size)
+        targets: float = plan.batch_tokens
+        if not training.every_token_is_a_target:
+            targets = count_targets(batches, training)
+        nats = accumulate(training.loss, batches, targets, training.machine.device, ranks.size)
         if ranks.size > 1:
             nats = float(
                 ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device))
@@ -135,7 +133,7 @@ def run_loop(training: Training, first_step: int, calls: Sequence[Callback]) -> 
         now = time.perf_counter()
         speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
         state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == plan.steps)
-        if _call(calls, state):
+        if _call(callbacks, state):
             clock, since = time.perf_counter(), step + 1
     return state
 
@@ -146,13 +144,13 @@ def count_targets(batches: Sequence[Batch], training: Training) -> float:
     return float(training.ranks.sum(torch.tensor(mine, device=training.machine.device)))
 
 
-def _call(calls: Sequence[Callback], state: TrainerState) -> bool:
+def _call(callbacks: Sequence[Callback], state: TrainerState) -> bool:
     """Call who is due; tell whether anything slow may have happened."""
     slow = False
-    for call in calls:
-        if call.is_due(state):
-            call.action(state)
-            slow = slow or call.steps > 1
+    for callback in callbacks:
+        if callback.is_due(state):
+            callback.action(state)
+            slow = slow or callback.steps > 1
     return slow
 
 

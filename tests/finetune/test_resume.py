@@ -69,8 +69,8 @@ def stopped(place, file, settings, *, from_nothing):
     from nextword.finetune import loop
     from nextword.run import Interrupted
 
-    def log_steps(folder, screen, plan):
-        whole = callbacks.log_steps(folder, screen, plan)
+    def log_steps(folder, progress, plan):
+        whole = callbacks.log_steps(folder, progress, plan)
 
         def note(state):
             whole.action(state)
