@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 import shlex
 from functools import reduce
@@ -66,6 +67,14 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
         done = shared.nextword(*words)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert (done.stderr if "finetune" in line else done.stdout).strip()
+
+
+def test_the_parts_stand_alone_as_the_page_shows():
+    pages = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    (alone,) = (page for page in pages if "train_bpe" in page)
+    known = {}
+    exec(compile(alone, str(README), "exec"), known)
+    assert float(known["loss"].detach()) < 0.7 * math.log(270)
 
 
 def test_the_training_commands_have_known_options():
