@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from nextword.training import optimizers
-from nextword.training.optimizers.muon import COEFFICIENTS, Muon, orthogonal, precision_for
+from nextword.training.optimizers.muon import (
+    COEFFICIENTS,
+    TOGETHER_UPTO,
+    BatchedMuon,
+    Muon,
+    orthogonal,
+    precision_for,
+)
 from nextword.training.options import TrainingSettings
 
 
@@ -68,4 +75,36 @@ def test_the_precision_is_the_one_that_is_fast_here(monkeypatch, fast, kind):
     groups = {"matrices": {"w": torch.nn.Parameter(torch.ones(2, 3))}}
     groups["embeddings"] = {"e": torch.nn.Parameter(torch.ones(2, 3))}
     built = optimizers.muon.build(groups, TrainingSettings(matrix_learning_rate=0.1))
-    assert [type(one) for one in built] == [Muon, torch.optim.AdamW]
+    assert [type(one) for one in built] == [BatchedMuon, torch.optim.AdamW]
+
+
+@pytest.mark.parametrize(
+    ("precision", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.03)]
+)
+def test_several_at_once_move_as_one_by_one(precision, close):
+    large = TOGETHER_UPTO + 8
+    sizes = [(24, 16), (16, 24), (16, 16), (24, 16), (large, large), (16, 24), (1, 5)]
+    weights = {}
+    for kind in (Muon, BatchedMuon):
+        source = torch.Generator().manual_seed(0)
+        weights[kind] = [
+            torch.nn.Parameter(torch.randn(size, generator=source, dtype=torch.float64))
+            for size in sizes
+        ]
+        groups = [{"params": weights[kind][:5]}, {"params": weights[kind][5:], "lr": 0.3}]
+        optimizer = kind(groups, lr=0.1, weight_decay=0.2, precision=precision)
+        for step in range(4):
+            for weight in weights[kind]:
+                weight.grad = torch.randn(weight.shape, generator=source, dtype=torch.float64)
+            weights[kind][3].grad = None if step == 1 else weights[kind][3].grad
+            optimizer.step()
+    for one, two in zip(*weights.values(), strict=True):
+        assert float((one - two).detach().norm() / one.detach().norm()) < close
+
+
+def test_matrices_of_zeros_stay_where_they_are():
+    weights = [torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+    for weight in weights:
+        weight.grad = torch.zeros(3, 4)
+    BatchedMuon(weights, lr=0.1).step()
+    assert all(torch.equal(weight, torch.ones(3, 4)) for weight in weights)

@@ -50,7 +50,7 @@ import numpy as np, torch, torch.distributed as dist
 from safetensors.torch import save_file
 from nextword.targets.batch import Batch
 from nextword.training.step import LanguageModelLoss, accumulate
-from nextword.machine.ranks import join_ranks
+from nextword.machine.ranks import join_ranks, whole as weights_of
 from tests.model.test_transformer import scattered
 from tests.training.test_step import batch
 ranks = join_ranks(torch.device("cpu"))
@@ -68,6 +68,19 @@ for name in sys.argv[2:]:
     if ranks.is_first:
         gradients = {name: weight.grad for name, weight in model.named_parameters()}
         save_file({"loss": nats, **gradients}, f"{sys.argv[1]}/{name}")
+from torch.distributed.fsdp import fully_shard
+model = scattered().double()
+sharded = LanguageModelLoss(model, precision=torch.float64)
+for block in model.model.layers:
+    fully_shard(block)
+fully_shard(sharded)
+nats = sharded(torch.from_numpy(inputs), torch.from_numpy(targets))
+(nats * ranks.size / total).backward()
+nats = ranks.sum(nats.detach() / total)
+gradients = {name: weights_of(weight.grad) for name, weight in model.named_parameters()}
+weights = {f"of {name}": weights_of(weight.detach()) for name, weight in model.named_parameters()}
+if ranks.is_first:
+    save_file({"loss": nats, **gradients, **weights}, f"{sys.argv[1]}/sharded")
 dist.barrier()
 dist.destroy_process_group()
 sys.stdout.flush()
@@ -97,8 +110,13 @@ def test_two_processes_are_one(tmp_path):
         for rank in range(2)
     ]
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    for dtype, tolerance in tolerances.items():
-        saved = load_file(tmp_path / dtype)
+    sharded = load_file(tmp_path / "sharded")  # as FSDP divides the plain network
+    before = dict(scattered().double().named_parameters())
+    assert all(torch.equal(sharded.pop(f"of {name}"), weight) for name, weight in before.items())
+    found = {dtype: load_file(tmp_path / dtype) for dtype in tolerances} | {"sharded": sharded}
+    for name, saved in found.items():
+        dtype = name if name in tolerances else "float64"
+        tolerance = tolerances[dtype]
         loss, whole = gradients(1, getattr(torch, dtype))
         assert float(saved.pop("loss")) == pytest.approx(loss, rel=tolerance)
         for name, gradient in whole.items():
