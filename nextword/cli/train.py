@@ -81,6 +81,7 @@ def train(
             key: run.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
         }
         told = {"run": str(run.folder), "seconds": run.seconds, **known}
+        told["vocab_size"] = run.shape.vocab_size
         write(json.dumps({**told, **run.final.as_dict()}))
 
 

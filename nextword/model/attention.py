@@ -99,15 +99,18 @@ class Attention(nn.Module):
         cache: "KeyValueCache | None" = None,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, T, D) to (B, T, D).
+        """Map (…, T, D) to (…, T, D).
 
         Args:
-            x: the stream, (B, T, D).
+            x: the stream, (B, T, D); with a cache or a mask of exactly this shape.
             cosine: (T, 1, K) for these positions, or (B, T, 1, K).
             sine: the same of the sine.
             cache: keys and values of earlier positions, to read and to extend.
             seen: (B, 1, T, T), true where a position may look; default: at itself and all before.
         """
+        if x.ndim != 3:
+            rows: Tensor = self(x.reshape(-1, *x.shape[-2:]), cosine, sine, cache, seen)
+            return rows.reshape(x.shape)
         queries, keys, values = self.project(x, cosine, sine)
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)

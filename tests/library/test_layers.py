@@ -143,6 +143,17 @@ def test_multi_head_self_attention(kind, keys, qk_norm, causal):
     close(found, self_attention(x, w, 4, 6, qk_norm=qk_norm, causal=causal), kind)
 
 
+@pytest.mark.parametrize("leading", [(), (2,), (2, 3)], ids=str)
+def test_self_attention_takes_any_leading_shape(leading):
+    layer, w = filled(nextword.Attention(16, 4, 2), torch.float64)
+    x = rounded(given(*leading, 7, 16))
+    tables = [table[:, None].double() for table in nextword.rotary_tables(7, 4)]
+    found = layer(torch.tensor(x), *tables)
+    close(found, self_attention(x, w, 4, 4, qk_norm=True, causal=True), torch.float64)
+    with torch.no_grad():
+        close(layer(torch.tensor(x), *tables), found.detach().numpy(), torch.float64)
+
+
 SHAPE = {
     "vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "context": 9,
