@@ -156,12 +156,14 @@ def judge(area: str, commit: str | None) -> dict:
 def main() -> None:
     """Judge the areas named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("areas", nargs="*", default=list(AREAS), choices=[*AREAS, []])
+    parser.add_argument("areas", nargs="*", help=f"of {', '.join(AREAS)}; default: all")
     parser.add_argument("--name", default="after", help="under which the results are written")
     parser.add_argument("--commit", help="judge what it holds, instead of what is here")
     given = parser.parse_args()
+    if unknown := set(given.areas) - set(AREAS):
+        parser.error(f"no area {', '.join(unknown)}; choose from {', '.join(AREAS)}")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    for area in given.areas:
+    for area in given.areas or AREAS:
         load = os.getloadavg()
         found = judge(area, given.commit)
         results.setdefault(given.name, {})[area] = {
