@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -49,6 +50,7 @@ def main() -> None:
         import torch
 
         import nextword
+        from nextword.base.files import cache_folder
         from nextword.prediction.archive import compress, decompress
 
         load = os.getloadavg()
@@ -74,6 +76,7 @@ def main() -> None:
             assert back.read_bytes() == text
             seconds["PPMd"].append(timed(lambda: pyppmd.compress(text, max_order=6))[0])
             seconds["xz"].append(timed(lambda: lzma.compress(text, preset=9))[0])
+        shutil.rmtree(cache_folder() / "measured", ignore_errors=True)  # nothing measured before
         ruler_seconds, ruler = timed(model.ruler)
         audit_seconds, _ = timed(lambda: model.audit("We are all humans born to make mistakes"))
         result = {

@@ -172,7 +172,7 @@ class Model:
         Raises:
             EvaluationError: there is no text, or the model gives no odds of words.
         """
-        self.opened.refuse("explain")
+        self.opened.refuse("score")
         return score(self.opened.model, self.opened.vocabulary, text)
 
     def probability(self, prompt: str, continuation: str) -> float:

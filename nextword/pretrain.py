@@ -186,7 +186,7 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     facts = run_facts(folder)
     if "prepared" not in facts:
         raise RunError(
-            f"{folder.name}: learned from examples, in one go; begin again with nextword finetune"
+            f"{folder.name}: learned from examples; nextword.finetune.resume goes on with it"
         )
     settings = resolve(read_recipe(folder / SETTINGS))
     checkpoint = find_checkpoint(folder, which or "last")
@@ -243,7 +243,8 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     calls = callbacks(run, model, optimizers)
 
     def keep(step: int) -> None:
-        save(run, model, optimizers, step, None)
+        if run.ranks.is_first:
+            save(run, model, optimizers, step, None)
 
     began = time.monotonic()
     run.progress.start(run.plan.steps, first_step)

@@ -114,10 +114,15 @@ def save(
     remove_checkpoints(saved, keep=[best_of(saved).step, saved[-1].step, *asked])
 
 
+def named_fully(paths: Sequence[str]) -> list[str]:
+    """Name files and folders from the root on; addresses, globs and "-" stay as they are."""
+    return [str(Path(path).absolute()) if Path(path).exists() else path for path in paths]
+
+
 def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
     """What a run writes down besides its settings: what was derived, versions, hardware."""
     return {
-        "paths": [str(Path(path).absolute()) if Path(path).exists() else path for path in paths],
+        "paths": named_fully(paths),
         "prepared": str(run.prepared.folder.absolute()),
         "corpus": run.prepared.facts,
         "objective": run.settings.objective.name,

@@ -1,7 +1,5 @@
 """Configuration: all rooms' options composed, from defaults, a recipe, the command line, Python.
 
-Written down as resolved.
-
 Each option is declared once, beside the code it governs, with its default, meaning and unit. This
 page adds none.
 """

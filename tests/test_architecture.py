@@ -51,6 +51,7 @@ def imports_of(file: Path, house: str = "nextword") -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{file}: a relative import"
             found += [f"{node.module}.{alias.name}" for alias in node.names]
     return [name for name in found if name.startswith(f"{house}.")]
 

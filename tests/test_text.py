@@ -51,8 +51,8 @@ def test_a_mixture_trains_says_its_shares_and_resumes_bit_for_bit(books):
     paths = ["books/=2", "other.txt=1"]
     done = books.nextword("train", *paths, "--name", "whole", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"books/: 66\.7% of the lessons, [\d.]+ times its [\d,]+ tokens", done.stderr)
-    assert "other.txt: 33.3% of the lessons" in done.stderr
+    assert re.search(r"books/: 66\.7% of the tokens, [\d.]+ times its [\d,]+ tokens", done.stderr)
+    assert "other.txt: 33.3% of the tokens" in done.stderr
     options = ["--training.checkpoint-every", "2"]
     half = [*QUICK[:2], "--training.steps", "6", *options]
     done = books.nextword(

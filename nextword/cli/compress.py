@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Run, app, say, write
+from nextword.cli.program import COMPRESS, AsJson, Run, app, say, write
 
 _LINE_SECONDS = 10.0
 
@@ -32,7 +32,7 @@ Device = Annotated[
 ]
 
 
-@app.command
+@app.command(group=COMPRESS)
 def compress(
     run: Run,
     file: File,
@@ -57,7 +57,7 @@ def compress(
     write(json.dumps(receipt.as_dict()) if json_ else describe_receipt(receipt))
 
 
-@app.command
+@app.command(group=COMPRESS)
 def decompress(
     run: Run,
     file: File,

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Run, app, leave, named, say, text_of, write
+from nextword.cli.program import EXPLAIN, AsJson, Run, app, leave, named, say, text_of, write
 
 TOUR = "tour"
 """Name of the run that the tour trains where none is given."""
 Text = Annotated[str, Parameter(help='the text, or "-" for standard input')]
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def explain(
     run: Run,
     text: Text,
@@ -37,7 +37,7 @@ def explain(
         write(describe_trace(judged, top=top, color=_has_color()))
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def audit(
     run: Run,
     text: Text,
@@ -61,7 +61,7 @@ def audit(
     write(json.dumps(taken.as_dict()) if json_ else describe_audit(taken))
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def replay(
     run: Run,
     *,
@@ -82,7 +82,7 @@ def replay(
     write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def ruler(
     run: Run,
     *,
@@ -102,7 +102,7 @@ def ruler(
     write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def report(
     run: Run,
     *,
@@ -125,7 +125,7 @@ def report(
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def compare(
     *given: Annotated[str, Parameter(help="two runs or more, then a text or a path")],
     field: Annotated[str, Parameter(help="the field or column that holds the text")] = "text",
@@ -158,7 +158,7 @@ def compare(
     write(json.dumps(found.as_dict()) if json_ else describe_comparison_of_models(found))
 
 
-@app.command
+@app.command(group=EXPLAIN)
 def tour(
     run: Annotated[
         str | None, Parameter(help="whose numbers to show (default: a small one, trained first)")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nextword import __version__
-from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
+from nextword.cli.program import INSPECT, AsJson, Paths, Run, app, named, takes, text_of, write
 
 
-@app.command(name="--version")
+@app.command(name="--version", group=INSPECT)
 def version(
     *,
     verbose: Annotated[
@@ -32,7 +32,7 @@ def version(
     write(json.dumps(facts) if json_ else describe_about(facts))
 
 
-@app.command
+@app.command(group=INSPECT)
 def targets(
     text: str,
     *,
@@ -67,7 +67,9 @@ def _pieces_of(text: str, run: str | None) -> list[str]:
 
 
 vocabulary_app = App(
-    name="vocabulary", help="Show a text's pieces and ids; compare kinds and sizes of vocabulary."
+    group=INSPECT,
+    name="vocabulary",
+    help="Show a text's pieces and ids; compare kinds and sizes of vocabulary.",
 )
 app.command(vocabulary_app)
 
@@ -195,7 +197,7 @@ def _number(word: str) -> int:
     return int(word)
 
 
-@app.command
+@app.command(group=INSPECT)
 def runs(*, json_: AsJson = False) -> None:
     """List the runs with size, steps, loss and age."""
     from nextword.prediction.loading import FACTS, list_runs, run_facts, runs_folder
@@ -226,7 +228,7 @@ def runs(*, json_: AsJson = False) -> None:
         )
 
 
-@app.command
+@app.command(group=INSPECT)
 def settings(*names: str, json_: AsJson = False) -> None:
     """Say what every option does, and where its default comes from.
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Paths, Run, app, named, takes, text_of, write
+from nextword.cli.program import PREDICT, AsJson, Paths, Run, app, named, takes, text_of, write
 
 
-@app.command
+@app.command(group=PREDICT)
 @takes(("generation",), prefix=False)
 def generate(
     run: Run,
@@ -61,7 +61,7 @@ def generate(
         write(json.dumps({"prompt": prompt, "texts": texts}))
 
 
-@app.command
+@app.command(group=PREDICT)
 def predict(
     run: Run,
     prompt: str = "",
@@ -77,7 +77,7 @@ def predict(
     write(json.dumps(prediction.as_dict()) if json_ else describe_prediction(prediction))
 
 
-@app.command
+@app.command(group=PREDICT)
 def fill(
     run: Run,
     text: Annotated[str, Parameter(help='the text, [MASK] where something is hidden, or "-"')],
@@ -96,7 +96,7 @@ def fill(
         write("\n\n".join(map(describe_filled, places)))
 
 
-@app.command
+@app.command(group=PREDICT)
 def classify(
     run: Run,
     text: Annotated[str, Parameter(help='the text, or "-" for standard input')],
@@ -111,7 +111,7 @@ def classify(
     write(json.dumps(said.as_dict()) if json_ else describe_said(said))
 
 
-@app.command
+@app.command(group=PREDICT)
 @takes(("evaluation",), prefix=False)
 def evaluate(
     run: Run,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from nextword.base.errors import NextwordError
 from nextword.settings import Option, all_options
@@ -20,6 +20,11 @@ app = App(
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
 )
+TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS = (
+    Group(name, sort_key=number)
+    for number, name in enumerate(("Train", "Predict", "Explain", "Inspect", "Compress"))
+)
+"""Groups of verbs in the help; each has the file of its name."""
 Run = Annotated[
     str, Parameter(help="a run's name or path, RUN@500, RUN@last, latest, or a model folder")
 ]
@@ -127,10 +132,7 @@ def write(text: str, *, end: str = "\n") -> None:
 def takes(
     rooms: tuple[str, ...], *, prefix: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of settings rooms; it receives what was given as {"room.name".
-
-    Value}.
-    """
+    """Give a verb the options of settings rooms; it receives them as {"room.name": value}."""
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         own = [
@@ -164,7 +166,8 @@ def _annotation(option: Option, prefix: bool) -> Any:
     if option.choices:
         words += f"; one of {', '.join(option.choices)}"
     if default := option.default_words:
-        words += f" [default: {default}]"
+        from_what = f", from {' and '.join(option.of)}" if option.of else ""
+        words += f" [default: {default}{from_what}]"
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()
     if option.name == "name":  # a room that is chosen by name is chosen by its own

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import AsJson, Paths, Run, app, leave, named, say, takes, write
+from nextword.cli.program import TRAIN, AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
 
 
-@app.command
+@app.command(group=TRAIN)
 @takes(tuple(room.name for room in dataclasses.fields(Settings) if room.name not in TAUGHT))
 def train(
     *paths: Paths,
@@ -85,7 +85,7 @@ def train(
         write(json.dumps({**told, **run.final.as_dict()}))
 
 
-@app.command
+@app.command(group=TRAIN)
 @takes((*TAUGHT, "machine"))
 def finetune(
     run: Run,
@@ -152,7 +152,7 @@ def _tell_of(done: "Finetuned", progress: "Progress", *, json_: bool) -> None:
         write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))
 
 
-@app.command
+@app.command(group=TRAIN)
 @takes(("corpus", "vocabulary"))
 def prepare(
     *paths: Paths,

@@ -141,7 +141,9 @@ def ending_of(file: str, settings: CorpusSettings) -> str:
     return _named_ending(file)
 
 
-def cut(chunks: Iterable[Piece], source: Source | None = None) -> Iterator[Piece]:
+def cut(
+    chunks: Iterable[Piece], source: Source | None = None, *, strict: bool = False
+) -> Iterator[Piece]:
     """Regroup a document's chunks into pieces that end where no token reaches across.
 
     The pieces' tokens are the whole document's, for every kind of vocabulary that is built here.
@@ -149,6 +151,10 @@ def cut(chunks: Iterable[Piece], source: Source | None = None) -> Iterator[Piece
     Args:
         chunks: of documents, as they were read.
         source: where to count a text that is cut where it stands.
+        strict: cut none where it stands.
+
+    Raises:
+        CorpusError: strict, and there is no place to cut.
     """
     held = ""
     for chunk in chunks:
@@ -157,6 +163,10 @@ def cut(chunks: Iterable[Piece], source: Source | None = None) -> Iterator[Piece
         while len(held) - start > PIECE_CHARACTERS and (end := _place_to_cut(held, start)):
             if end < 0:
                 end = -end
+                if strict:
+                    raise CorpusError(
+                        f"{LONGEST_PIECE:,} characters hold no place where no token reaches across"
+                    )
                 if source is not None:
                     source.tally.add("cut", source.place)
             yield Piece(held[start:end], False)

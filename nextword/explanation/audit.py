@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nextword.base.display import Displayable
 from nextword.base.errors import EvaluationError
-from nextword.base.shown import Shown
 from nextword.explanation.previews import WORKED_SENTENCE
 from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
@@ -70,7 +70,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Audit(Shown):
+class Audit(Displayable):
     """Everything about one prediction; each number follows from those before it."""
 
     text: str

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nextword.base.display import Displayable
 from nextword.base.errors import EvaluationError
-from nextword.base.shown import Shown
 from nextword.loss.bits import bits
 from nextword.prediction.evaluate import score_tokens
 from nextword.prediction.loading import Opened
@@ -71,7 +71,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison(Shown):
+class Comparison(Displayable):
     """Several models on one text, or on some documents."""
 
     judges: tuple[Judge, ...]

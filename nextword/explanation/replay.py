@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nextword.base.display import Displayable
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
-from nextword.base.shown import Shown
 from nextword.explanation.options import ExplanationSettings
 from nextword.explanation.previews import WORKED_SENTENCE, at_full_precision
 from nextword.model.transformer import Transformer
@@ -72,7 +72,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Replay(Shown):
+class Replay(Displayable):
     """All sentences at all moments."""
 
     run: str

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextword.base.remember import remembered
-from nextword.base.shown import Shown
+from nextword.base.cache import cached
+from nextword.base.display import Displayable
 from nextword.loss.bits import bits
 from nextword.machine.about import version_of
 from nextword.prediction import baselines, ngram
@@ -53,7 +53,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Ruler(Shown):
+class Ruler(Displayable):
     """All marks on one held-out text."""
 
     model: str
@@ -156,7 +156,7 @@ def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
 
     told = json.dumps([list(ORDERS), COUNTED_TOKENS, len(vocabulary), vocabulary.end_id]).encode()
     parts = [hash_of(one) for one in (_training(prepared, COUNTED_TOKENS), asked())]
-    tokens, nats = remembered([told, _program(ngram), *parts], count)
+    tokens, nats = cached([told, _program(ngram), *parts], count)
     return tokens, nats
 
 
@@ -178,7 +178,7 @@ def _squeezed(text: bytes, training: bytes | None) -> list[Squeezed]:
     told = [platform.python_version(), *map(version_of, ("zstandard", "pyppmd"))]
     alone = [json.dumps(told).encode(), _program(baselines), text]
     parts = alone if training is None else [*alone, training]
-    sizes = remembered(parts, lambda: [[*vars(one).values()] for one in squeeze(text, training)])
+    sizes = cached(parts, lambda: [[*vars(one).values()] for one in squeeze(text, training)])
     return [Squeezed(*one) for one in sizes]
 
 

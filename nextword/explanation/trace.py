@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nextword.base.display import Displayable
 from nextword.base.errors import EvaluationError
-from nextword.base.shown import Shown
 from nextword.loss.bits import bits, bits_per_byte, perplexity
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
@@ -73,7 +73,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Trace(Shown):
+class Trace(Displayable):
     """A whole text, position by position, and what they make together."""
 
     text: str

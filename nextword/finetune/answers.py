@@ -11,7 +11,7 @@ from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
 from nextword.explanation.previews import at_full_precision
 from nextword.finetune.chat import Piece, ids_of, spell
-from nextword.finetune.loop import FinetuneLoop, Rows, Sides, Taught, steps_of
+from nextword.finetune.loop import FinetuneLoop, FinetuneResult, Rows, SplitSizes, steps_of
 from nextword.finetune.shapes import Pair, read_example, shape_of
 from nextword.finetune.tally import Tally, Unusable
 from nextword.model.folder import read_model
@@ -27,7 +27,7 @@ from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
-def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
+def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> FinetuneResult:
     """Train a causal model on prompts and answers.
 
     Args:
@@ -39,7 +39,7 @@ def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
     """
     settings, vocabulary, shape = loop.settings.finetune, loop.vocabulary, loop.shape
     train, holdout = _divide(examples, settings)
-    sides = Sides(len(train), len(holdout))
+    sides = SplitSizes(len(train), len(holdout))
     model = Transformer(shape)
     if loop.from_nothing:
         initialize(model, settings.seed)
@@ -47,7 +47,8 @@ def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
         model.load_state_dict(read_model(loop.origin).state_dict(), strict=True)
     model.to(loop.machine.device)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
-    before = score_answers(model, holdout, fill_id) if holdout else None
+    is_begin = loop.resumed is None or loop.origin != loop.resumed.folder
+    before = score_answers(model, holdout, fill_id) if holdout and is_begin else None
     if loop.resumed is not None:
         model.load_state_dict(read_model(loop.resumed.folder).state_dict(), strict=True)
     model.set_precision(loop.machine.precision)
@@ -74,7 +75,9 @@ def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> Taught:
     loss = LanguageModelLoss(model, precision=loop.machine.precision)
     tokens = sum(example.places for example in train) / len(rows)
     loop.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge, sides)
-    return Taught(loop.folder, scores[-1] if scores else None, before, loop.tally.as_dict(*sides))
+    return FinetuneResult(
+        loop.folder, scores[-1] if scores else None, before, loop.tally.as_dict(*sides)
+    )
 
 
 def read_turns(

@@ -14,10 +14,10 @@ import torch
 from nextword.base.errors import SettingsError
 from nextword.explanation.previews import at_full_precision
 from nextword.finetune.examples import Label, Labelled, LabelledSet
-from nextword.finetune.loop import FinetuneLoop, Rows, Sides, Taught, steps_of
+from nextword.finetune.loop import FinetuneLoop, FinetuneResult, Rows, SplitSizes, steps_of
 from nextword.model.folder import read_body, read_model
 from nextword.model.initialize import initialize
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import LabelHead
 from nextword.objectives.labelled import Examples, in_order, label
 from nextword.objectives.options import FinetuneSettings
@@ -45,7 +45,7 @@ MOST_LOGITS = 1 << 24
 """Of the hold-out at once, which ten thousand classes would fill the memory with."""
 
 
-def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> Taught:
+def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> FinetuneResult:
     """Train a network on texts and labels.
 
     Args:
@@ -93,23 +93,25 @@ def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> Taught:
             scores.append(_score(model, vocabulary, holdout, known))
         return scores[-1].as_dict()
 
-    sides = Sides(len(train), len(holdout))
+    sides = SplitSizes(len(train), len(holdout))
     loop.say_start(sides, steps, rows_a_step)
     loss = LabelLoss(model, spread=spread)
     sizes = [len(row) for row in train]
     rows_ = Rows(rows_a_step, max(sizes), sum(sizes) / len(sizes))
     loop.run(model, loss, read, steps, rows_, judge, sides, faster=last, times=spread)
-    return Taught(loop.folder, scores[-1] if scores else None, rows=loop.tally.as_dict(*sides))
+    return FinetuneResult(
+        loop.folder, scores[-1] if scores else None, rows=loop.tally.as_dict(*sides)
+    )
 
 
-def _first_model(loop: FinetuneLoop, known: LabelledSet) -> Labeller:
+def _first_model(loop: FinetuneLoop, known: LabelledSet) -> SequenceClassifier:
     """Build the network: a trained body with a new head, or the run's own to go on with."""
     if loop.resumed is not None:
         saved = read_model(loop.resumed.folder)
-        assert isinstance(saved, Labeller)  # written by this function's other half
+        assert isinstance(saved, SequenceClassifier)  # written by this function's other half
         return saved
     head = LabelHead(known.names, known.is_number, several=known.several)
-    model = Labeller(loop.shape, head)
+    model = SequenceClassifier(loop.shape, head)
     initialize(model, loop.settings.finetune.seed)
     if not loop.from_nothing:
         read_body(model, loop.origin)
@@ -135,7 +137,7 @@ def as_array(labels: Sequence[Label], known: LabelledSet) -> np.ndarray:
 
 
 def _score(
-    model: Labeller,
+    model: SequenceClassifier,
     vocabulary: Vocabulary,
     holdout: Sequence[Sequence[int]],
     known: LabelledSet,
@@ -179,7 +181,7 @@ def _weights(labels: Sequence[Label], known: LabelledSet, settings: FinetuneSett
 
 @torch.no_grad()
 def _begin_at_the_mean(
-    model: Labeller, vocabulary: Vocabulary, rows: Sequence[Sequence[int]], mean: float
+    model: SequenceClassifier, vocabulary: Vocabulary, rows: Sequence[Sequence[int]], mean: float
 ) -> None:
     """Let the head say the mean of the numbers at first, that only differences are to be learned.
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
-from nextword.callbacks import log_steps, stop_when_asked
+from nextword.callbacks import EVALUATIONS, log_steps, stop_when_asked
 from nextword.corpus.documents import find_files
 from nextword.finetune.tally import Tally
 from nextword.machine.about import versions
@@ -25,7 +25,7 @@ from nextword.prediction.labels import Scores
 from nextword.prediction.loading import FACTS, run_facts
 from nextword.prediction.several import SeveralScores
 from nextword.rendering.progress import Progress
-from nextword.run import SETTINGS, differences, interruptible
+from nextword.run import SETTINGS, differences, interruptible, named_fully
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import (
     Checkpoint,
@@ -35,17 +35,15 @@ from nextword.training.checkpoint import (
     save_checkpoint,
 )
 from nextword.training.journal import Journal
-from nextword.training.loop import Batch, Callback, Plan, TrainerState, Training, run_loop
+from nextword.training.loop import BatchLike, Callback, Plan, TrainerState, Training, run_loop
 from nextword.training.optimizers import build_optimizers
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
 from nextword.vocabulary.tokenizer import Vocabulary
 
-EVALUATIONS = 4
-
 
 @dataclass(frozen=True)
-class Taught:
+class FinetuneResult:
     """What came of it."""
 
     folder: Path
@@ -68,7 +66,7 @@ class Rows(NamedTuple):
     """Of one, on average."""
 
 
-class Sides(NamedTuple):
+class SplitSizes(NamedTuple):
     """How the examples were divided."""
 
     learned: int
@@ -119,7 +117,7 @@ class FinetuneLoop:
         """Steps done before."""
         return 0 if self.resumed is None else self.resumed.step
 
-    def say_start(self, sides: Sides, steps: int, batch: int) -> None:
+    def say_start(self, sides: SplitSizes, steps: int, batch: int) -> None:
         """Say what will be done."""
         for note in self.tally.notes():
             self.progress.say(f"note        {note}")
@@ -137,11 +135,11 @@ class FinetuneLoop:
         self,
         model: Transformer,
         loss: nn.Module,
-        read: Callable[[int, slice], Batch],
+        read: Callable[[int, slice], BatchLike],
         steps: int,
         rows: Rows,
         judge: Callable[[], Mapping[str, Any] | None],
-        sides: Sides,
+        sides: SplitSizes,
         *,
         faster: Mapping[str, nn.Parameter] | None = None,
         times: float = 1.0,
@@ -160,7 +158,7 @@ class FinetuneLoop:
             times: that of all others.
 
         Raises:
-            DivergedError: the loss is no number any more; no checkpoint is written.
+            DivergedError: the loss is no number any more; the last checkpoint is the one before.
         """
         training = self._how()
         optimizers = _optimizers(model, training, faster or {}, times)
@@ -214,7 +212,7 @@ class FinetuneLoop:
         self,
         model: Transformer,
         plan: Plan,
-        sides: Sides,
+        sides: SplitSizes,
         optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         """Make the run's folder, or go back to where it goes on from."""
@@ -243,9 +241,9 @@ class FinetuneLoop:
             seed=asked.seed,
         )
 
-    def _facts(self, model: Transformer, plan: Plan, sides: Sides) -> dict[str, Any]:
+    def _facts(self, model: Transformer, plan: Plan, sides: SplitSizes) -> dict[str, Any]:
         return {
-            "paths": [str(Path(path).absolute()) for path in self.paths],
+            "paths": named_fully(self.paths),
             "objective": self.settings.objective.name,
             "task": self.task,
             "rows": self.tally.as_dict(*sides),

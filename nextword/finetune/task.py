@@ -13,7 +13,7 @@ from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.examples import labelled, look
 from nextword.finetune.kinds import TASKS
 from nextword.finetune.labels import teach_labels
-from nextword.finetune.loop import FinetuneLoop, Taught, digests_of
+from nextword.finetune.loop import FinetuneLoop, FinetuneResult, digests_of
 from nextword.finetune.tally import Tally
 from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
@@ -40,7 +40,7 @@ class Finetuned:
 
     folder: Path
     task: str
-    taught: Taught
+    taught: FinetuneResult
 
 
 def finetune(
@@ -70,7 +70,7 @@ def finetune(
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
     origin = find_model_folder(start)[0]
-    begun = Begun(start, origin, tuple(paths), from_nothing)
+    begun = FinetuneStart(start, origin, tuple(paths), from_nothing)
     return _teach(begun, settings, progress, lambda: new_folder(name, paths, "examples"))
 
 
@@ -92,6 +92,8 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     checkpoint = find_checkpoint(folder, which or "last")
     check_digests(checkpoint.folder)
     paths = tuple(facts["paths"])
+    if "-" in paths:
+        raise RunError(f"{folder.name}: its examples came from standard input and are not kept")
     if "digests" not in facts:
         raise RunError(
             f"{folder.name}: was finetuned by a version that could not go on; begin again with "
@@ -110,13 +112,14 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
         )
     settings = replace(settings, finetune=replace(settings.finetune, steps=last))
     start = facts["warm_start"]
-    # What began with nothing took sizes and vocabulary only, which the checkpoint has too.
-    origin = checkpoint.folder if start is None else find_model_folder(start)[0]
-    begun = Begun(str(origin), origin, paths, start is None, checkpoint)
+    # Sizes and vocabulary are the checkpoint's; what it began with is asked only for its score.
+    there = start is not None and (Path(start) / CONFIG).is_file()
+    origin = Path(start) if there else checkpoint.folder
+    begun = FinetuneStart(folder.name, origin, paths, start is None, checkpoint)
     return _teach(begun, settings, progress or Progress(quiet=True), lambda: folder)
 
 
-class Begun(NamedTuple):
+class FinetuneStart(NamedTuple):
     """What a fine-tuning begins with."""
 
     start: str
@@ -129,20 +132,21 @@ class Begun(NamedTuple):
 
 
 def _teach(
-    begun: Begun, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
+    begun: FinetuneStart, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
 ) -> Finetuned:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
     rows = read_rows(begun.paths, settings.corpus)
     tally = Tally(len(rows), settings.examples)
     is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    shape, vocabulary = read_shape(begun.origin), Vocabulary.load(begun.origin)
+    known_from = begun.origin if begun.resumed is None else begun.resumed.folder
+    shape, vocabulary = read_shape(known_from), Vocabulary.load(known_from)
     if len(vocabulary) > shape.vocab_size:
         raise ModelError(f"{begun.origin}: its vocabulary has more entries than the network")
     folder = folder_for()
     known, turns = None, []
     if is_answers:
-        _check_answers(begun.start, begun.origin, shape)
+        _check_answers(begun.start, known_from, shape)
         turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
         task, why = "answers", f"known by their fields: {', '.join(tally.shapes)}"
     else:

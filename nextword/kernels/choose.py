@@ -1,7 +1,7 @@
 """Choose a kernel: which hand-written implementation serves where a tensor lies, or none.
 
 The network in model/ is plain PyTorch. Before it computes something, it asks here whether there is
-something faster that does the same. This is the only place that knows.
+something faster that does the same. This is the only place that knows which layer has a kernel.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,12 +35,21 @@ def kernel_for(operation: str, x: Tensor) -> Callable[..., Any] | None:
         x: what it will be applied to.
 
     Returns:
-        a function; None on other devices, of types that no kernel has been tested with, and while
-        torch.compile or torch.export look at the network, which are to see it plainly.
+        a function that can be differentiated once; None on other devices, of types that no kernel
+        has been tested with, and for those who are to see the network plainly: torch.compile and
+        torch.export, transforms of torch.func, and autocast, which chooses types by itself.
     """
-    if _plain or x.device.type != "cpu" or torch.compiler.is_compiling() or x.dtype not in _SERVED:
+    if _plain or x.device.type != "cpu" or x.dtype not in _SERVED or _is_looked_at(x):
         return None
     return CPU[operation]
+
+
+def _is_looked_at(x: Tensor) -> bool:
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
 
 
 @contextmanager

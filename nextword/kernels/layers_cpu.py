@@ -311,6 +311,8 @@ def packed_linear(x: Tensor, weights: Sequence[Tensor], precision: torch.dtype) 
 def packed_view(weights: Sequence[Tensor]) -> Tensor | None:
     """Return matrices as one, without a copy, where they lie one after the other in memory."""
     first = weights[0]
+    if not all(weight.is_contiguous() for weight in weights):
+        return None
     storage, place = first.untyped_storage().data_ptr(), first.data_ptr()
     for weight in weights:
         if weight.data_ptr() != place or weight.untyped_storage().data_ptr() != storage:
@@ -322,7 +324,7 @@ def packed_view(weights: Sequence[Tensor]) -> Tensor | None:
 
 @torch.no_grad()
 def pack_weights(weights: Sequence[nn.Parameter]) -> None:
-    """Move matrices that are used together one after the other in memory, for `joined`."""
+    """Move matrices that are used together one after the other in memory, for `packed_view`."""
     together = torch.cat([weight.detach() for weight in weights])
     for weight, part in zip(weights, torch.split(together, [len(w) for w in weights]), strict=True):
         weight.data = part

@@ -1,10 +1,10 @@
 """Triton GPU kernel of softmax cross-entropy: two readings of the logits, one writing.
 
 A program takes one row. It first finds the maximum and, beside it, the sum of the others' powers;
-then it writes the gradient over the logits, block by block. `rows.py` says what is computed and
-does the same on a CPU; a test compares the two through Triton's interpreter, and another compiles
-the kernel for each generation of GPUs, for the interpreter takes what the compiler refuses: a
-kernel's arguments, for one, are annotated with nothing but `tl.constexpr`.
+then it writes the gradient over the logits, block by block. `loss_rows.py` says what is computed
+and does the same on a CPU; a test compares the two through Triton's interpreter, and another
+compiles the kernel for each generation of GPUs, for the interpreter takes what the compiler
+refuses: a kernel's arguments, for one, are annotated with nothing but `tl.constexpr`.
 """
 
 import contextlib

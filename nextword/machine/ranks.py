@@ -34,7 +34,8 @@ class Ranks:
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return all of a tensor that may be divided among processes; every process must ask.
 
-    The one place where sharded weights and optimizer state enter a checkpoint.
+    The one place where sharded weights and optimizer state enter a checkpoint. (Today only the
+    first process saves, and no weight is divided; who divides them must let all of them come here.)
     """
     gather = getattr(tensor, "full_tensor", None)  # of torch's DTensor, as FSDP leaves them
     return tensor if gather is None else gather()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from nextword.base.errors import ModelError
 from nextword.machine.ranks import whole
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import CONFIG, Ids, config_of, labels_of, read_config, shape_of
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -30,7 +30,7 @@ def write_model(model: Transformer, folder: Path, ids: Ids) -> None:
         folder: exists already.
         ids: entries that the configuration names.
     """
-    labels = model.labels if isinstance(model, Labeller) else None
+    labels = model.labels if isinstance(model, SequenceClassifier) else None
     written = {CONFIG: config_of(model.shape, ids, labels)}
     if labels is None and model.shape.causal:
         written[GENERATION_CONFIG] = {
@@ -64,7 +64,7 @@ def read_model(folder: Path) -> Transformer:
     """
     config = read_config(folder)
     shape, labels = shape_of(config, folder / CONFIG), labels_of(config, folder / CONFIG)
-    model = Transformer(shape) if labels is None else Labeller(shape, labels)
+    model = Transformer(shape) if labels is None else SequenceClassifier(shape, labels)
     _load(model, folder)
     return model
 

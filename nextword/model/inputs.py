@@ -115,6 +115,8 @@ def _is_free_to_look(values: Tensor) -> bool:
     """Whether there are values to look at, and looking holds nothing up that matters."""
     if torch.compiler.is_compiling() or values.is_meta or not values.numel():
         return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(values):
+        return False
     return values.device.type == "cpu" or not torch.is_grad_enabled()
 
 

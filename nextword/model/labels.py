@@ -19,7 +19,7 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
 
-class Labeller(Transformer):
+class SequenceClassifier(Transformer):
     """Texts → logits (B, C); of a single label, the number that is predicted."""
 
     def __init__(self, shape: Shape, labels: LabelHead) -> None:
@@ -71,6 +71,14 @@ class Labeller(Transformer):
         states = F.gelu(self.dense(hidden)) if late else hidden
         average = (states * real.unsqueeze(-1)).sum(dim=1) / lengths[:, None]
         return average if late else F.gelu(self.dense(average))
+
+    def forward(  # type: ignore[override]
+        self, ids: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Map ids (B, T) to logits (B, C); without lengths (B,), every token of each row counts."""
+        if lengths is None:
+            lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
+        return self.logits(ids, lengths)
 
     def logits(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Map ids (B, T) and lengths (B,) to logits (B, C)."""

@@ -1,8 +1,8 @@
 """Layers: RMSNorm, Linear, SwiGLU feed-forward, rotary position embeddings (RoPE).
 
 Plain PyTorch; where `kernel_for` knows something faster for the tensor at hand, that is called.
-Layers work on any leading shape, and in any floating-point type: the result has the type that
-promoting input and weight gives.
+Layers work on any leading shape, and in any floating-point type. A norm's result has the type that
+promoting input and weight gives, a product's that of its weight, or the one asked for.
 
 Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """
@@ -32,10 +32,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension of (…, D), in float32 at least inside."""
         kind = torch.promote_types(x.dtype, self.weight.dtype)
+        exact = torch.promote_types(kind, torch.float32)
         if kernel := kernel_for("rms_norm", x):
-            scaled: Tensor = kernel(x.to(kind), self.weight, self.eps)
-            return scaled
-        return F.rms_norm(x.to(kind), self.weight.shape, self.weight.to(kind), self.eps)
+            scaled: Tensor = kernel(x.to(exact), self.weight.to(exact), self.eps)
+        else:
+            weight = self.weight.to(exact)
+            scaled = F.rms_norm(x.to(exact), weight.shape, weight, self.eps)
+        return scaled.to(kind)
 
 
 class Linear(nn.Module):

@@ -47,7 +47,7 @@ class ModelSettings:
         "the most tokens the model looks back on",
         minimum=2,
         unit="tokens",
-        rule="256, more from depth 8 on, and at most a sixteenth of the text",
+        rule="256, from depth 6 on 64 × depth, up to 2,048; at most a sixteenth of the text",
         of=("the text", "model.depth"),
     )
     rope_theta: float = option(10_000.0, "base of the rotary position's wavelengths", above=0)
@@ -63,9 +63,9 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Every size of a network, resolved. Legend.
+    """Every size of a network, resolved.
 
-    B rows, T positions, D width, H heads, K head width, V vocabulary.
+    Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabulary.
     """
 
     vocab_size: int

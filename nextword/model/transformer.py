@@ -53,7 +53,7 @@ class Block(nn.Module):
         return after
 
 
-class Body(nn.Module):
+class Backbone(nn.Module):
     """Everything up to the last hidden state."""
 
     def __init__(self, shape: Shape) -> None:
@@ -111,7 +111,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.precision = torch.float32
-        self.model = Body(shape)
+        self.model = Backbone(shape)
         if not shape.tie_word_embeddings:
             self.lm_head = Linear(shape.hidden_size, shape.vocab_size)
         self.pack_projections()
@@ -154,8 +154,10 @@ class Transformer(nn.Module):
         return states
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Map ids (B, T) to logits (B, T, V), in float32."""
-        return F.linear(self.hidden(ids, cache).float(), self.output_weight.float())
+        """Map ids (B, T) to logits (B, T, V), in float32 at least."""
+        hidden, weight = self.hidden(ids, cache), self.output_weight
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        return F.linear(hidden.to(exact), weight.to(exact))
 
     def set_precision(self, precision: torch.dtype) -> None:
         """Compute the layers' matrix products in this precision; weights stay as they are."""

@@ -27,7 +27,7 @@ NOT_A_TEXT = (
 )
 
 
-class Signs(NamedTuple):
+class MaskingIds(NamedTuple):
     """Ids that masking has to know."""
 
     end_id: int
@@ -68,7 +68,7 @@ def choose_places(row: Ids, end_id: int, rate: float, source: np.random.Generato
 def hide(
     windows: Ids,
     numbers: Sequence[int],
-    signs: Signs,
+    signs: MaskingIds,
     settings: ObjectiveSettings,
     seed: int,
 ) -> Batch:

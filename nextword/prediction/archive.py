@@ -50,7 +50,7 @@ class Head(NamedTuple):
 
     original: bytes
     """Digest of the original bytes."""
-    maker: Fingerprint
+    fingerprint: Fingerprint
     tokens: int
 
 
@@ -215,8 +215,8 @@ def pack(opened: Opened, data: bytes, progress: Progress | None = None) -> Packe
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
     tokens = spelling.tokens_of(data)
     lanes = Lanes.of(len(tokens), opened.model.shape).number
-    maker = fingerprint_of(opened.model, opened.machine, spelling, lanes)
-    head = Head(digest_of([data], size=8), maker, len(tokens))
+    fingerprint = fingerprint_of(opened.model, opened.machine, spelling, lanes)
+    head = Head(digest_of([data], size=8), fingerprint, len(tokens))
     coded = encode(opened.model, tokens, opened.vocabulary.begin_id, spelling.spells, progress)
     rest = _head_bytes(head)
     header_bytes = _BEFORE.size + len(rest)
@@ -235,7 +235,7 @@ def unpack(opened: Opened, archive: bytes, progress: Progress | None = None) -> 
     spelling = Spelling(opened.vocabulary, opened.model.shape.vocab_size)
     lanes = Lanes.of(head.tokens, opened.model.shape).number
     here = fingerprint_of(opened.model, opened.machine, spelling, lanes)
-    if reasons := differences(head.maker, here):
+    if reasons := differences(head.fingerprint, here):
         raise EvaluationError("; ".join(reasons))
     begin_id = opened.vocabulary.begin_id
     tokens = decode(opened.model, words, head.tokens, begin_id, spelling.spells, progress)
@@ -338,16 +338,16 @@ def _rivals(data: bytes, names: Sequence[str]) -> dict[str, int]:
 
 
 def _head_bytes(head: Head) -> bytes:
-    maker = head.maker
-    words = maker.torch.encode()
+    fingerprint = head.fingerprint
+    words = fingerprint.torch.encode()
     fixed = _FIXED.pack(
         head.original,
-        maker.weights,
-        maker.vocabulary,
-        maker.processor,
-        maker.arithmetic,
-        maker.threads,
-        DEVICES.index(maker.device),
+        fingerprint.weights,
+        fingerprint.vocabulary,
+        fingerprint.processor,
+        fingerprint.arithmetic,
+        fingerprint.threads,
+        DEVICES.index(fingerprint.device),
         len(words),
     )
     return fixed + words + _short(head.tokens)
@@ -359,12 +359,12 @@ def _parse(rest: bytes) -> tuple[Head, NDArray[np.uint32]]:
     )
     place = _FIXED.size + letters
     version = rest[_FIXED.size : place].decode()
-    maker = Fingerprint(
+    fingerprint = Fingerprint(
         weights, vocabulary, processor, arithmetic, threads, DEVICES[device], version
     )
     tokens, place = _long(rest, place)
     words = np.frombuffer(rest[place:], dtype="<u4").astype(np.uint32)
-    return Head(original, maker, tokens), words
+    return Head(original, fingerprint, tokens), words
 
 
 def _short(number: int) -> bytes:

@@ -258,9 +258,9 @@ def _score(
 
 
 def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return −ln P(target) and the target's rank (0.
+    """Return −ln P(target) and the target's rank, 0 for the likeliest, without holding all logits.
 
-    The likeliest), both (N,), without holding all logits.
+    Both are (N,).
     """
     rows = min(max(1, LOGITS_AT_ONCE // len(weight)), max(len(hidden), 1))
     # One buffer for all logits, and the results laid out before: small results that stay between

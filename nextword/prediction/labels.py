@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.objectives.labelled import between_ends
 from nextword.objectives.labelled import label as laid_out
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -191,7 +191,7 @@ def rows_of(vocabulary: Vocabulary, texts: Sequence[str], context: int, *, causa
 
 @torch.inference_mode()
 def logits_of(
-    model: Labeller, vocabulary: Vocabulary, rows: Sequence[Sequence[int]]
+    model: SequenceClassifier, vocabulary: Vocabulary, rows: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the logits of rows of tokens, (B, C), float64, in their order."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
@@ -212,7 +212,7 @@ def logits_of(
     return found
 
 
-def classify(model: Labeller, vocabulary: Vocabulary, texts: Sequence[str]) -> list[Said]:
+def classify(model: SequenceClassifier, vocabulary: Vocabulary, texts: Sequence[str]) -> list[Said]:
     """Say what a model makes of texts."""
     rows = rows_of(vocabulary, texts, model.shape.context, causal=model.shape.causal).rows
     names, said = model.labels.names, []

@@ -11,7 +11,7 @@ from nextword.base.options import nearest
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
 from nextword.model.folder import read_model
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import CONFIG, KINDS, labels_of, read_config
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
@@ -53,13 +53,13 @@ class Opened:
         _refuse(self.name, self.objective, verb)
 
     @property
-    def labeller(self) -> Labeller:
+    def labeller(self) -> SequenceClassifier:
         """The model, where it gives labels.
 
         Raises:
             EvaluationError: it gives none.
         """
-        if not isinstance(self.model, Labeller):
+        if not isinstance(self.model, SequenceClassifier):
             self.refuse("classify")
             raise EvaluationError(f"{self.name}: this model gives no labels")
         return self.model

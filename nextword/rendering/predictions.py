@@ -1,7 +1,7 @@
 """Predictions, evaluations and lists of runs, as text for a terminal."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nextword.corpus.tally import describe_reading
@@ -145,11 +145,6 @@ def describe_comparison(rows: Sequence[Mapping[str, Any]], sentence: str, depth:
         for row in rows
     ]
     return "\n".join([*lines, *shown])
-
-
-def describe_lessons(lessons: Iterable[tuple[str, str]]) -> str:
-    """Show the lessons a text gives itself: context → target."""
-    return "\n".join(f"{quoted(context)} → {quoted(target)}" for context, target in lessons)
 
 
 def describe_choice(text: str, id_: int, logit: float, probability: float) -> str:

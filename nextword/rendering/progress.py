@@ -1,7 +1,4 @@
-"""Progress of a run on the screen: a bar in a terminal, lines elsewhere.
-
-Lines, and while it trains a bar with loss, speed and the time left.
-"""
+"""Progress of a run on the screen: a bar in a terminal, lines elsewhere."""
 
 import sys
 import time

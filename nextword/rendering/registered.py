@@ -1,6 +1,6 @@
 """Register renderers of plain data for `print` and notebooks."""
 
-from nextword.base.shown import register
+from nextword.base.display import register
 from nextword.explanation.audit import Audit
 from nextword.explanation.compare import Comparison
 from nextword.explanation.replay import Replay

@@ -40,7 +40,7 @@ def source_of(option: Described) -> str:
     """Say where a default comes from: fixed, derived from what, or nothing."""
     if option.of:
         return "derived from " + " and ".join(option.of)
-    return "fixed" if option.default_words else "unset"
+    return "fixed" if option.default_words else "nothing unless told"
 
 
 def describe_settings(options: Iterable[Described]) -> str:

@@ -79,7 +79,7 @@ def describe_shares(facts: Mapping[str, Any], tokens: int) -> list[str]:
     total = sum(portion["weight"] for portion in portions)
     return [
         f"{'mixture' if not number else '':<12}{portion['name']}: "
-        f"{portion['weight'] / total:.1%} of the lessons, "
+        f"{portion['weight'] / total:.1%} of the tokens, "
         f"{tokens * portion['weight'] / total / portion['train_tokens']:.2f} times its "
         f"{portion['train_tokens']:,} tokens"
         for number, portion in enumerate(portions)

@@ -1,7 +1,5 @@
 """Data order: which windows of tokens a step reads, a pure function of seed and step.
 
-A pure function of (seed, step), with no state to save.
-
 An epoch divides the token stream into windows of T tokens, starting at an offset of its own and
 going round the end, and visits them in the order of a keyed permutation: none twice, none stored.
 Because row r of step s is computed from the seed alone, any number of processes, any restart and

@@ -5,21 +5,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nextword.objectives import Objective
-from nextword.objectives.masked import Signs
+from nextword.objectives.masked import MaskingIds
 from nextword.objectives.options import ObjectiveSettings
 from nextword.targets.batch import Batch, Tokens, read_windows
 from nextword.targets.windows import Mixture, Windows
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
-def signs_of(vocabulary: Vocabulary) -> Signs:
+def masking_ids_of(vocabulary: Vocabulary) -> MaskingIds:
     """Return the ids that masking has to know.
 
     Raises:
         VocabularyError: the vocabulary has no mask.
     """
     ordinary = [id_ for id_ in range(len(vocabulary)) if vocabulary.piece_bytes(id_)]
-    return Signs(vocabulary.end_id, vocabulary.mask, np.array(ordinary, dtype=np.int64))
+    return MaskingIds(vocabulary.end_id, vocabulary.mask, np.array(ordinary, dtype=np.int64))
 
 
 def batch_reader(
@@ -42,7 +42,7 @@ def batch_reader(
     """
     if objective.attention == "before":
         return lambda step, rows: objective.make_batch(read_windows(streams, windows, step, rows))
-    signs = signs_of(vocabulary)
+    signs = masking_ids_of(vocabulary)
 
     def read(step: int, rows: slice) -> Batch:
         numbers = (step * windows.rows + np.arange(windows.rows))[rows].tolist()

@@ -24,7 +24,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import publish
 from nextword.machine.ranks import whole
 from nextword.model.folder import write_model
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -137,7 +137,7 @@ def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
     labels reads it between two end-of-texts. Where end-of-text also fills rows up, a causal network
     with labels must find the text's last token before it.
     """
-    if not isinstance(model, Labeller):
+    if not isinstance(model, SequenceClassifier):
         return "begin"
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 

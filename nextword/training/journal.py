@@ -1,7 +1,4 @@
-"""The training log, metrics.jsonl: one JSON event a line, flushed.
-
-One JSON object a line, on the disk as soon as it is written.
-"""
+"""The training log, metrics.jsonl: one JSON event a line, flushed."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""The training loop: read a batch, compute the loss, step the optimizers, call the callbacks.
-
-Every so often, call who asked to be called.
-"""
+"""The training loop: read a batch, compute the loss, step the optimizers, call the callbacks."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +62,7 @@ class Callback:
         return state.step % self.steps == 0 or (self.at_end and state.is_last)
 
 
-class Batch(Protocol):
+class BatchLike(Protocol):
     """A batch: arrays in the order in which the loss takes them."""
 
     @property
@@ -83,7 +80,7 @@ class Training:
     loss: nn.Module
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    read: Callable[[int, slice], Batch]
+    read: Callable[[int, slice], BatchLike]
     """Returns some rows of a step's batch; a pure function of both."""
     plan: Plan
     settings: TrainingSettings
@@ -138,7 +135,7 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
     return state
 
 
-def count_targets(batches: Sequence[Batch], training: Training) -> float:
+def count_targets(batches: Sequence[BatchLike], training: Training) -> float:
     """Count the targets of a whole step, over all processes, that ask for something."""
     mine = float(sum(batch.num_targets for batch in batches))
     return float(training.ranks.sum(torch.tensor(mine, device=training.machine.device)))

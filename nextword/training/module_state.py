@@ -39,7 +39,10 @@ def save_checkpoint(
         RunError: a value is nothing that JSON can hold, or the file cannot be written.
     """
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    states = []
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise RunError(f"{file}: {name} is no tensor; state of a module's own is not kept")
+    states: list[Any] = []
     for number, optimizer in enumerate(_several(optimizers)):
         states.append(_take_out(optimizer.state_dict(), f"optimizer-{number}", tensors))
     try:
@@ -91,11 +94,18 @@ def load_checkpoint(
     weights = {name[6:]: value for name, value in tensors.items() if name.startswith("model/")}
     _check(file, model, weights)
     states = [_put_in(state, tensors) for state in told["optimizers"]]
-    try:
-        for optimizer, state in zip(given, states, strict=False):
-            optimizer.load_state_dict(state)
-    except (ValueError, KeyError) as error:
-        raise RunError(f"{file}: does not fit these optimizers ({error})") from None
+    for number, (optimizer, state) in enumerate(zip(given, states, strict=False), start=1):
+        sizes = [
+            [len(group["params"]) for group in one["param_groups"]]
+            for one in (optimizer.state_dict(), state)
+        ]
+        if sizes[0] != sizes[1]:
+            raise RunError(
+                f"{file}: optimizer {number} holds groups of {sizes[1]} parameters there and of "
+                f"{sizes[0]} here"
+            )
+    for optimizer, state in zip(given, states, strict=False):
+        optimizer.load_state_dict(state)
     model.load_state_dict(weights)
     values: dict[str, Any] = told["values"]
     return values

@@ -20,7 +20,7 @@ MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 
 
 def default_context(model: ModelSettings, train_tokens: int) -> int:
-    """Return 256 tokens, more from depth 8 on, and never more than a sixteenth of a small text."""
+    """Return 256 tokens, more from depth 6 on, and never more than a sixteenth of a small text."""
     return fitting_context(min(max(256, 128 * (model.depth // 2)), LONGEST_CONTEXT), train_tokens)
 
 

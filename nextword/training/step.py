@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
 from nextword.loss.linear import linear_cross_entropy
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
 
@@ -80,7 +80,7 @@ class LabelLoss(nn.Module):
     cross-entropy of yes or no, averaged over the labels.
     """
 
-    def __init__(self, model: Labeller, *, spread: float = 1.0) -> None:
+    def __init__(self, model: SequenceClassifier, *, spread: float = 1.0) -> None:
         """Join them.
 
         Args:

@@ -80,7 +80,8 @@ def bpe_from(
         pattern: how texts are divided before merging: gpt2, llama3 or qwen2.
 
     Raises:
-        VocabularyError: a merge makes what is no entry, or there is no special token.
+        VocabularyError: a byte, or what a merge takes or makes, is no entry; an id stands twice;
+            or there is no special token.
     """
     from tokenizers import AddedToken, models
 
@@ -92,11 +93,17 @@ def bpe_from(
         for key, value in pairs
         if isinstance(key, bytes) and isinstance(value, int)
     }
-    if len(entries) != len(pairs):
+    if not len(entries) == len(pairs) == len(set(entries.values())):
         raise VocabularyError("a vocabulary maps ids to bytes, or bytes to ids, each once")
+    for byte in range(256):
+        if to_letters(bytes([byte])) not in entries:
+            raise VocabularyError(f"no entry for the byte {bytes([byte])!r}; texts would lose it")
     for first, second in merges:
-        if to_letters(first + second) not in entries:
-            raise VocabularyError(f"the merge of {first!r} and {second!r} makes no entry")
+        for part, what in ((first, "takes"), (second, "takes"), (first + second, "makes")):
+            if to_letters(part) not in entries:
+                raise VocabularyError(
+                    f"the merge of {first!r} and {second!r} {what} {part!r}, which is no entry"
+                )
     for name in special_tokens:  # by itself the library would take an id that may be in use
         entries.setdefault(name, 1 + max(entries.values(), default=-1))
     tokenizer = _tokenizer(before_subwords(pattern))

@@ -68,15 +68,31 @@ def encode_stream(
         special: names of special tokens in the text stand for their entries.
 
     Raises:
-        CorpusError: the text is too long to be encoded whole, and has to be.
+        CorpusError: the text is too long to be encoded whole, and has to be; or a million
+            characters hold no place to cut.
     """
     pieces = chain((Piece(part, False) for part in parts), [Piece("", True)])
     names = vocabulary.description.get("added_tokens", [])
-    if special and any(SAFE_CUT.search(entry["content"]) for entry in names):
-        yield from vocabulary.encode("".join(piece.text for piece in pieces), special=True)
-        return
-    for piece in in_pieces(vocabulary, cut(pieces)):
+    reaches = special and any(_reaches_across(entry) for entry in names)
+    whole = reaches or not cuts_are_safe(vocabulary)
+    for piece in whole_texts(pieces) if whole else cut(pieces, strict=True):
         yield from vocabulary.encode(piece.text, special=special)
+
+
+def _reaches_across(entry: dict[str, Any]) -> bool:
+    """Whether an added entry that is read may take in what stands on both sides of a cut."""
+    flags = ("lstrip", "rstrip", "single_word")
+    return any(entry.get(flag) for flag in flags) or bool(SAFE_CUT.search(entry["content"]))
+
+
+def whole_texts(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Put the pieces of each text together.
+
+    Raises:
+        CorpusError: a text is too long to be encoded whole.
+    """
+    for part in _whole(Part("train", piece) for piece in pieces):
+        yield part.piece
 
 
 def in_pieces(vocabulary: Vocabulary, pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -95,9 +111,10 @@ def parts_for(vocabulary: Vocabulary, parts: Iterable[Part]) -> Iterator[Part]:
     Raises:
         CorpusError: a text is too long to be encoded whole.
     """
-    if cuts_are_safe(vocabulary):
-        yield from parts
-        return
+    yield from parts if cuts_are_safe(vocabulary) else _whole(parts)
+
+
+def _whole(parts: Iterable[Part]) -> Iterator[Part]:
     held: list[str] = []
     size = 0
     for side, piece in parts:

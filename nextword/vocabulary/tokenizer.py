@@ -157,14 +157,18 @@ class Vocabulary:
         )
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; reserved entries are left out.
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Turn ids into text.
+
+        Args:
+            ids: any number.
+            special: write the names of special tokens; by default they are left out.
 
         Raises:
             VocabularyError: an id is outside the vocabulary, or is none.
         """
         self._check(ids)
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=not special)
         return text
 
     def _check(self, ids: Sequence[int]) -> None:
@@ -222,8 +226,14 @@ class Vocabulary:
         return np.array([len(self.piece_bytes(id_)) for id_ in range(len(self))], dtype=np.int64)
 
     def _is_ordinary(self, id_: int, entry: str | None) -> bool:
-        special = (*self.reserved, self._begin)
-        return entry is not None and entry not in special and id_ != self.unknown_id
+        return entry is not None and entry not in self._specials and id_ != self.unknown_id
+
+    @cached_property
+    def _specials(self) -> frozenset[str | None]:
+        """Names that stand for themselves: the reserved ones, and those of `train_bpe`."""
+        names = self._description.get("added_tokens", []) if self.kind == "bpe" else []
+        added = (entry["content"] for entry in names if entry.get("special"))
+        return frozenset((*self.reserved, self._begin, *added))
 
     def save(
         self,

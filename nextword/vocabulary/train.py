@@ -14,7 +14,7 @@ SMALLEST, LARGEST, STEP = 512, 50_048, 64
 def size_for(num_bytes: int) -> int:
     """Return the default number of entries.
 
-    The square root of twice the text's bytes, rounded to 64.
+    Twice the square root of the text's bytes, rounded to 64.
 
     A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece
     grow alike.

@@ -1,10 +1,14 @@
 import json
+import math
 
 import pytest
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import nearest
+from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.settings import Settings, all_options, as_toml, read_recipe, resolve
+from nextword.training.options import TrainingSettings
+from nextword.training.plan import default_context, make_plan
 
 
 def test_every_option_says_what_it_does():
@@ -83,3 +87,25 @@ def test_settings_are_listed_with_where_they_come_from(place):
     wrong = place.nextword("settings", "modle")
     assert wrong.returncode == 2
     assert "Did you mean model?" in wrong.stderr
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 12, 40])
+def test_rules_say_what_is_done(depth):
+    """The rules of the dial, computed from their words."""
+    shape = resolve_shape(ModelSettings(depth=depth), 5000, 64)
+    assert shape.hidden_size == 64 * depth
+    assert shape.intermediate_size == max(8, round(shape.hidden_size * 8 / 3 / 8) * 8)
+    assert shape.num_attention_heads == shape.hidden_size // 64
+    text = 10**9
+    context = default_context(ModelSettings(depth=depth), text)
+    assert context == (256 if depth < 6 else min(128 * (depth // 2), 2048))
+    assert default_context(ModelSettings(depth=depth), 1600) <= 1600 / 16
+    asked = {"fresh": False, "device": "cpu", "ranks": 1}
+    plan = make_plan(TrainingSettings(), shape, text, **asked)
+    power = 2 ** math.ceil(math.log2(512 * depth**2))
+    assert plan.batch_tokens == min(max(power, 2048), 524288)
+    tokens = plan.steps * plan.batch_tokens
+    wanted = min(20 * shape.parameters(), 4 * text)
+    assert tokens == pytest.approx(wanted, abs=plan.batch_tokens)
+    few = make_plan(TrainingSettings(), shape, 4_000_000, **asked | {"fresh": True})
+    assert few.steps * few.batch_tokens <= 2 * 4_000_000 + few.batch_tokens

@@ -11,7 +11,7 @@ import nextword
 from nextword.base.errors import NextwordError
 from nextword.finetune import finetune
 from nextword.finetune.labels import as_array
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import LabelHead
 from nextword.objectives.labelled import label
 from nextword.prediction.labels import rows_of
@@ -97,7 +97,9 @@ def test_several_labels_are_learned_and_transformers_says_the_same(begun, place)
 def test_the_gradient_is_that_of_yes_or_no_to_each_label():
     """(sigmoid(logit) - label) / labels, worked out by hand."""
     torch.manual_seed(0)
-    model = jogged(Labeller(SHAPE, LabelHead(("a", "b", "c"), is_number=False, several=True)))
+    model = jogged(
+        SequenceClassifier(SHAPE, LabelHead(("a", "b", "c"), is_number=False, several=True))
+    )
     given = np.array([[1, 0, 1], [0, 0, 0]], dtype=np.float32)
     part = label([[0, 5, 6], [0, 7]], given, np.array([1, 2], dtype=np.float32), 1)
     arrays = [torch.from_numpy(array) for array in part]

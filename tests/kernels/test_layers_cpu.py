@@ -124,18 +124,70 @@ def test_the_network_is_the_plain_network(precision):
         assert off(found[name], weight.grad) < close, name
 
 
-def test_a_compiler_sees_the_plain_network():
+@pytest.fixture
+def asked(monkeypatch):
+    """Names of the kernels that were called."""
+    names = set()
+    for name, kernel in choose.CPU.items():
+
+        def noted(*given, name=name, kernel=kernel):
+            names.add(name)
+            return kernel(*given)
+
+        monkeypatch.setitem(choose.CPU, name, noted)
+    return names
+
+
+def test_a_compiler_sees_the_plain_network(asked):
     """One graph, no breaks, and no kernel of ours in it."""
-    model, asked = scattered(), []
+    model = scattered()
     explained = torch._dynamo.explain(model.model)(ids())
     assert explained.graph_break_count == 0
     exported = torch.export.export(model.model, (ids(),))
     names = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     assert any("scaled_dot_product_attention" in name for name in names)
-    assert not any("nextword" in name for name in names)
+    assert asked == set()
     again = exported.module()(ids())
     torch.testing.assert_close(again, model.model(ids()), atol=1e-5, rtol=1e-5)
-    assert asked == []
+    assert asked == set(choose.CPU)
+
+
+def test_autocast_and_transforms_see_the_plain_network(asked):
+    model, text = scattered(), ids()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.model(text).float().square().mean().backward()
+    weights = dict(model.model.named_parameters())
+
+    def loss(weights, row):
+        return torch.func.functional_call(model.model, weights, (row[None],)).square().mean()
+
+    of_each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, text)
+    assert asked == set()
+    model.zero_grad()
+    (model.model(text[:1]).square().mean()).backward()
+    for name, weight in weights.items():
+        assert off(of_each[name][0], weight.grad) < 1e-4, name
+
+
+def test_a_weight_that_lies_otherwise_in_memory_is_read_as_it_is():
+    layer = Linear(5, 7)
+    layer.weight = torch.nn.Parameter(torch.randn(5, 7).T)
+    x = torch.randn(3, 5)
+    found = both_ways(layer, x)
+    with plain_only():
+        for one, two in zip(found, both_ways(layer, x), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_norm_of_other_types_than_its_weight(kind):
+    layer, x = RMSNorm(WIDTH).to(kind), torch.randn(3, WIDTH)
+    for given in (x, x.to(kind)):
+        layer.zero_grad()
+        found = both_ways(layer, given)
+        exact = RMSNorm(WIDTH)(given.float())
+        assert found[0].dtype == torch.promote_types(given.dtype, kind)
+        assert off(found[0], exact.detach()) < (1e-6 if found[0].dtype == torch.float32 else 3e-3)
 
 
 def test_on_another_device_nothing_is_served():
@@ -147,15 +199,7 @@ def test_on_another_device_nothing_is_served():
         assert kernel_for("linear", torch.empty(2, 3)) is None
 
 
-def test_training_on_a_cpu_takes_the_kernels(monkeypatch):
-    asked = set()
-    for name, kernel in choose.CPU.items():
-
-        def noted(*given, name=name, kernel=kernel):
-            asked.add(name)
-            return kernel(*given)
-
-        monkeypatch.setitem(choose.CPU, name, noted)
+def test_training_on_a_cpu_takes_the_kernels(asked):
     scattered()(ids())
     assert asked == set(choose.CPU)
 

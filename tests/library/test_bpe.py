@@ -9,7 +9,7 @@ import regex
 from tokenizers import Tokenizer
 
 import nextword
-from nextword.base.errors import VocabularyError
+from nextword.base.errors import CorpusError, VocabularyError
 from nextword.vocabulary.alphabet import byte_of_letter
 from nextword.vocabulary.kinds import find_kind
 
@@ -114,6 +114,9 @@ def test_special_tokens_are_read_or_not_as_told():
     assert 0 not in plain
     assert 1 not in plain
     assert vocabulary.decode(plain) == text
+    assert vocabulary.decode(read, special=True) == text
+    assert vocabulary.decode(read) == "abc"
+    assert b"".join(vocabulary.piece_bytes(id_) for id_ in read) == b"abc"
     assert [id_ for id_ in read if id_ < 2] == [0, 1]  # the longer name where both would do
     assert vocabulary.encode(text) == plain  # being told once is not being told for ever
 
@@ -130,6 +133,18 @@ def test_a_stream_has_the_ids_of_the_whole_text(special, names):
     assert list(nextword.encode_stream(vocabulary, iter(parts), special=special)) == whole
 
 
+def test_a_stream_with_no_place_to_cut_is_refused_and_not_cut(monkeypatch):
+    monkeypatch.setattr("nextword.corpus.documents.LONGEST_PIECE", 5000)
+    monkeypatch.setattr("nextword.corpus.documents.PIECE_CHARACTERS", 1000)
+    vocabulary = nextword.train_bpe(TEXTS, 280)
+    with pytest.raises(CorpusError, match="hold no place"):
+        list(nextword.encode_stream(vocabulary, ["x" * 6000]))
+    monkeypatch.setattr("nextword.vocabulary.cuts.LONGEST_WHOLE", 5000)
+    other = nextword.train_bpe(TEXTS, 280, ["the end, now"])
+    with pytest.raises(CorpusError, match="more than 5,000 characters"):
+        list(nextword.encode_stream(other, ["a b " * 2000], special=True))
+
+
 def test_what_cannot_be_is_said():
     words = find_kind("word").build(["some words"], 20, "gpt2")
     with pytest.raises(VocabularyError, match="at least 257"):
@@ -138,8 +153,15 @@ def test_what_cannot_be_is_said():
         nextword.train_bpe(TEXTS, 300, [])
     with pytest.raises(VocabularyError, match="choose one of gpt2"):
         nextword.train_bpe(TEXTS, 300, pattern="gpt5")
-    with pytest.raises(VocabularyError, match="makes no entry"):
-        nextword.bpe_from({0: b"a", 1: b"b"}, [(b"a", b"b")])
+    whole = {byte: bytes([byte]) for byte in range(256)}
+    with pytest.raises(VocabularyError, match=r"makes b'ab', which is no entry"):
+        nextword.bpe_from(whole, [(b"a", b"b")])
+    with pytest.raises(VocabularyError, match=r"takes b'ab', which is no entry"):
+        nextword.bpe_from(whole | {256: b"abc"}, [(b"ab", b"c")])
+    with pytest.raises(VocabularyError, match=r"no entry for the byte b'\\x00'"):
+        nextword.bpe_from({0: b"a", 1: b"b"}, [])
+    with pytest.raises(VocabularyError, match="each once"):
+        nextword.bpe_from({b"a": 1, b"b": 1}, [])
     with pytest.raises(VocabularyError, match="each once"):
         nextword.bpe_from({0: "a"}, [])
     with pytest.raises(VocabularyError, match="has no merges"):

@@ -7,7 +7,7 @@ import tokenizers
 import torch
 
 import nextword
-from nextword.base import shown
+from nextword.base import display
 from nextword.base.errors import EvaluationError
 from nextword.explanation.trace import Trace
 
@@ -58,6 +58,6 @@ def test_what_it_finds_is_drawn_by_print_and_in_notebooks(model, monkeypatch):
         assert "\n" in str(one)
         assert not str(one).startswith(type(one).__name__)
         assert "<" in one._repr_html_()
-    monkeypatch.delitem(shown._registered, Trace)
+    monkeypatch.delitem(display._registered, Trace)
     assert str(found[0]) == repr(found[0])
     assert found[0]._repr_html_() is None

@@ -9,7 +9,7 @@ from nextword.base.errors import CorpusError, ModelError, VocabularyError
 from nextword.model.attention import KeyValueCache
 from nextword.model.decode import Decoder
 from nextword.model.inputs import check_ids
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import LabelHead
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.shards import READ_TOKENS, ShardWriter, TokenStream
@@ -95,7 +95,7 @@ def test_who_looks_where_must_fit_the_ids(given, words):
 
 
 def test_a_network_with_labels_says_the_same():
-    model = Labeller(SHAPE, LabelHead(("a", "b"), False))
+    model = SequenceClassifier(SHAPE, LabelHead(("a", "b"), False))
     with pytest.raises(ModelError, match=r"\(rows, positions\)"):
         model.logits(OK[0], torch.tensor([4]))
     with pytest.raises(ModelError, match=r"lengths of shape \(3,\): expected \(2,\), from 1 to 4"):

@@ -8,7 +8,7 @@ import torch
 
 from nextword.base.errors import ModelError, SettingsError
 from nextword.model.folder import read_body, read_model, write_model
-from nextword.model.labels import Labeller
+from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids, LabelHead
 from nextword.model.shape import Shape
 from tests.model.test_transformer import SHAPE, scattered
@@ -107,7 +107,7 @@ def test_labels_are_those_of_transformers_with_padding_too(tmp_path, kind, pooli
     theirs = jogged(getattr(transformers, CLASSES[kind] + "ForSequenceClassification")(config))
     theirs.save_pretrained(tmp_path)
     ours = read_model(tmp_path)
-    assert isinstance(ours, Labeller)
+    assert isinstance(ours, SequenceClassifier)
     lengths = torch.tensor([17, 4, 9])
     rows = ids().clamp(min=2)
     real = torch.arange(17) < lengths[:, None]
@@ -122,7 +122,7 @@ def test_a_folder_with_labels_comes_back_and_opens_in_transformers(tmp_path, cau
     from transformers import AutoModelForSequenceClassification
 
     shape = SHAPE if causal else BOTH
-    model = jogged(Labeller(shape, LabelHead(("bad", "good"), is_number=False)))
+    model = jogged(SequenceClassifier(shape, LabelHead(("bad", "good"), is_number=False)))
     write_model(model, tmp_path, Ids(0, 1, 2))
     again = read_model(tmp_path)
     assert again.labels == model.labels
@@ -141,7 +141,7 @@ def test_a_folder_with_labels_comes_back_and_opens_in_transformers(tmp_path, cau
 def test_the_body_of_a_language_model_is_taken_and_the_new_head_kept(tmp_path, causal):
     model = scattered(SHAPE if causal else BOTH)
     write_model(model, tmp_path, Ids(0, 1, 2))
-    labeller = Labeller(model.shape, LabelHead(("a", "b"), is_number=False))
+    labeller = SequenceClassifier(model.shape, LabelHead(("a", "b"), is_number=False))
     read_body(labeller, tmp_path)
     with torch.no_grad():
         assert torch.equal(labeller.hidden(ids()), model.hidden(ids()))
@@ -150,7 +150,7 @@ def test_the_body_of_a_language_model_is_taken_and_the_new_head_kept(tmp_path, c
 
 def test_what_stands_after_a_texts_end_changes_no_label():
     for shape in (SHAPE, BOTH):
-        model = jogged(Labeller(shape, LabelHead(("a", "b"), is_number=False)))
+        model = jogged(SequenceClassifier(shape, LabelHead(("a", "b"), is_number=False)))
         rows, lengths = ids(), torch.tensor([5, 17, 1])
         other = rows.clone()
         other[0, 5:], other[2, 1:] = 7, 9
@@ -170,7 +170,9 @@ def test_a_masked_network_sees_both_sides_and_a_causal_one_does_not():
 
 
 def test_a_head_of_an_unknown_form_is_refused(tmp_path):
-    write_model(Labeller(BOTH, LabelHead(("a", "b"), is_number=False)), tmp_path, Ids(0, 1, 2))
+    write_model(
+        SequenceClassifier(BOTH, LabelHead(("a", "b"), is_number=False)), tmp_path, Ids(0, 1, 2)
+    )
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "classifier_pooling": "max"}))
     with pytest.raises(ModelError, match="classifier_pooling"):
@@ -188,7 +190,7 @@ def test_a_head_of_an_unknown_form_is_refused(tmp_path):
 )
 @pytest.mark.parametrize("shape", [SHAPE, BOTH])
 def test_what_a_head_is_for_is_written_and_read(tmp_path, shape, head, problem):
-    write_model(Labeller(shape, head), tmp_path, Ids(0, 1, 2))
+    write_model(SequenceClassifier(shape, head), tmp_path, Ids(0, 1, 2))
     assert json.loads((tmp_path / "config.json").read_text())["problem_type"] == problem
     assert read_model(tmp_path).labels == head
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.base.errors import SettingsError
-from nextword.objectives.masked import Signs, choose_places, hide, visible_positions, with_ends
+from nextword.objectives.masked import MaskingIds, choose_places, hide, visible_positions, with_ends
 from nextword.objectives.options import ObjectiveSettings
 from nextword.targets.batch import IGNORED
 from nextword.training.step import LanguageModelLoss, accumulate
@@ -15,7 +15,7 @@ from tests.model.test_layouts import BOTH
 from tests.model.test_transformer import scattered
 
 E, MASK = 0, 2
-SIGNS = Signs(E, MASK, np.arange(3, 97))
+SIGNS = MaskingIds(E, MASK, np.arange(3, 97))
 
 
 def windows(rows=64, length=200, seed=0, mean=40):

@@ -149,7 +149,7 @@ def test_the_head_is_short_and_its_numbers_are_in_clear(model):
     head, words = archive.read_archive(packed.archive)
     assert packed.header_bytes + 4 * len(words) == len(packed.archive)
     assert packed.header_bytes <= 54
-    assert (head.tokens, head.maker.threads) == (packed.tokens, torch.get_num_threads())
+    assert (head.tokens, head.fingerprint.threads) == (packed.tokens, torch.get_num_threads())
     assert torch.__version__[:16].encode() in packed.archive
 
 

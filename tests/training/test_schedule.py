@@ -1,6 +1,7 @@
 import pytest
 
 from nextword.base.errors import SettingsError
+from nextword.settings import resolve
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import cosine_rate, rate_factor
 
@@ -42,7 +43,7 @@ def test_a_cosine_falls_to_a_floor():
 
 def test_a_form_of_decay_that_there_is_not_is_refused():
     with pytest.raises(SettingsError, match="choose one of power, cosine"):
-        TrainingSettings(decay="linear")
+        resolve(given={"training.decay": "linear"})
 
 
 def test_the_cosine_of_others():

@@ -18,6 +18,8 @@ def build(
         for kind, weights in groups.items()
         if weights
     ]
+    if not parts:
+        return []
     return [
         torch.optim.AdamW(
             parts, lr=settings.rate, betas=(settings.beta1, settings.beta2), fused=True

@@ -20,12 +20,10 @@ def build(
 ) -> list[torch.optim.Optimizer]:
     """Give matrices to Muon, in the precision that is fast where they lie, the rest to AdamW."""
     rest = {kind: weights for kind, weights in groups.items() if kind != "matrices"}
-    muon = BatchedMuon(
-        list(groups["matrices"].values()),
-        lr=settings.matrix_rate,
-        weight_decay=settings.weight_decay,
-    )
-    return [muon, *adamw.build(rest, settings)]
+    matrices = list(groups["matrices"].values())
+    rate, decay = settings.matrix_rate, settings.weight_decay
+    muon = [BatchedMuon(matrices, rate, weight_decay=decay)] if matrices else []
+    return [*muon, *adamw.build(rest, settings)]
 
 
 TOGETHER_UPTO = 128

@@ -1,5 +1,6 @@
 """A cache of computed values, keyed by a hash of everything that they depend on."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from nextword.base.files import cache_folder, write_json
 _FOLDER = "measured"
 
 
-def remembered(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
+def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
     """Return a JSON value from the cache, or compute it and keep it there.
 
     A damaged file is computed anew; where nothing can be written, nothing is kept.
@@ -23,10 +24,9 @@ def remembered(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
     for part in made_of:
         digest.update(hashlib.sha256(part).digest())
     file = cache_folder() / _FOLDER / f"{digest.hexdigest()[:32]}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads(file.read_text(encoding="utf-8"))["value"]
-    except (OSError, ValueError, KeyError, TypeError):
-        value = compute()
+    value = compute()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"value": value})

@@ -25,7 +25,7 @@ def register(kind: type, text: Callable[[Any], str], html: Callable[[Any], str])
     _registered[kind] = Renderers(text, html)
 
 
-class Shown:
+class Displayable:
     """Data that `print` and notebooks draw, where something is registered that draws it."""
 
     def __str__(self) -> str:
