@@ -34,7 +34,7 @@ AREAS = {
     "split": (["corpus/split.py"], ["corpus/test_split.py"]),
     "packing": (
         ["objectives/answer.py", "targets/batch.py", "targets/windows.py"],
-        ["finetune/test_answers.py", "targets", "objectives"],
+        ["finetune/test_answers.py", "targets", "objectives", "library/test_training.py"],
     ),
     "evaluation": (["prediction/evaluate.py"], ["prediction/test_evaluate.py"]),
 }

@@ -152,6 +152,7 @@ def test_a_compiler_sees_the_plain_network(asked):
     assert asked == set(choose.CPU)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_autocast_and_transforms_see_the_plain_network(asked):
     model, text = scattered(), ids()
     with torch.autocast("cpu", torch.bfloat16):
