@@ -36,7 +36,7 @@ def test_each_declares_all_of_it(name):
     assert objective.layouts
     assert inspect.getdoc(objective.make_batch)
     for verb, reason in objective.cannot.items():
-        assert verb in VERBS, verb
+        assert verb in VERBS | {"score"}, verb  # what Python alone can ask
         assert len(reason) > 20
         assert "\n" not in reason
     for field in dataclasses.fields(Objective):
