@@ -88,13 +88,13 @@ def train(
     """
     progress = progress or Progress(quiet=True)
     check_name(settings.training)
-    origin = None if start is None else find_warm_start(start, settings)
-    settings = settings if origin is None else origin.settings
+    warm_start = None if start is None else find_warm_start(start, settings)
+    settings = settings if warm_start is None else warm_start.settings
     objective = objective_for_text(settings.objective)
     causal = objective.attention == "before"
     resolve_shape(settings.model, 256, 256, causal=causal)  # refuses sizes before any text is read
     fresh = not paths and settings.corpus.builtin == "stories"
-    settings = _with_defaults(settings, objective, fresh, origin)
+    settings = _with_defaults(settings, objective, fresh, warm_start)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
@@ -105,8 +105,8 @@ def train(
         check_leaks(prepared, progress.say)
         ranks.wait()
     train_tokens = len(prepared.train)
-    if origin is not None:
-        shape = origin.fit(settings.model, train_tokens)
+    if warm_start is not None:
+        shape = warm_start.fit(settings.model, train_tokens)
     else:
         context = default_context(settings.model, train_tokens)
         shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
@@ -120,7 +120,7 @@ def train(
         ranks=ranks.size,
     )
     run = Run(folder, settings, prepared, shape, plan, machine, progress, ranks)
-    run.origin = origin
+    run.warm_start = warm_start
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=False)
         (folder / SETTINGS).write_text(as_toml(settings), encoding="utf-8")
@@ -147,11 +147,11 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
 
 
 def _with_defaults(
-    settings: Settings, objective: Objective, fresh: bool, origin: WarmStart | None
+    settings: Settings, objective: Objective, fresh: bool, warm_start: WarmStart | None
 ) -> Settings:
     """Resolve what depends on text and objective, so that a resumed run finds it written down."""
     # Who has learned much already is not to forget it: a wide network begun elsewhere goes slower.
-    narrower = 1.0 if origin is None else min(1.0, (128 / origin.shape.hidden_size) ** 2)
+    narrower = 1.0 if warm_start is None else min(1.0, (128 / warm_start.shape.hidden_size) ** 2)
     corpus, training, masked = settings.corpus, settings.training, objective.attention == "both"
     if corpus.stories is None:
         stories = STORIES_MASKED if masked else STORIES
@@ -218,8 +218,8 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
     model = Transformer(run.shape)
     if checkpoint is not None:
         _load_weights(model, checkpoint)
-    elif run.origin is not None:
-        model.load_state_dict(run.origin.weights)
+    elif run.warm_start is not None:
+        model.load_state_dict(run.warm_start.weights)
     else:
         initialize(model, run.settings.training.seed)
     model.to(run.machine.device)

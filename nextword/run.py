@@ -65,7 +65,7 @@ class Run:
     final: Evaluation | None = None
     """The last checkpoint's score on the whole hold-out."""
     summary: str = ""
-    origin: WarmStart | None = None
+    warm_start: WarmStart | None = None
     """What it began with; None for first weights of its own."""
 
 
@@ -126,7 +126,7 @@ def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
         "prepared": str(run.prepared.folder.absolute()),
         "corpus": run.prepared.facts,
         "objective": run.settings.objective.name,
-        "warm_start": None if run.origin is None else str(run.origin.folder.absolute()),
+        "warm_start": None if run.warm_start is None else str(run.warm_start.folder.absolute()),
         "shape": dataclasses.asdict(run.shape),
         "parameters": run.shape.parameters(),
         "flops_per_token": run.shape.flops_per_token(),

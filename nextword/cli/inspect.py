@@ -97,7 +97,12 @@ def vocabulary(
             write(f"{id_} stands for {_shown(piece, raw)}")
         return
     if text is None:
-        values = {"kind": known.kind, "entries": len(known), "end_of_text": known.end_id}
+        values = {
+            "kind": known.kind,
+            "entries": len(known),
+            "vocab_size": len(known),
+            "end_of_text": known.end_id,
+        }
         write(
             json.dumps(values)
             if json_

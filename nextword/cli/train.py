@@ -180,7 +180,8 @@ def prepare(
     except KeyboardInterrupt:
         leave("stopped; the same command goes on where it was", 130)
     if json_:
-        write(json.dumps({"folder": str(output), **made.facts, "leaks": leaks}))
+        size = {"vocab_size": made.facts["entries"]}
+        write(json.dumps({"folder": str(output), **made.facts, **size, "leaks": leaks}))
     else:
         write(describe_text(made.facts, output))
         write(f"\nTry next:\n  nextword train {argument(str(output))}")

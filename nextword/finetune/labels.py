@@ -114,7 +114,7 @@ def _first_model(loop: FinetuneLoop, known: LabelledSet) -> SequenceClassifier:
     model = SequenceClassifier(loop.shape, head)
     initialize(model, loop.settings.finetune.seed)
     if not loop.from_nothing:
-        read_body(model, loop.origin)
+        read_body(model, loop.start_folder)
     return model
 
 

@@ -95,7 +95,7 @@ class FinetuneLoop:
     """A run that learns from examples."""
 
     folder: Path
-    origin: Path
+    start_folder: Path
     """The model folder that it begins with."""
     from_nothing: bool
     """Whether only sizes and vocabulary are taken from there, for comparison."""
@@ -121,7 +121,7 @@ class FinetuneLoop:
         """Say what will be done."""
         for note in self.tally.notes():
             self.progress.say(f"note        {note}")
-        begins = "new weights" if self.from_nothing else str(self.origin)
+        begins = "new weights" if self.from_nothing else str(self.start_folder)
         self.progress.say(
             f"examples    {sides.learned:,} to learn from, {sides.held:,} held out, "
             f"{len(self.tally.left):,} left out, of {self.tally.rows:,} rows\n"
@@ -247,7 +247,7 @@ class FinetuneLoop:
             "objective": self.settings.objective.name,
             "task": self.task,
             "rows": self.tally.as_dict(*sides),
-            "warm_start": None if self.from_nothing else str(self.origin.absolute()),
+            "warm_start": None if self.from_nothing else str(self.start_folder.absolute()),
             "digests": digests_of(self.paths),
             "shape": asdict(model.shape),
             "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -69,8 +69,8 @@ def finetune(
     progress = progress or Progress(quiet=True)
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
-    origin = find_model_folder(start)[0]
-    begun = FinetuneStart(start, origin, tuple(paths), from_nothing)
+    start_folder = find_model_folder(start)[0]
+    begun = FinetuneStart(start, start_folder, tuple(paths), from_nothing)
     return _teach(begun, settings, progress, lambda: new_folder(name, paths, "examples"))
 
 
@@ -114,8 +114,8 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     start = facts["warm_start"]
     # Sizes and vocabulary are the checkpoint's; what it began with is asked only for its score.
     there = start is not None and (Path(start) / CONFIG).is_file()
-    origin = Path(start) if there else checkpoint.folder
-    begun = FinetuneStart(folder.name, origin, paths, start is None, checkpoint)
+    start_folder = Path(start) if there else checkpoint.folder
+    begun = FinetuneStart(folder.name, start_folder, paths, start is None, checkpoint)
     return _teach(begun, settings, progress or Progress(quiet=True), lambda: folder)
 
 
@@ -124,7 +124,7 @@ class FinetuneStart(NamedTuple):
 
     start: str
     """As the user named it."""
-    origin: Path
+    start_folder: Path
     """The model folder."""
     paths: tuple[str, ...]
     from_nothing: bool
@@ -139,10 +139,10 @@ def _teach(
     rows = read_rows(begun.paths, settings.corpus)
     tally = Tally(len(rows), settings.examples)
     is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    known_from = begun.origin if begun.resumed is None else begun.resumed.folder
+    known_from = begun.start_folder if begun.resumed is None else begun.resumed.folder
     shape, vocabulary = read_shape(known_from), Vocabulary.load(known_from)
     if len(vocabulary) > shape.vocab_size:
-        raise ModelError(f"{begun.origin}: its vocabulary has more entries than the network")
+        raise ModelError(f"{begun.start_folder}: its vocabulary has more entries than the network")
     folder = folder_for()
     known, turns = None, []
     if is_answers:
@@ -157,7 +157,7 @@ def _teach(
     settings = replace(settings, objective=replace(settings.objective, name=objective))
     loop = FinetuneLoop(
         folder=folder,
-        origin=begun.origin,
+        start_folder=begun.start_folder,
         from_nothing=begun.from_nothing,
         shape=shape,
         vocabulary=vocabulary,
@@ -177,7 +177,7 @@ def _teach(
     return Finetuned(folder, task, teach_labels(loop, known))
 
 
-def _check_answers(start: str, origin: Path, shape: Shape) -> None:
+def _check_answers(start: str, start_folder: Path, shape: Shape) -> None:
     """Refuse a model that cannot answer.
 
     Raises:
@@ -188,7 +188,7 @@ def _check_answers(start: str, origin: Path, shape: Shape) -> None:
         raise SettingsError(
             f"{start}: a masked model cannot write an answer; take one that predicts the next token"
         )
-    if labels_of(read_config(origin), origin / CONFIG) is not None:
+    if labels_of(read_config(start_folder), start_folder / CONFIG) is not None:
         raise ModelError(
             f"{start}: its head gives labels and no longer words; take the model that it was "
             "finetuned from"
