@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from nextword.base.errors import DivergedError
 from nextword.explanation.previews import (
     beginning_of,
     fill_in,
@@ -25,10 +26,10 @@ from nextword.prediction.masked import evaluate_masked
 from nextword.rendering.progress import Progress
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import describe_end, describe_evaluation
-from nextword.run import Interrupted, Run, save
+from nextword.run import Interrupted, Run, interruptible, save
 from nextword.training.checkpoint import best_of, list_checkpoints
 from nextword.training.journal import Journal
-from nextword.training.loop import Callback, Plan, TrainerState, describe
+from nextword.training.loop import Callback, Plan, TrainerState, Training, describe, run_loop
 
 EVALUATIONS = 4
 
@@ -168,6 +169,44 @@ def sum_up(run: Run) -> str:
     )
     journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
     return f"\n{sentence(ruler)}"
+
+
+def fit(
+    training: Training,
+    first_step: int,
+    callbacks: Sequence[Callback],
+    *,
+    folder: Path,
+    progress: Progress,
+    save: Callable[[int], None],
+    rate: str,
+) -> None:
+    """Run the loop: what training on text and fine-tuning do alike.
+
+    Args:
+        training: network, loss, data and plan.
+        first_step: steps done before.
+        callbacks: what to call after each step.
+        folder: of the run.
+        progress: where to say what happens.
+        save: saves a checkpoint of a step, where Ctrl-C was pressed.
+        rate: the option that a loss which is no number suggests to lower.
+
+    Raises:
+        DivergedError: the loss is no number any more; names the last good checkpoint.
+        Interrupted: on Ctrl-C, after saving.
+    """
+    progress.start(training.plan.steps, first_step)
+    try:
+        with interruptible() as interrupt:
+            stop = stop_when_asked(folder, interrupt, save)
+            run_loop(training, first_step, [*callbacks, stop])
+    except DivergedError as error:
+        saved = [f"{folder.name}@{point.step}" for point in list_checkpoints(folder)]
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
+        raise DivergedError(f"{error}; training stopped, {good}; try a lower {rate}") from None
+    finally:
+        progress.stop()
 
 
 def log_steps(folder: Path, progress: Progress, plan: Plan) -> Callback:

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError, RunError
+from nextword.base.errors import RunError
 from nextword.base.files import write_json
-from nextword.callbacks import callbacks, stop_when_asked, sum_up
+from nextword.callbacks import callbacks, fit, sum_up
 from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.explanation.replay import choose_pins, write_pins
 from nextword.machine.device import choose_machine
@@ -27,29 +27,17 @@ from nextword.model.shape import Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import visible_positions
-from nextword.prediction.loading import FACTS, find_checkpoint, find_run, run_facts, with_source
+from nextword.prediction.loading import FACTS, with_source
 from nextword.rendering.progress import Progress, duration
 from nextword.rendering.training import describe_start
-from nextword.run import (
-    SETTINGS,
-    Run,
-    differences,
-    facts_of,
-    interruptible,
-    new_folder,
-    save,
-)
-from nextword.settings import Settings, as_toml, read_recipe, resolve
+from nextword.run import SETTINGS, Run, facts_of, go_back, new_folder, open_resumed, save
+from nextword.settings import Settings, as_toml
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import (
-    check_digests,
-    list_checkpoints,
-    remove_checkpoints,
     restore_optimizers,
 )
-from nextword.training.journal import Journal
-from nextword.training.loop import Plan, Training, run_loop
+from nextword.training.loop import Plan, Training
 from nextword.training.optimizers import build_optimizers, check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import default_context, make_plan
@@ -181,36 +169,21 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
         RunError: there is nothing to go on with.
     """
     progress = progress or Progress(quiet=True)
-    name, _, which = target.partition("@")
-    folder = find_run(name)
-    facts = run_facts(folder)
+    resumed = open_resumed(target, steps)
+    folder, facts, settings = resumed.folder, resumed.facts, resumed.settings
     if "prepared" not in facts:
         raise RunError(
             f"{folder.name}: learned from examples; nextword.finetune.resume goes on with it"
         )
-    settings = resolve(read_recipe(folder / SETTINGS))
-    checkpoint = find_checkpoint(folder, which or "last")
-    check_digests(checkpoint.folder)
     machine = choose_machine(settings.machine)
-    plan = Plan(**facts["plan"])
-    if steps is not None:
-        plan = dataclasses.replace(plan, steps=steps)
-    if plan.steps <= checkpoint.step:
-        raise RunError(
-            f"{folder.name} has done {checkpoint.step:,} of {plan.steps:,} steps; "
-            f"to train longer give --training.steps above {checkpoint.step}"
-        )
+    plan = dataclasses.replace(Plan(**facts["plan"]), steps=resumed.steps)
     prepared = open_prepared(Path(facts["prepared"]))
     ranks = join_ranks(machine.device)
     run = Run(folder, settings, prepared, Shape(**facts["shape"]), plan, machine, progress, ranks)
-    for warning in differences(facts, machine):
-        progress.say(warning)
-    Journal(folder).forget_after(checkpoint.step)
-    if plan != Plan(**facts["plan"]) and ranks.is_first:
-        write_json(folder / FACTS, {**facts, "plan": dataclasses.asdict(plan)})
-    later = [saved for saved in list_checkpoints(folder) if saved.step > checkpoint.step]
-    remove_checkpoints(later, keep=())
-    return _fit(run, first_step=checkpoint.step, checkpoint=checkpoint.folder)
+    if ranks.is_first:
+        go_back(resumed, machine, progress)
+    ranks.wait()
+    return _fit(run, first_step=resumed.checkpoint.step, checkpoint=resumed.checkpoint.folder)
 
 
 def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
@@ -247,26 +220,15 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
             save(run, model, optimizers, step, None)
 
     began = time.monotonic()
-    run.progress.start(run.plan.steps, first_step)
-    try:
-        with interruptible() as interrupt:
-            run_loop(
-                training,
-                first_step,
-                [*calls, stop_when_asked(run.folder, interrupt, keep)],
-            )
-    except DivergedError as error:
-        saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
-        good = (
-            f"the last good checkpoint is {saved[-1]}"
-            if saved
-            else "no checkpoint was saved before it"
-        )
-        raise DivergedError(
-            f"{error}; training stopped, {good}; try a lower --training.learning_rate"
-        ) from None
-    finally:
-        run.progress.stop()
+    fit(
+        training,
+        first_step,
+        calls,
+        folder=run.folder,
+        progress=run.progress,
+        save=keep,
+        rate="--training.learning-rate",
+    )
     run.seconds = time.monotonic() - began
     if run.ranks.is_first:
         run.summary = sum_up(run)

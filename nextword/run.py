@@ -9,27 +9,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from nextword.base.errors import RunError, SettingsError
+from nextword.base.files import write_json
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation
-from nextword.prediction.loading import runs_folder
+from nextword.prediction.loading import FACTS, find_checkpoint, find_run, run_facts, runs_folder
 from nextword.rendering.formatting import argument
 from nextword.rendering.progress import Progress
-from nextword.settings import Settings
+from nextword.settings import Settings, read_recipe, resolve
 from nextword.training.checkpoint import (
+    Checkpoint,
     best_of,
+    check_digests,
     list_checkpoints,
     remove_checkpoints,
     save_checkpoint,
 )
+from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
@@ -154,6 +158,54 @@ def differences(facts: dict[str, Any], machine: Machine) -> Iterator[str]:
                 f"{key} was {then[key]} and is {now[key]} now: "
                 "the rest will not be the same bit for bit"
             )
+
+
+class Resumed(NamedTuple):
+    """A run that goes on, whether it learns from text or from examples."""
+
+    folder: Path
+    facts: dict[str, Any]
+    settings: Settings
+    checkpoint: Checkpoint
+    steps: int
+    """Its last."""
+
+
+def open_resumed(target: str, steps: int | None) -> Resumed:
+    """Find what a run goes on from, and check it.
+
+    Args:
+        target: the run, or RUN@STEP.
+        steps: its last step, where it is to be another than was planned.
+
+    Raises:
+        RunError: there is nothing to go on with, or it is done.
+    """
+    name, _, which = target.partition("@")
+    folder = find_run(name)
+    facts, settings = run_facts(folder), resolve(read_recipe(folder / SETTINGS))
+    checkpoint = find_checkpoint(folder, which or "last")
+    check_digests(checkpoint.folder)
+    last = steps or facts["plan"]["steps"]
+    if last <= checkpoint.step:
+        raise RunError(
+            f"{folder.name} has done {checkpoint.step:,} of {last:,} steps; "
+            f"to train longer give --training.steps above {checkpoint.step}"
+        )
+    return Resumed(folder, facts, settings, checkpoint, last)
+
+
+def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
+    """Forget what a run did after the checkpoint that it goes on from; say what has changed."""
+    for warning in differences(resumed.facts, machine):
+        progress.say(warning)
+    step = resumed.checkpoint.step
+    Journal(resumed.folder).forget_after(step)
+    later = [saved for saved in list_checkpoints(resumed.folder) if saved.step > step]
+    remove_checkpoints(later, keep=())
+    if resumed.steps != resumed.facts["plan"]["steps"]:
+        plan = {**resumed.facts["plan"], "steps": resumed.steps}
+        write_json(resumed.folder / FACTS, {**resumed.facts, "plan": plan})
 
 
 @contextmanager

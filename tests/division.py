@@ -212,5 +212,5 @@ def share_the_cores(config: pytest.Config) -> None:
 
 
 def number_of_workers() -> int:
-    """Say how many processes `-n auto` means: one more than cores, for some wait for a browser."""
-    return min(cores() + 1, _MOST_WORKERS)
+    """Say how many processes `-n auto` means."""
+    return min(cores(), _MOST_WORKERS)

@@ -47,10 +47,10 @@ def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> FinetuneResu
         model.load_state_dict(read_model(loop.start_folder).state_dict(), strict=True)
     model.to(loop.machine.device)
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
-    is_begin = loop.resumed is None or loop.start_folder != loop.resumed.folder
+    is_begin = loop.resumed is None or loop.start_folder != loop.resumed.checkpoint.folder
     before = score_answers(model, holdout, fill_id) if holdout and is_begin else None
     if loop.resumed is not None:
-        model.load_state_dict(read_model(loop.resumed.folder).state_dict(), strict=True)
+        model.load_state_dict(read_model(loop.resumed.checkpoint.folder).state_dict(), strict=True)
     model.set_precision(loop.machine.precision)
     longest = max(example.places for example in train)
     width = max(longest, min(shape.context, LONGEST_CONTEXT))

@@ -107,7 +107,7 @@ def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> FinetuneResult:
 def _first_model(loop: FinetuneLoop, known: LabelledSet) -> SequenceClassifier:
     """Build the network: a trained body with a new head, or the run's own to go on with."""
     if loop.resumed is not None:
-        saved = read_model(loop.resumed.folder)
+        saved = read_model(loop.resumed.checkpoint.folder)
         assert isinstance(saved, SequenceClassifier)  # written by this function's other half
         return saved
     head = LabelHead(known.names, known.is_number, several=known.several)

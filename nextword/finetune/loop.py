@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError
 from nextword.base.files import write_json
-from nextword.callbacks import EVALUATIONS, log_steps, stop_when_asked
+from nextword.callbacks import EVALUATIONS, fit, log_steps
 from nextword.corpus.documents import find_files
 from nextword.finetune.tally import Tally
 from nextword.machine.about import versions
@@ -22,20 +21,19 @@ from nextword.model.transformer import Transformer
 from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
-from nextword.prediction.loading import FACTS, run_facts
+from nextword.prediction.loading import FACTS
 from nextword.prediction.several import SeveralScores
 from nextword.rendering.progress import Progress
-from nextword.run import SETTINGS, differences, interruptible, named_fully
+from nextword.run import SETTINGS, Resumed, go_back, named_fully
 from nextword.settings import Settings, as_toml
 from nextword.training.checkpoint import (
-    Checkpoint,
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
     save_checkpoint,
 )
 from nextword.training.journal import Journal
-from nextword.training.loop import BatchLike, Callback, Plan, TrainerState, Training, run_loop
+from nextword.training.loop import BatchLike, Callback, Plan, TrainerState, Training
 from nextword.training.optimizers import build_optimizers
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
@@ -109,13 +107,13 @@ class FinetuneLoop:
     tally: Tally
     chat_template: str | None = None
     """How other programs write a chat down for this model, where it was taught with chats."""
-    resumed: Checkpoint | None = None
-    """Of this run, where it goes on from there."""
+    resumed: Resumed | None = None
+    """This run, where it goes on."""
 
     @property
     def first_step(self) -> int:
         """Steps done before."""
-        return 0 if self.resumed is None else self.resumed.step
+        return 0 if self.resumed is None else self.resumed.checkpoint.step
 
     def say_start(self, sides: SplitSizes, steps: int, batch: int) -> None:
         """Say what will be done."""
@@ -194,19 +192,15 @@ class FinetuneLoop:
             self.machine,
             every_token_is_a_target=False,
         )
-        self.progress.start(steps, self.first_step)
-        try:
-            with interruptible() as noted:
-                calls = [
-                    log_steps(self.folder, self.progress, plan),
-                    Callback(every, evaluate),
-                    stop_when_asked(self.folder, noted, save),
-                ]
-                run_loop(whole, self.first_step, calls)
-        except DivergedError as error:
-            raise DivergedError(f"{error}; try a lower --finetune.learning-rate") from None
-        finally:
-            self.progress.stop()
+        fit(
+            whole,
+            self.first_step,
+            [log_steps(self.folder, self.progress, plan), Callback(every, evaluate)],
+            folder=self.folder,
+            progress=self.progress,
+            save=save,
+            rate="--finetune.learning-rate",
+        )
 
     def _begin(
         self,
@@ -222,14 +216,8 @@ class FinetuneLoop:
             (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
             write_json(self.folder / FACTS, facts)
             return
-        before = run_facts(self.folder)
-        for warning in differences(before, self.machine):
-            self.progress.say(warning)
-        restore_optimizers(self.resumed.folder, model, optimizers)
-        Journal(self.folder).forget_after(self.resumed.step)
-        later = [one for one in list_checkpoints(self.folder) if one.step > self.resumed.step]
-        remove_checkpoints(later, keep=())
-        write_json(self.folder / FACTS, {**before, "plan": facts["plan"]})
+        restore_optimizers(self.resumed.checkpoint.folder, model, optimizers)
+        go_back(self.resumed, self.machine, self.progress)
 
     def _how(self) -> TrainingSettings:
         asked = self.settings.finetune

@@ -19,11 +19,10 @@ from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
 from nextword.model.layouts import CONFIG, labels_of, read_config
 from nextword.model.shape import Shape
-from nextword.prediction.loading import find_checkpoint, find_model_folder, find_run, run_facts
+from nextword.prediction.loading import find_model_folder
 from nextword.rendering.progress import Progress
-from nextword.run import SETTINGS, new_folder
-from nextword.settings import Settings, read_recipe, resolve
-from nextword.training.checkpoint import Checkpoint, check_digests
+from nextword.run import Resumed, new_folder, open_resumed
+from nextword.settings import Settings
 from nextword.vocabulary.tokenizer import Vocabulary
 
 TOLD = {
@@ -85,12 +84,8 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     Raises:
         RunError: there is nothing to go on with, or the examples are no longer what they were.
     """
-    name, _, which = target.partition("@")
-    folder = find_run(name)
-    facts = run_facts(folder)
-    settings = resolve(read_recipe(folder / SETTINGS))
-    checkpoint = find_checkpoint(folder, which or "last")
-    check_digests(checkpoint.folder)
+    resumed = open_resumed(target, steps)
+    folder, facts, settings = resumed.folder, resumed.facts, resumed.settings
     paths = tuple(facts["paths"])
     if "-" in paths:
         raise RunError(f"{folder.name}: its examples came from standard input and are not kept")
@@ -104,18 +99,12 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
             f"{folder.name}: its examples ({', '.join(paths)}) have changed since it began; bring "
             "them back, or begin again with nextword finetune"
         )
-    last = steps or facts["plan"]["steps"]
-    if last <= checkpoint.step:
-        raise RunError(
-            f"{folder.name} has done {checkpoint.step:,} of {last:,} steps; to train longer give "
-            f"--training.steps above {checkpoint.step}"
-        )
-    settings = replace(settings, finetune=replace(settings.finetune, steps=last))
+    settings = replace(settings, finetune=replace(settings.finetune, steps=resumed.steps))
     start = facts["warm_start"]
     # Sizes and vocabulary are the checkpoint's; what it began with is asked only for its score.
     there = start is not None and (Path(start) / CONFIG).is_file()
-    start_folder = Path(start) if there else checkpoint.folder
-    begun = FinetuneStart(folder.name, start_folder, paths, start is None, checkpoint)
+    start_folder = Path(start) if there else resumed.checkpoint.folder
+    begun = FinetuneStart(folder.name, start_folder, paths, start is None, resumed)
     return _teach(begun, settings, progress or Progress(quiet=True), lambda: folder)
 
 
@@ -128,7 +117,7 @@ class FinetuneStart(NamedTuple):
     """The model folder."""
     paths: tuple[str, ...]
     from_nothing: bool
-    resumed: Checkpoint | None = None
+    resumed: Resumed | None = None
 
 
 def _teach(
@@ -139,7 +128,7 @@ def _teach(
     rows = read_rows(begun.paths, settings.corpus)
     tally = Tally(len(rows), settings.examples)
     is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    known_from = begun.start_folder if begun.resumed is None else begun.resumed.folder
+    known_from = begun.start_folder if begun.resumed is None else begun.resumed.checkpoint.folder
     shape, vocabulary = read_shape(known_from), Vocabulary.load(known_from)
     if len(vocabulary) > shape.vocab_size:
         raise ModelError(f"{begun.start_folder}: its vocabulary has more entries than the network")

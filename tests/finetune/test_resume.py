@@ -69,8 +69,10 @@ def stopped(place, file, settings, *, from_nothing):
     from nextword.finetune import loop
     from nextword.run import Interrupted
 
+    log, stop = callbacks.log_steps, callbacks.stop_when_asked
+
     def log_steps(folder, progress, plan):
-        whole = callbacks.log_steps(folder, progress, plan)
+        whole = log(folder, progress, plan)
 
         def note(state):
             whole.action(state)
@@ -81,12 +83,12 @@ def stopped(place, file, settings, *, from_nothing):
 
     def stop_when_asked(folder, interrupt, save):
         pressed.append(interrupt)
-        return callbacks.stop_when_asked(folder, interrupt, save)
+        return stop(folder, interrupt, save)
 
     pressed = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "log_steps", log_steps)
-        patch.setattr(loop, "stop_when_asked", stop_when_asked)
+        patch.setattr(callbacks, "stop_when_asked", stop_when_asked)
         with pytest.raises(Interrupted, match="nextword train --resume parts"):
             finetune("begun", [str(file)], settings, name="parts", from_nothing=from_nothing)
 
