@@ -34,6 +34,8 @@ AsJson = Annotated[
 ]
 
 
+SPIN_COUNT = "1000"
+"""How often a waiting thread looks before it sleeps. (benchmarks/shared.py)"""
 ABOUT = "nextword --version --verbose"
 """Prints what a report of a mistake needs."""
 _STANDARD_INPUT = "<standard input>"
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     Leave with 0, 2 (wrong input or a machine that is full, said in one line), 70 (a mistake of the
     program's own, with all that a report of it needs) or 130 (interrupted).
     """
+    # Read by libgomp when torch is imported: threads that wait for others let other programs run.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     given = sys.argv[1:] if arguments is None else arguments
     for word in given:
         if not (_is_text(word) or Path(word).exists()):
