@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 DURATIONS = Path(__file__).with_name("durations.json")
-SLOW_TEST, SLOW_FIXTURE = 1.2, 12.0
+SLOW_TEST, SLOW_FIXTURE = 0.6, 12.0
 UNKNOWN_SECONDS = 0.3
 """What a test is taken to cost that nobody has measured yet."""
 WORTH_WRITING = 0.05
