@@ -13,6 +13,7 @@ from nextword.training.optimizers.muon import (
     Muon,
     orthogonal,
     precision_for,
+    share_out,
 )
 from nextword.training.options import TrainingSettings
 
@@ -108,3 +109,9 @@ def test_matrices_of_zeros_stay_where_they_are():
         weight.grad = torch.zeros(3, 4)
     BatchedMuon(weights, lr=0.1).step()
     assert all(torch.equal(weight, torch.ones(3, 4)) for weight in weights)
+
+
+def test_work_is_shared_out_evenly():
+    assert share_out([5, 1, 4, 2, 2], 2) == [0, 1, 1, 1, 0]  # seven each
+    assert share_out([3, 3, 3], 1) == [0, 0, 0]
+    assert share_out([], 4) == []

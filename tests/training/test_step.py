@@ -81,6 +81,27 @@ gradients = {name: weights_of(weight.grad) for name, weight in model.named_param
 weights = {f"of {name}": weights_of(weight.detach()) for name, weight in model.named_parameters()}
 if ranks.is_first:
     save_file({"loss": nats, **gradients, **weights}, f"{sys.argv[1]}/sharded")
+from nextword.training.optimizers import muon
+from nextword.training.options import TrainingSettings
+moved, calls = {}, []
+for kind in (muon.Muon, muon.DistributedMuon):
+    source = torch.Generator().manual_seed(0)
+    sizes = [(6, 4), (4, 6), (200, 150), (6, 4), (140, 300), (5, 5)]
+    matrices = [torch.nn.Parameter(torch.randn(*size, generator=source).double()) for size in sizes]
+    optimizer = kind(matrices, 0.1)
+    if kind is muon.DistributedMuon:
+        plain = muon.orthogonal
+        muon.orthogonal = lambda *given: (calls.append(1), plain(*given))[1]
+    for step in range(3):
+        for matrix in matrices:
+            matrix.grad = torch.randn(matrix.shape, generator=source).double()
+        optimizer.step()
+    moved[kind.__name__] = matrices
+groups = {"matrices": dict(enumerate(matrices)), "embeddings": {}, "vectors": {}}
+assert type(muon.build(groups, TrainingSettings())[0]) is muon.DistributedMuon
+parts = {f"{name}/{n}": one.detach() for name, many in moved.items() for n, one in enumerate(many)}
+counted = torch.tensor([len(calls)])
+save_file({**parts, "calls": counted}, f"{sys.argv[1]}/muon-{ranks.rank}")
 dist.barrier()
 dist.destroy_process_group()
 sys.stdout.flush()
@@ -121,6 +142,13 @@ def test_two_processes_are_one(tmp_path):
         assert float(saved.pop("loss")) == pytest.approx(loss, rel=tolerance)
         for name, gradient in whole.items():
             assert float((saved[name] - gradient).norm() / gradient.norm()) < tolerance, name
+    first, second = (load_file(tmp_path / f"muon-{rank}") for rank in range(2))
+    for number in range(6):
+        shared_out = first[f"DistributedMuon/{number}"]
+        assert torch.equal(shared_out, second[f"DistributedMuon/{number}"])
+        torch.testing.assert_close(shared_out, first[f"Muon/{number}"], rtol=1e-11, atol=1e-12)
+    # Of the two large matrices each process had one, at each of three steps.
+    assert (int(first["calls"]), int(second["calls"])) == (3, 3)
 
 
 def test_a_gradient_that_is_not_a_number_touches_no_weight():

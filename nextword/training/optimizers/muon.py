@@ -1,10 +1,11 @@
 """Muon for hidden matrices, AdamW for embeddings and vectors. Source: Jordan et al. 2024."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nextword.machine.device import has_bfloat16
@@ -22,7 +23,8 @@ def build(
     rest = {kind: weights for kind, weights in groups.items() if kind != "matrices"}
     matrices = list(groups["matrices"].values())
     rate, decay = settings.matrix_rate, settings.weight_decay
-    muon = [BatchedMuon(matrices, rate, weight_decay=decay)] if matrices else []
+    kind = DistributedMuon if ranks_in_all() > 1 else BatchedMuon
+    muon = [kind(matrices, rate, weight_decay=decay)] if matrices else []
     return [*muon, *adamw.build(rest, settings)]
 
 
@@ -146,6 +148,48 @@ class BatchedMuon(Muon):
             for number, one, result in zip(numbers, chosen, together, strict=True):
                 found[number] = result.T if one.shape[0] > one.shape[1] else result
         return (found[number] for number in range(len(directions)))
+
+
+class DistributedMuon(BatchedMuon):
+    """Muon whose matrices are shared out: each process makes its part orthogonal, for all.
+
+    Every process has the same gradients, as DDP leaves them, and takes the same result, bit for
+    bit, from the one that computed it.
+    """
+
+    def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
+        owners = share_out([_work_of(one) for one in directions], ranks_in_all())
+        mine = [number for number, owner in enumerate(owners) if owner == dist.get_rank()]
+        made = super()._orthogonal([directions[number] for number in mine], group)
+        found = dict(zip(mine, made, strict=True))
+        for number, (direction, owner) in enumerate(zip(directions, owners, strict=True)):
+            if number in found:
+                result = found[number].contiguous()
+            else:
+                narrow = precision_for(direction, group["precision"])
+                result = torch.empty(direction.shape, dtype=narrow, device=direction.device)
+            dist.broadcast(result, src=owner)
+            yield result
+
+
+def ranks_in_all() -> int:
+    """Count the processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _work_of(matrix: Tensor) -> int:
+    """Count the products of a Newton–Schulz step, but for a factor."""
+    least, most = sorted(matrix.shape)
+    return least * least * (2 * most + least)
+
+
+def share_out(work: Sequence[int], parts: int) -> list[int]:
+    """Give each piece of work to one of some parts: the largest first, to who has least."""
+    owners, loads = [0] * len(work), [0] * parts
+    for number in sorted(range(len(work)), key=lambda one: (-work[one], one)):
+        owners[number] = loads.index(min(loads))
+        loads[owners[number]] += work[number]
+    return owners
 
 
 def precision_for(matrix: Tensor, asked: torch.dtype | None) -> torch.dtype:
