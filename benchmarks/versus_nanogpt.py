@@ -29,7 +29,7 @@ from nextword.prediction.generate import Reader
 from nextword.prediction.options import SamplingSettings
 from nextword.prediction.sample import choose
 from nextword.targets.batch import Batch
-from nextword.training.optimizers import build_optimizers
+from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.step import LanguageModelLoss, accumulate, update
 
@@ -47,7 +47,7 @@ def ours(machine):
     initialize(model, 0)
     model.set_precision(machine.precision)
     settings = TrainingSettings(optimizer="adamw", learning_rate=1e-3)
-    optimizers = build_optimizers(model.parameter_groups(), settings)
+    optimizers = build_optimizers(groups_of(model), settings)
     loss = LanguageModelLoss(model, precision=machine.precision)
 
     def step(inputs, targets):

@@ -38,7 +38,7 @@ from nextword.training.checkpoint import (
     restore_optimizers,
 )
 from nextword.training.loop import Plan, Training
-from nextword.training.optimizers import build_optimizers, check_name
+from nextword.training.optimizers import build_optimizers, check_name, groups_of
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import default_context, make_plan
 from nextword.training.step import LanguageModelLoss, accumulate
@@ -197,7 +197,7 @@ def _fit(run: Run, first_step: int, checkpoint: Path | None) -> Run:
         initialize(model, run.settings.training.seed)
     model.to(run.machine.device)
     model.set_precision(run.machine.precision)
-    optimizers = build_optimizers(model.parameter_groups(), run.settings.training)
+    optimizers = build_optimizers(groups_of(model), run.settings.training)
     if checkpoint is not None:
         restore_optimizers(checkpoint, model, optimizers)
     training = _assemble(run, model, optimizers)

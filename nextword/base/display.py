@@ -18,7 +18,7 @@ def register(kind: type, text: Callable[[Any], str], html: Callable[[Any], str])
     """Say what draws a kind of data, for `print` and for notebooks.
 
     Args:
-        kind: a subclass of `Shown`.
+        kind: a subclass of `Displayable`.
         text: draws it for a terminal.
         html: draws it for a notebook.
     """

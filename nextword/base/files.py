@@ -1,5 +1,6 @@
 """Atomic file writes: a crash leaves the old file or the new one, never half of one."""
 
+import hashlib
 import json
 import os
 import sys
@@ -32,6 +33,12 @@ def write_text(file: Path, text: str) -> None:
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
     publish(aside, file)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the digest of a file's content."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:

@@ -155,7 +155,7 @@ def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
         return [tokens, nats]
 
     told = json.dumps([list(ORDERS), COUNTED_TOKENS, len(vocabulary), vocabulary.end_id]).encode()
-    parts = [hash_of(one) for one in (_training(prepared, COUNTED_TOKENS), asked())]
+    parts = [_hash_of(one) for one in (_training(prepared, COUNTED_TOKENS), asked())]
     tokens, nats = cached([told, _program(ngram), *parts], count)
     return tokens, nats
 
@@ -165,7 +165,7 @@ def _program(module: ModuleType) -> bytes:
     return Path(str(module.__file__)).read_bytes() + version_of("nextword").encode()
 
 
-def hash_of(documents: Iterable[NDArray[np.int64]]) -> bytes:
+def _hash_of(documents: Iterable[NDArray[np.int64]]) -> bytes:
     """Return a digest of documents' tokens and of where they end."""
     whole = hashlib.sha256()
     for document in documents:

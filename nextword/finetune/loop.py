@@ -1,6 +1,5 @@
 """The fine-tuning loop that labels and answers share: start, folder, steps, evaluation, end."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from nextword.base.files import write_json
+from nextword.base.files import sha256_of, write_json
 from nextword.callbacks import EVALUATIONS, fit, log_steps
 from nextword.corpus.documents import find_files
 from nextword.finetune.tally import Tally
@@ -34,7 +33,7 @@ from nextword.training.checkpoint import (
 )
 from nextword.training.journal import Journal
 from nextword.training.loop import BatchLike, Callback, Plan, TrainerState, Training
-from nextword.training.optimizers import build_optimizers
+from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -73,14 +72,8 @@ class SplitSizes(NamedTuple):
 
 def digests_of(paths: Sequence[str]) -> dict[str, str]:
     """Return the digest of each file of examples, by which a resumed run knows them again."""
-    found = {}
-    for name in find_files(paths):
-        if Path(name).is_file():
-            with open(name, "rb") as stream:
-                found[str(Path(name).absolute())] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
-    return found
+    files = (Path(name) for name in find_files(paths))
+    return {str(file.absolute()): sha256_of(file) for file in files if file.is_file()}
 
 
 def steps_of(settings: FinetuneSettings, rows: int, rows_a_step: int) -> int:
@@ -210,11 +203,10 @@ class FinetuneLoop:
         optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         """Make the run's folder, or go back to where it goes on from."""
-        facts = self._facts(model, plan, sides)
         if self.resumed is None:
             self.folder.mkdir(parents=True)
             (self.folder / SETTINGS).write_text(as_toml(self.settings), encoding="utf-8")
-            write_json(self.folder / FACTS, facts)
+            write_json(self.folder / FACTS, self._facts(model, plan, sides))
             return
         restore_optimizers(self.resumed.checkpoint.folder, model, optimizers)
         go_back(self.resumed, self.machine, self.progress)
@@ -256,7 +248,7 @@ def _optimizers(
     known = {id(weight) for weight in faster.values()}
     groups = {
         kind: {name: weight for name, weight in weights.items() if id(weight) not in known}
-        for kind, weights in model.parameter_groups().items()
+        for kind, weights in groups_of(model).items()
     }
     optimizers = build_optimizers({**groups, "head": dict(faster)}, training)
     for group in optimizers[0].param_groups:

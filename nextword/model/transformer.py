@@ -165,20 +165,3 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Linear):
                 module.precision = precision
-
-    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Sort the parameters by what an optimizer needs to know of them.
-
-        Hidden matrices, embeddings, vectors.
-        """
-        groups: dict[str, dict[str, nn.Parameter]] = {
-            "matrices": {},
-            "embeddings": {},
-            "vectors": {},
-        }
-        for name, weight in self.named_parameters():
-            is_table = name.startswith(("model.embed_tokens", "lm_head", "score", "classifier"))
-            groups["embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"][
-                name
-            ] = weight
-        return groups

@@ -7,7 +7,6 @@ A checkpoint is written aside, brought to the disk and renamed, so its name neve
 it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nextword.base.errors import RunError
-from nextword.base.files import publish
+from nextword.base.files import publish, sha256_of
 from nextword.machine.ranks import whole
 from nextword.model.folder import write_model
 from nextword.model.labels import SequenceClassifier
@@ -106,7 +105,7 @@ def save_checkpoint(
     save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     digests = {
-        str(file.relative_to(aside).as_posix()): _digest(file)
+        str(file.relative_to(aside).as_posix()): sha256_of(file)
         for file in sorted(aside.rglob("*"))
         if file.is_file()
     }
@@ -153,7 +152,7 @@ def check_digests(folder: Path) -> None:
         raise RunError(f"{folder}: no state of training here, so training cannot go on from it")
     for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
         file = folder / name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or sha256_of(file) != digest:
             raise RunError(
                 f"{file}: missing or changed since it was saved; resume from another checkpoint"
             )
@@ -208,8 +207,3 @@ def _flatten(
         for weight, state in optimizer.state.items()
         for key, value in state.items()
     }
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,6 +9,7 @@ from nextword.model.initialize import initialize
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
+from nextword.training.optimizers import groups_of
 
 SHAPE = Shape(
     vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -120,7 +121,7 @@ def test_sizes_that_do_not_fit_are_refused():
 
 def test_groups_hold_every_parameter_once():
     model = Transformer(SHAPE)
-    groups = model.parameter_groups()
+    groups = groups_of(model)
     names = [name for group in groups.values() for name in group]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     assert list(groups["embeddings"]) == ["model.embed_tokens.weight"]

@@ -55,17 +55,21 @@ def build_optimizers(
     return built
 
 
+HEADS = frozenset(("lm_head", "score", "classifier"))
+
+
 def groups_of(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Sort any module's parameters by what an optimizer needs to know of them.
 
     Returns:
-        "embeddings": the tables of `nn.Embedding`s and output matrices called lm_head; "matrices":
-        all others with two dimensions; "vectors": the rest. A shared parameter stands once.
+        "embeddings": the tables of `nn.Embedding`s, and heads by their usual names (lm_head, score,
+        classifier); "matrices": all others with two dimensions; "vectors": the rest. A shared
+        parameter stands once.
     """
     tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     groups: dict[str, dict[str, nn.Parameter]] = {"matrices": {}, "embeddings": {}, "vectors": {}}
     for name, weight in model.named_parameters():
-        is_table = id(weight) in tables or "lm_head" in name.split(".")
+        is_table = id(weight) in tables or not HEADS.isdisjoint(name.split("."))
         kind = "embeddings" if is_table else "matrices" if weight.ndim == 2 else "vectors"
         groups[kind][name] = weight
     return groups
