@@ -29,7 +29,12 @@ MOST, SEED = 60, 0
 AREAS = {
     "loss": (
         ["loss/cross_entropy.py", "loss/bits.py", "kernels/loss_rows.py", "kernels/loss_chunks.py"],
-        ["loss/test_cross_entropy.py", "kernels/test_loss_rows.py", "loss/test_linear.py"],
+        [
+            "loss/test_cross_entropy.py",
+            "kernels/test_loss_rows.py",
+            "loss/test_linear.py",
+            "loss/test_linear_use.py",
+        ],
     ),
     "split": (["corpus/split.py"], ["corpus/test_split.py"]),
     "packing": (

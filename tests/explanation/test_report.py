@@ -4,7 +4,6 @@ All of it can be read in light and dark, wide and narrow, and reached by keyboar
 """
 
 import json
-import math
 import os
 import re
 import shutil
@@ -13,12 +12,9 @@ from pathlib import Path
 import pytest
 
 import nextword
-from nextword.base.errors import RunError
-from nextword.explanation.report import smoothed
 from nextword.rendering.compare import comparison_html
-from nextword.rendering.curve import Line, chart_svg
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_colors
-from nextword.rendering.report import SECTIONS, named_together
+from nextword.rendering.report import SECTIONS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = {"width": 390, "height": 800}, {"width": 1200, "height": 900}
@@ -388,44 +384,3 @@ def test_the_figures_are_those_of_the_run(page_file, shared_environment, small_r
     assert f"<b>{scores.as_dict()['bits_per_byte']:.3f}</b>" in text
     facts = json.loads((shared_environment.folder / "runs" / small_run / "run.json").read_text())
     assert f"{facts['parameters']:,} weights" in text
-
-
-def test_neighbors_are_averaged_and_the_average_stays():
-    points = [(step, math.exp(-step / 50)) for step in range(1, 2001)]
-    kept = smoothed(points)
-    assert len(kept) <= 300
-    assert kept[0] == points[0]
-    assert smoothed(points[:10]) == tuple(points[:10])
-    steps = [step for step, _ in kept]
-    assert steps == sorted(set(steps))
-
-
-def test_lines_too_close_for_two_names_get_one():
-    rules = [("a", 1.0), ("b", 1.01), ("c", 2.0)]
-    assert named_together(rules, 0.1) == [("b 1.01, a 1.00", 1.01), ("c 2.00", 2.0), ("", 1.0)]
-
-
-def test_a_chart_puts_values_where_they_belong():
-    drawn = chart_svg(
-        [Line("x", ((0.0, 0.0), (10.0, 5.0)))], title="t<", across="a", up="b", high=5.0
-    )
-    first, last = re.search(r'points="(\S+) (\S+)"', drawn).groups()
-    assert first == "56.0,256.0"
-    assert last == "704.0,14.0"
-    assert "t&lt;" in drawn
-
-
-def test_a_model_folder_alone_has_no_report(tmp_path, shared_environment, small_run):
-    folder = nextword.load(small_run).opened.folder
-    shutil.copytree(folder, tmp_path / "alone")
-    with pytest.raises(RunError, match="name a run"):
-        nextword.load(tmp_path / "alone").report(tmp_path / "x.html")
-    assert not (tmp_path / "x.html").exists()
-
-
-@pytest.mark.parametrize("output", ["no/such/folder/x.html", "."])
-def test_a_place_that_cannot_be_written_is_said_in_one_line(shared, small_run, output):
-    done = shared.nextword("report", small_run, "-o", output)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "cannot be written" in done.stderr
