@@ -176,10 +176,7 @@ class Model:
         return score(self.opened.model, self.opened.vocabulary, text)
 
     def probability(self, prompt: str, continuation: str) -> float:
-        """Return P(continuation | prompt), both after end-of-text.
-
-        The product over the continuation's pieces.
-        """
+        """Return P(continuation | prompt) after end-of-text, the product over its pieces."""
         self.opened.refuse("predict")
         vocabulary, reader = self.opened.vocabulary, Reader(self.opened.model)
         before = [vocabulary.begin_id, *vocabulary.encode(prompt)]
@@ -335,8 +332,10 @@ class Model:
             primed: measure compressors also after they have read the training text; takes longer.
         """
         self.opened.refuse("ruler")
-        prepared, scores = self._prepared(), self.evaluate()
-        floor = self.floor(scores)
+        return self._ruler(self.evaluate(), primed=primed)
+
+    def _ruler(self, scores: Evaluation, *, primed: bool = True) -> Ruler:
+        floor, prepared = self.floor(scores), self._prepared()
         nats = None if floor is None else floor.nats_per_token * scores.tokens
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
 
@@ -372,8 +371,9 @@ class Model:
         if self.opened.run is None:
             raise RunError(f"{self.opened.folder}: a model folder alone has no report; name a run")
         self.opened.refuse("report")
-        ruler = None if "ruler" in self.opened.objective.cannot else self.ruler()
-        page = report_page(build_report(self.opened, self._prepared(), self.evaluate(), ruler))
+        scores = self.evaluate()
+        ruler = None if "ruler" in self.opened.objective.cannot else self._ruler(scores)
+        page = report_page(build_report(self.opened, self._prepared(), scores, ruler))
         try:
             write_text(Path(file), page)
         except OSError as error:
