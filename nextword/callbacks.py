@@ -1,240 +1,101 @@
-"""Callbacks of a training run: evaluation, checkpoints, logging, pinned sentences, the summary.
+"""Callbacks of a training run: logging, evaluation, checkpoints, interruption.
 
-`pretrain.py` hands these to the loop, which knows nothing of them.
+`fit.py` hands these to the loop, which knows nothing of them.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import torch
-
-from nextword.base.errors import DivergedError
-from nextword.explanation.previews import (
-    beginning_of,
-    fill_in,
-    floor_of,
-    preview_holdout,
-    write_sample,
-)
-from nextword.explanation.replay import as_event, judge_pins, read_pins, replay_every
-from nextword.explanation.ruler import count_pieces, measure_ruler
-from nextword.model.folder import read_model
-from nextword.model.transformer import Transformer
-from nextword.prediction.evaluate import Evaluation, evaluate
-from nextword.prediction.masked import evaluate_masked
-from nextword.rendering.progress import Progress
-from nextword.rendering.ruler import sentence, sentence_at_hidden
-from nextword.rendering.training import describe_end, describe_evaluation
-from nextword.run import Interrupted, Run, interruptible, save
-from nextword.training.checkpoint import best_of, list_checkpoints
+from nextword.run import Interrupted, Run
+from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
-from nextword.training.loop import Callback, Plan, TrainerState, Training, describe, run_loop
+from nextword.training.loop import Callback, TrainerState, describe
 
 EVALUATIONS = 4
+"""Of a run, where its settings do not say how often."""
+
+Save = Callable[[int, float | None], None]
+"""(step, hold-out loss) → a checkpoint on the disk."""
 
 
-def callbacks(
-    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
-) -> list[Callback]:
-    """Return what the loop calls.
+class Judged(NamedTuple):
+    """What an evaluation found."""
 
-    The journal and the bar at each step; the pinned sentences, evaluation and checkpoints now and
-    then.
-    """
-    journal, settings = Journal(run.folder), run.settings.training
-    pins, judged_at = read_pins(run.folder), set[int]()
-    replayed = replay_every(run.settings.explanation, run.plan.steps)
-
-    def replay(state: TrainerState) -> None:
-        if not pins or state.step in judged_at:
-            return
-        judged_at.add(state.step)
-        start = time.perf_counter()
-        judged = judge_pins(model, run.prepared.vocabulary, pins)
-        journal.write(as_event(state.step, judged, time.perf_counter() - start))
-
-    def judge(state: TrainerState) -> None:
-        replay(state)
-        partial = scores = _score(run, model, settings.evaluate_tokens)
-        if state.is_last:
-            run.final = scores = _score(run, model, None)
-        values = {key: value for key, value in scores.as_dict().items() if key != "loss_by_context"}
-        sample = (
-            write_sample(model, run.prepared.vocabulary, run.settings.generation, state.step)
-            if model.shape.causal
-            else fill_in(model, run.prepared, state.step)
-        )
-        journal.write(
-            {
-                "event": "evaluation",
-                "step": state.step,
-                **values,
-                "partial_nats_per_token": partial.nats_per_token,
-                "whole": state.is_last,
-                "sample": sample,
-            }
-        )
-        run.progress.say(
-            describe_evaluation(
-                state.step, scores, sample, preview_holdout(model, run.prepared, state.step)
-            )
-        )
-        save(run, model, optimizers, state.step, partial.nats_per_token)
-
-    def keep(state: TrainerState) -> None:
-        replay(state)
-        if not any(saved.step == state.step for saved in list_checkpoints(run.folder)):
-            save(run, model, optimizers, state.step, None)
-
-    every = settings.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
-    calls = [
-        log_steps(run.folder, run.progress, run.plan),
-        Callback(replayed, replay, at_start=True),
-        Callback(every, judge),
-    ]
-    if settings.checkpoint_every:
-        calls.append(Callback(settings.checkpoint_every, keep))
-    return calls if run.ranks.is_first else []
+    loss: float
+    """By which checkpoints are compared."""
+    figures: Mapping[str, Any]
+    """For the log."""
+    words: str = ""
+    """For the screen."""
 
 
-def _score(run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
-    if not model.shape.causal:
-        return evaluate_masked(
-            model,
-            run.prepared.holdout,
-            run.prepared.vocabulary,
-            run.settings.evaluation,
-            run.settings.objective,
-            max_tokens=max_tokens,
-        )
-    return evaluate(
-        model,
-        run.prepared.holdout,
-        run.settings.evaluation,
-        max_tokens=max_tokens,
-        withheld=run.prepared.bits_withheld,
-        count_bytes=run.prepared.vocabulary.count_bytes,
-    )
+def evaluation_every(run: Run) -> int:
+    """Return the steps between two evaluations."""
+    return run.training.evaluate_every or max(1, -(-run.plan.steps // EVALUATIONS))
 
 
-def sum_up(run: Run) -> str:
-    """Say how the run ended; return the sentence that judges its loss, or nothing."""
-    if run.final is None:
-        return ""
-    saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
-    best, last = best_of(saved), saved[-1]
-    overfit = None
-    if (
-        best.holdout_loss is not None
-        and last.holdout_loss is not None
-        and last.holdout_loss > 1.005 * best.holdout_loss
-    ):
-        # What is kept and used is judged here, not what training ended with.
-        overfit = (best.step, last.step)
-        kept = read_model(best.folder).to(run.machine.device).eval()
-        run.final = _score(run, kept, None)
-    journal, floor = Journal(run.folder), floor_of(run.prepared, run.final)
-    if floor is not None:
-        nats, share = floor.excess(run.final.nats_per_token)
-        journal.write(
-            {
-                "event": "floor",
-                "step": run.plan.steps,
-                "nats_per_token": floor.nats_per_token,
-                "above": nats,
-                "share": share,
-            }
-        )
-    # Said before anything else is measured: a finished run must not lose its last words.
-    run.progress.say(
-        describe_end(
-            run.folder,
-            run.final,
-            run.seconds,
-            len(run.prepared.vocabulary),
-            floor,
-            overfit,
-            beginning_of(run.prepared),
-        )
-    )
-    if run.final.at_hidden:
-        counted = count_pieces(run.prepared)
-        return f"\n{sentence_at_hidden(run.final.nats_per_token, counted, run.shape.vocab_size)}"
-    ruler = measure_ruler(
-        run.prepared,
-        run.final,
-        model="this model",
-        floor_nats=None if floor is None else floor.nats_per_token * run.final.tokens,
-    )
-    journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
-    return f"\n{sentence(ruler)}"
-
-
-def fit(
-    training: Training,
-    first_step: int,
-    callbacks: Sequence[Callback],
-    *,
-    folder: Path,
-    progress: Progress,
-    save: Callable[[int], None],
-    rate: str,
-) -> None:
-    """Run the loop: what training on text and fine-tuning do alike.
+def evaluation(run: Run, judge: Callable[[TrainerState], Judged | None], save: Save) -> Callback:
+    """Return what scores the hold-out now and then, logs the figures and saves a checkpoint.
 
     Args:
-        training: network, loss, data and plan.
-        first_step: steps done before.
-        callbacks: what to call after each step.
-        folder: of the run.
-        progress: where to say what happens.
-        save: saves a checkpoint of a step, where Ctrl-C was pressed.
-        rate: the option that a loss which is no number suggests to lower.
-
-    Raises:
-        DivergedError: the loss is no number any more; names the last good checkpoint.
-        Interrupted: on Ctrl-C, after saving.
+        run: the run.
+        judge: scores the hold-out; None where there is none.
+        save: saves a checkpoint.
     """
-    progress.start(training.plan.steps, first_step)
-    try:
-        with interruptible() as interrupt:
-            stop = stop_when_asked(folder, interrupt, save)
-            run_loop(training, first_step, [*callbacks, stop])
-    except DivergedError as error:
-        saved = [f"{folder.name}@{point.step}" for point in list_checkpoints(folder)]
-        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
-        raise DivergedError(f"{error}; training stopped, {good}; try a lower {rate}") from None
-    finally:
-        progress.stop()
+    journal = Journal(run.folder)
+
+    def evaluate(state: TrainerState) -> None:
+        judged = judge(state)
+        figures = {} if judged is None else judged.figures
+        journal.write({"event": "evaluation", "step": state.step, **figures})
+        if judged is not None and judged.words:
+            run.progress.say(judged.words)
+        save(state.step, None if judged is None else judged.loss)
+
+    return Callback(evaluation_every(run), evaluate)
 
 
-def log_steps(folder: Path, progress: Progress, plan: Plan) -> Callback:
+def checkpoints(run: Run, save: Save) -> list[Callback]:
+    """Return what saves a checkpoint as often as the settings ask, where none was saved."""
+
+    def keep(state: TrainerState) -> None:
+        _save_once(run, state.step, save)
+
+    every = run.training.checkpoint_every
+    return [Callback(every, keep)] if every else []
+
+
+def log_steps(run: Run) -> Callback:
     """Return what writes each step into the run's log and moves the bar on."""
-    journal, began = Journal(folder), time.monotonic()
+    journal, began = Journal(run.folder), time.monotonic()
 
     def note(state: TrainerState) -> None:
         journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
         speed = state.tokens_per_second
-        progress.step(state.step, plan.steps, state.loss, speed, plan.batch_tokens)
+        run.progress.step(state.step, run.plan.steps, state.loss, speed, run.plan.batch_tokens)
 
     return Callback(1, note)
 
 
-def stop_when_asked(folder: Path, interrupt: list[int], save: Callable[[int], None]) -> Callback:
+def stop_when_asked(run: Run, interrupt: list[int], save: Save) -> Callback:
     """Return what, at a step's end, saves and stops if Ctrl-C was pressed.
 
     Args:
-        folder: of the run.
+        run: the run.
         interrupt: not empty once Ctrl-C was pressed.
-        save: saves a checkpoint of a step.
+        save: saves a checkpoint.
     """
 
     def stop(state: TrainerState) -> None:
         if not interrupt or state.is_last:
             return
-        if not any(saved.step == state.step for saved in list_checkpoints(folder)):
-            save(state.step)
-        raise Interrupted(folder, state.step)
+        _save_once(run, state.step, save)
+        raise Interrupted(run.folder, state.step)
 
     return Callback(1, stop)
+
+
+def _save_once(run: Run, step: int, save: Save) -> None:
+    if not any(saved.step == step for saved in list_checkpoints(run.folder)):
+        save(step, None)

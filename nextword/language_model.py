@@ -293,9 +293,7 @@ class Model:
         done = finetune(
             start, files, asked, name=name, from_nothing=from_nothing, progress=progress
         )
-        progress.say(
-            describe_taught(done.folder, done.task, done.taught.scores, done.taught.before)
-        )
+        progress.say(describe_taught(done.folder, done.task, done.scores, done.before))
         return load(done.folder)
 
     def _texts(

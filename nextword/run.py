@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,10 @@ from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
-from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.loading import FACTS, find_checkpoint, find_run, run_facts, runs_folder
 from nextword.rendering.formatting import argument
 from nextword.rendering.progress import Progress
-from nextword.settings import Settings, read_recipe, resolve
+from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.training.checkpoint import (
     Checkpoint,
     best_of,
@@ -35,8 +34,8 @@ from nextword.training.checkpoint import (
 )
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
-from nextword.vocabulary.prepared import Prepared
-from nextword.warm_start import WarmStart
+from nextword.training.options import TrainingSettings
+from nextword.vocabulary.tokenizer import Vocabulary
 
 SETTINGS = "settings.toml"
 
@@ -55,22 +54,35 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
 @dataclass
 class Run:
-    """A run in the making, and what came of it."""
+    """A run in the making, whether it learns from text or from examples."""
 
     folder: Path
     settings: Settings
-    prepared: Prepared
+    vocabulary: Vocabulary
     shape: Shape
     plan: Plan
+    training: TrainingSettings
+    """Optimizer, rates, and when to evaluate."""
     machine: Machine
     progress: Progress
+    paths: Sequence[str] = ()
+    """Of text or examples."""
     ranks: Ranks = field(default_factory=Ranks)
+    warm_start: Path | None = None
+    """The model folder whose weights it began with; None for first weights of its own."""
+    resumed: "Resumed | None" = None
+    """This run, where it goes on."""
+    chat_template: str | None = None
+    """How other programs write a chat down for this model, where it was taught with chats."""
+    keep_best: bool = True
+    """Whether the best checkpoint stays beside the last."""
     seconds: float = 0.0
-    final: Evaluation | None = None
-    """The last checkpoint's score on the whole hold-out."""
-    summary: str = ""
-    warm_start: WarmStart | None = None
-    """What it began with; None for first weights of its own."""
+    """That training took."""
+
+    @property
+    def first_step(self) -> int:
+        """Steps done before."""
+        return 0 if self.resumed is None else self.resumed.checkpoint.step
 
 
 def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
@@ -109,13 +121,17 @@ def save(
     step: int,
     holdout: float | None,
 ) -> None:
-    """Save a checkpoint; keep the best, the last and those asked for."""
+    """Save a checkpoint; keep the last, those asked for, and the best."""
     state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
-    save_checkpoint(run.folder, model, optimizers, run.prepared.vocabulary, state)
+    save_checkpoint(
+        *(run.folder, model, optimizers, run.vocabulary, state), chat_template=run.chat_template
+    )
     saved = list_checkpoints(run.folder)
-    every = run.settings.training.checkpoint_every
-    asked = [point.step for point in saved if every and point.step % every == 0]
-    remove_checkpoints(saved, keep=[best_of(saved).step, saved[-1].step, *asked])
+    every = run.training.checkpoint_every
+    keep = [point.step for point in saved if every and point.step % every == 0]
+    if run.keep_best:
+        keep.append(best_of(saved).step)
+    remove_checkpoints(saved, keep=[saved[-1].step, *keep])
 
 
 def named_fully(paths: Sequence[str]) -> list[str]:
@@ -123,16 +139,31 @@ def named_fully(paths: Sequence[str]) -> list[str]:
     return [str(Path(path).absolute()) if Path(path).exists() else path for path in paths]
 
 
-def facts_of(run: Run, paths: Sequence[str]) -> dict[str, Any]:
+def begin(run: Run, model: Transformer, facts: Mapping[str, Any]) -> None:
+    """Make a new run's folder, or go back to where it goes on from.
+
+    Args:
+        run: the run.
+        model: its network.
+        facts: what only this way of training knows, for run.json.
+    """
+    if run.resumed is not None:
+        go_back(run.resumed, run.machine, run.progress)
+        return
+    run.folder.mkdir(parents=True, exist_ok=False)
+    (run.folder / SETTINGS).write_text(as_toml(run.settings), encoding="utf-8")
+    write_json(run.folder / FACTS, facts_of(run, model, facts))
+
+
+def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a run writes down besides its settings: what was derived, versions, hardware."""
     return {
-        "paths": named_fully(paths),
-        "prepared": str(run.prepared.folder.absolute()),
-        "corpus": run.prepared.facts,
+        "paths": named_fully(run.paths),
         "objective": run.settings.objective.name,
-        "warm_start": None if run.warm_start is None else str(run.warm_start.folder.absolute()),
+        **facts,
+        "warm_start": None if run.warm_start is None else str(run.warm_start.absolute()),
         "shape": dataclasses.asdict(run.shape),
-        "parameters": run.shape.parameters(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "flops_per_token": run.shape.flops_per_token(),
         "plan": dataclasses.asdict(run.plan),
         "versions": versions(),

@@ -24,6 +24,8 @@ RIGHT = [
     "warm_start",
     "run",
     "callbacks",
+    "fit",
+    "language_modeling",
     "pretrain",
     "finetune",
     "language_model",

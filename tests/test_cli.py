@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from nextword.cli import main
+from nextword.cli import main, program
 
 WRONG = [
     (["train", "--model.dept", "3"], ["--model.dept", "--model.depth"]),
@@ -222,3 +222,20 @@ def test_a_public_folder_takes_every_verb(place):
     done = place.nextword("evaluate", "public")
     assert done.returncode == 2
     assert "no hold-out of its own" in done.stderr
+
+
+def test_every_option_is_taken_by_each_name_that_the_help_gives_it():
+    names = [
+        (verb, name)
+        for verb in program.app.resolved_commands()
+        if not verb.startswith("-")
+        for argument in program.app[verb].assemble_argument_collection()
+        for name in argument.names
+        if name.startswith("--")
+    ]
+    assert ("train", "--objective.name") in names
+    for verb, name in names:
+        found = program.app[verb].assemble_argument_collection()
+        argument, left_over, _ = found.match(name)
+        assert name in argument.names, (verb, name)
+        assert left_over == (), (verb, name)

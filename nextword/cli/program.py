@@ -175,7 +175,8 @@ def _annotation(option: Option, prefix: bool) -> Any:
     name = "--" + (option.path if prefix else option.name).replace("_", "-")
     negative = f"--no-{name[2:]}" if option.type is bool else ()
     if option.name == "name":  # a room that is chosen by name is chosen by its own
-        name = [f"--{option.room}", name]  # type: ignore[assignment]
+        # The longer name first: cyclopts takes the other for the beginning of it.
+        name = [name, f"--{option.room}"]  # type: ignore[assignment]
     kind: Any = tuple[str, ...] if option.type is tuple else option.type
     return Annotated[
         kind | None, Parameter(name=name, help=words, negative=negative, show_default=False)

@@ -71,18 +71,13 @@ def train(
             _tell_of(teach_on(resume, steps=steps, progress=progress), progress, json_=json_)
             return
         if resume is not None:
-            run = pretrain.resume(resume, steps=steps, progress=progress)
+            done = pretrain.resume(resume, steps=steps, progress=progress)
         else:
-            run = pretrain.train(paths, settings, name=name, start=from_, progress=progress)
+            done = pretrain.train(paths, settings, name=name, start=from_, progress=progress)
     except Interrupted as stopped:
         leave(str(stopped), 130)
-    if json_ and run.final is not None:
-        known = {
-            key: run.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
-        }
-        told = {"run": str(run.folder), "seconds": run.seconds, **known}
-        told["vocab_size"] = run.shape.vocab_size
-        write(json.dumps({**told, **run.final.as_dict()}))
+    if json_ and done.final is not None:
+        write(json.dumps(done.as_dict()))
 
 
 @app.command(group=TRAIN)
@@ -145,11 +140,11 @@ def _tell_of(done: "Finetuned", progress: "Progress", *, json_: bool) -> None:
     """Say what came of a fine-tuning."""
     from nextword.rendering.finetuned import describe_taught
 
-    scores = done.taught.scores
-    progress.say(describe_taught(done.folder, done.task, scores, done.taught.before))
+    scores = done.scores
+    progress.say(describe_taught(done.folder, done.task, scores, done.before))
     if json_:
         known = {} if scores is None else scores.as_dict()
-        write(json.dumps({"run": str(done.folder), **known, "rows": done.taught.rows}))
+        write(json.dumps({"run": str(done.folder), **known, "rows": done.rows}))
 
 
 @app.command(group=TRAIN)

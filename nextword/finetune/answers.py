@@ -4,15 +4,15 @@ The loss counts what a person answered and nothing else; each answer's end is le
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+from torch import nn
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
-from nextword.explanation.previews import at_full_precision
 from nextword.finetune.chat import Piece, ids_of, spell
-from nextword.finetune.loop import FinetuneLoop, FinetuneResult, Rows, SplitSizes, steps_of
 from nextword.finetune.shapes import Pair, read_example, shape_of
+from nextword.finetune.supervised import Rows, Start, Supervised
 from nextword.finetune.tally import Tally, Unusable
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
@@ -21,63 +21,79 @@ from nextword.objectives.answer import Turns, answer, pack
 from nextword.objectives.labelled import in_order
 from nextword.objectives.options import FinetuneSettings
 from nextword.prediction.answers import AnswerScores, score_answers
+from nextword.run import Run
 from nextword.targets.batch import IGNORED, Batch
 from nextword.training.plan import LONGEST_CONTEXT
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
 
-def teach_answers(loop: FinetuneLoop, examples: Sequence[Turns]) -> FinetuneResult:
-    """Train a causal model on prompts and answers.
+class Answers(Supervised):
+    """Learn to answer prompts: a causal model, its loss on answers only."""
 
-    Args:
-        loop: what it begins with, where it computes, and where it is written.
-        examples: as `read_turns` makes them.
+    def __init__(
+        self,
+        start: Start,
+        vocabulary: Vocabulary,
+        tally: Tally,
+        examples: Sequence[Turns],
+        settings: FinetuneSettings,
+        context: int,
+    ) -> None:
+        """Divide the examples, and pack them in rows.
 
-    Raises:
-        CorpusError: too few examples for two sides.
-    """
-    settings, vocabulary, shape = loop.settings.finetune, loop.vocabulary, loop.shape
-    train, holdout = _divide(examples, settings)
-    sides = SplitSizes(len(train), len(holdout))
-    model = Transformer(shape)
-    if loop.from_nothing:
-        initialize(model, settings.seed)
-    else:
-        model.load_state_dict(read_model(loop.start_folder).state_dict(), strict=True)
-    model.to(loop.machine.device)
-    fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
-    is_begin = loop.resumed is None or loop.start_folder != loop.resumed.checkpoint.folder
-    before = score_answers(model, holdout, fill_id) if holdout and is_begin else None
-    if loop.resumed is not None:
-        model.load_state_dict(read_model(loop.resumed.checkpoint.folder).state_dict(), strict=True)
-    model.set_precision(loop.machine.precision)
-    longest = max(example.places for example in train)
-    width = max(longest, min(shape.context, LONGEST_CONTEXT))
-    rows = pack(train, width)
-    rows_a_step = max(1, min(len(rows), round(settings.batch_examples * len(rows) / len(train))))
+        Args:
+            start: the model to begin with.
+            vocabulary: of the model.
+            tally: of the rows read.
+            examples: as `read_turns` makes them.
+            settings: how.
+            context: of the model.
 
-    def read(step: int, part: slice) -> Batch:
-        chosen = in_order(len(rows), rows_a_step, step, settings.seed)[part]
-        return answer([[train[one] for one in rows[row]] for row in chosen.tolist()], fill_id)
+        Raises:
+            CorpusError: too few examples for two sides.
+        """
+        super().__init__(start, vocabulary, "answers", tally)
+        self.train, self.holdout = _divide(examples, settings)
+        self.learned, self.held = len(self.train), len(self.holdout)
+        self.seed = settings.seed
+        longest = max(example.places for example in self.train)
+        width = max(longest, min(context, LONGEST_CONTEXT))
+        self.packed = pack(self.train, width)
+        count = len(self.packed)
+        a_step = max(1, min(count, round(settings.batch_examples * count / self.learned)))
+        tokens = sum(example.places for example in self.train) / count
+        self.rows = Rows(a_step, width, tokens, count)
 
-    steps = steps_of(settings, len(rows), rows_a_step)
-    scores: list[AnswerScores] = []
+    def model(self, run: Run) -> Transformer:
+        """Return the model that it begins with, scored once; or the run's own to go on with."""
+        model, resumed = Transformer(run.shape), run.resumed
+        if self.start.from_nothing:
+            initialize(model, self.seed)
+        else:
+            model.load_state_dict(read_model(self.start.folder).state_dict())
+        model.to(run.machine.device)
+        if self.holdout and (resumed is None or self.start.folder != resumed.checkpoint.folder):
+            self.before = score_answers(model, self.holdout, self.fill_id)
+        if resumed is not None:
+            model.load_state_dict(read_model(resumed.checkpoint.folder).state_dict())
+        model.set_precision(run.machine.precision)
+        return model
 
-    def judge() -> Mapping[str, Any] | None:
-        if not holdout:
-            return None
-        with at_full_precision(model):
-            scores.append(score_answers(model, holdout, fill_id))
-        return scores[-1].as_dict()
+    def loss(self, run: Run, model: Transformer) -> nn.Module:
+        """Return cross-entropy."""
+        return LanguageModelLoss(model, precision=run.machine.precision)
 
-    loop.say_start(sides, steps, settings.batch_examples)
-    loss = LanguageModelLoss(model, precision=loop.machine.precision)
-    tokens = sum(example.places for example in train) / len(rows)
-    loop.run(model, loss, read, steps, Rows(rows_a_step, width, tokens), judge, sides)
-    return FinetuneResult(
-        loop.folder, scores[-1] if scores else None, before, loop.tally.as_dict(*sides)
-    )
+    def read(self, step: int, rows: slice) -> Batch:
+        """Return some packed rows."""
+        chosen = in_order(len(self.packed), self.rows.number, step, self.seed)[rows].tolist()
+        return answer(
+            [[self.train[one] for one in self.packed[row]] for row in chosen], self.fill_id
+        )
+
+    def score(self, model: Transformer) -> AnswerScores | None:
+        """Score the answers held out."""
+        return score_answers(model, self.holdout, self.fill_id) if self.holdout else None
 
 
 def read_turns(

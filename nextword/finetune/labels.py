@@ -5,20 +5,23 @@ rows → texts and labels → two sides → tokens → the body of a trained mod
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from nextword.base.errors import SettingsError
-from nextword.explanation.previews import at_full_precision
 from nextword.finetune.examples import Label, Labelled, LabelledSet
-from nextword.finetune.loop import FinetuneLoop, FinetuneResult, Rows, SplitSizes, steps_of
+from nextword.finetune.kinds import TASKS
+from nextword.finetune.supervised import Rows, Start, Supervised
+from nextword.finetune.tally import Tally
 from nextword.model.folder import read_body, read_model
 from nextword.model.initialize import initialize
 from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import LabelHead
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
 from nextword.objectives.labelled import Examples, in_order, label
 from nextword.objectives.options import FinetuneSettings
 from nextword.prediction.labels import (
@@ -35,6 +38,8 @@ from nextword.prediction.several import (
     best_without_reading,
     score_several,
 )
+from nextword.run import Run
+from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.step import LabelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -45,85 +50,109 @@ MOST_LOGITS = 1 << 24
 """Of the hold-out at once, which ten thousand classes would fill the memory with."""
 
 
-def teach_labels(loop: FinetuneLoop, known: LabelledSet) -> FinetuneResult:
-    """Train a network on texts and labels.
+class Labels(Supervised):
+    """Learn labels of texts: a trained body with a new head."""
 
-    Args:
-        loop: what it begins with, where it computes, and where it is written.
-        known: the examples.
-
-    Returns:
-        what came of it.
-    """
-    settings, vocabulary = loop.settings.finetune, loop.vocabulary
-    if known.several and settings.class_weights != "none":
-        raise SettingsError(
-            "--finetune.class-weights balanced counts each class alike where a text has one; these "
-            "have several labels"
-        )
-    model = _first_model(loop, known)
-    model.to(loop.machine.device)
-    model.set_precision(loop.machine.precision)
-
-    train, holdout = _in_tokens(loop, known.train), _in_tokens(loop, known.holdout)
-    labels = [example.label for example in known.train]
     spread = 1.0
-    if known.is_number:
-        numbers = as_array(labels, known)
-        spread = float(numbers.std()) or 1.0
-        if loop.resumed is None:
-            _begin_at_the_mean(model, vocabulary, train, float(numbers.mean()))
-    weights = _weights(labels, known, settings)
-    fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
-    rows_a_step = min(settings.batch_examples, len(train))
 
-    def read(step: int, rows: slice) -> Examples:
-        chosen = in_order(len(train), rows_a_step, step, settings.seed)[rows].tolist()
-        given = as_array([labels[one] for one in chosen], known)
-        return label([train[one] for one in chosen], given, weights[chosen], fill_id)
+    def __init__(
+        self,
+        start: Start,
+        vocabulary: Vocabulary,
+        tally: Tally,
+        known: LabelledSet,
+        settings: FinetuneSettings,
+        shape: Shape,
+    ) -> None:
+        """Encode the texts.
 
-    steps = steps_of(settings, len(train), rows_a_step)
-    last = dict(model.last.named_parameters(prefix="last"))
-    scores: list[Scores | SeveralScores] = []
+        Args:
+            start: the model to begin with.
+            vocabulary: of the model.
+            tally: of the rows read.
+            known: the examples.
+            settings: how.
+            shape: of the model.
 
-    def judge() -> Mapping[str, Any] | None:
-        if not holdout:
-            return None
-        with at_full_precision(model):
-            scores.append(_score(model, vocabulary, holdout, known))
-        return scores[-1].as_dict()
+        Raises:
+            SettingsError: classes cannot be weighed where a text has several.
+        """
+        super().__init__(start, vocabulary, TASKS[known.kind.name], tally)
+        if known.several and settings.class_weights != "none":
+            raise SettingsError(
+                "--finetune.class-weights balanced counts each class alike where a text has one; "
+                "these have several labels"
+            )
+        self.known, self.seed = known, settings.seed
+        self.train = self._in_tokens(known.train, shape)
+        self.holdout = self._in_tokens(known.holdout, shape)
+        self.learned, self.held = len(self.train), len(self.holdout)
+        self.labels = [example.label for example in known.train]
+        self.weights = _weights(self.labels, known, settings)
+        if known.is_number:
+            self.spread = float(as_array(self.labels, known).std()) or 1.0
+        sizes = [len(row) for row in self.train]
+        a_step, count = min(settings.batch_examples, self.learned), self.learned
+        self.rows = Rows(a_step, max(sizes), sum(sizes) / count, count)
 
-    sides = SplitSizes(len(train), len(holdout))
-    loop.say_start(sides, steps, rows_a_step)
-    loss = LabelLoss(model, spread=spread)
-    sizes = [len(row) for row in train]
-    rows_ = Rows(rows_a_step, max(sizes), sum(sizes) / len(sizes))
-    loop.run(model, loss, read, steps, rows_, judge, sides, faster=last, times=spread)
-    return FinetuneResult(
-        loop.folder, scores[-1] if scores else None, rows=loop.tally.as_dict(*sides)
-    )
+    def _in_tokens(self, side: Sequence[Labelled], shape: Shape) -> list[list[int]]:
+        texts = [example.text for example in side]
+        found = rows_of(self.vocabulary, texts, shape.context, causal=shape.causal)
+        self.tally.shortened += found.cut
+        self.tally.cut = "end"
+        return found.rows
 
+    def model(self, run: Run) -> SequenceClassifier:
+        """Return a trained body with a new head, or the run's own network to go on with."""
+        if run.resumed is not None:
+            saved = read_model(run.resumed.checkpoint.folder)
+            assert isinstance(saved, SequenceClassifier)  # written by this task
+            model = saved
+        else:
+            head = LabelHead(self.known.names, self.known.is_number, several=self.known.several)
+            model = SequenceClassifier(run.shape, head)
+            initialize(model, self.seed)
+            if not self.start.from_nothing:
+                read_body(model, self.start.folder)
+        model.to(run.machine.device)
+        model.set_precision(run.machine.precision)
+        if self.known.is_number and run.resumed is None:
+            mean = float(as_array(self.labels, self.known).mean())
+            _begin_at_the_mean(model, self.vocabulary, self.train, mean)
+        return model
 
-def _first_model(loop: FinetuneLoop, known: LabelledSet) -> SequenceClassifier:
-    """Build the network: a trained body with a new head, or the run's own to go on with."""
-    if loop.resumed is not None:
-        saved = read_model(loop.resumed.checkpoint.folder)
-        assert isinstance(saved, SequenceClassifier)  # written by this function's other half
-        return saved
-    head = LabelHead(known.names, known.is_number, several=known.several)
-    model = SequenceClassifier(loop.shape, head)
-    initialize(model, loop.settings.finetune.seed)
-    if not loop.from_nothing:
-        read_body(model, loop.start_folder)
-    return model
+    def loss(self, run: Run, model: Transformer) -> nn.Module:
+        """Return the loss that the labels ask for."""
+        assert isinstance(model, SequenceClassifier)
+        return LabelLoss(model, spread=self.spread)
 
+    def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
+        """Build AdamW, with a rate of its own for the head: where numbers are large, so is it."""
+        assert isinstance(model, SequenceClassifier)
+        head = dict(model.last.named_parameters(prefix="last"))
+        apart = {id(weight) for weight in head.values()}
+        groups = {
+            kind: {name: weight for name, weight in weights.items() if id(weight) not in apart}
+            for kind, weights in groups_of(model).items()
+        }
+        optimizers = build_optimizers({**groups, "head": head}, run.training)
+        for group in optimizers[0].param_groups:
+            if any(id(weight) in apart for weight in group["params"]):
+                group["peak"] *= self.spread
+        return optimizers
 
-def _in_tokens(loop: FinetuneLoop, side: Sequence[Labelled]) -> list[list[int]]:
-    texts, shape = [example.text for example in side], loop.shape
-    found = rows_of(loop.vocabulary, texts, shape.context, causal=shape.causal)
-    loop.tally.shortened += found.cut
-    loop.tally.cut = "end"
-    return found.rows
+    def read(self, step: int, rows: slice) -> Examples:
+        """Return some texts with their labels."""
+        chosen = in_order(self.learned, self.rows.number, step, self.seed)[rows]
+        one_by_one = chosen.tolist()
+        given = as_array([self.labels[one] for one in one_by_one], self.known)
+        texts = [self.train[one] for one in one_by_one]
+        return label(texts, given, self.weights[chosen], self.fill_id)
+
+    def score(self, model: Transformer) -> Scores | SeveralScores | None:
+        """Score the hold-out."""
+        assert isinstance(model, SequenceClassifier)
+        return _score(model, self.vocabulary, self.holdout, self.known) if self.holdout else None
 
 
 def as_array(labels: Sequence[Label], known: LabelledSet) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Counts of examples: learned from, held out, or left out and why."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,6 +66,8 @@ class Tally:
     """How many prompts with answers were of which shape."""
     chats: bool = False
     """Whether all that is learned from are conversations."""
+    remarks: Sequence[str] = ()
+    """What else is to be said of the rows."""
 
     def leave(self, place: str, error: Unusable) -> None:
         """Leave a row out."""
@@ -97,6 +100,7 @@ class Tally:
             for why in WORDS
             if why in counts
         ]
+        notes[:0] = self.remarks
         if self.shortened:
             notes.append(
                 f"{self.shortened:,} of {self.rows:,} rows longer than the context, and cut at "

@@ -1,27 +1,28 @@
 """Choose the fine-tuning task by looking at the examples, and run it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from nextword.base.errors import ModelError, RunError, SettingsError
-from nextword.corpus.examples import read_rows
-from nextword.finetune.answers import read_turns, teach_answers
+from nextword.corpus.examples import Row, read_rows
+from nextword.finetune.answers import Answers, read_turns
 from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.examples import labelled, look
-from nextword.finetune.kinds import TASKS
-from nextword.finetune.labels import teach_labels
-from nextword.finetune.loop import FinetuneLoop, FinetuneResult, digests_of
+from nextword.finetune.labels import Labels
+from nextword.finetune.supervised import AnyScores, Start, Supervised, digests_of, rates
 from nextword.finetune.tally import Tally
+from nextword.fit import fit
 from nextword.machine.device import choose_machine
 from nextword.model.folder import read_shape
 from nextword.model.layouts import CONFIG, labels_of, read_config
 from nextword.model.shape import Shape
+from nextword.prediction.answers import AnswerScores
 from nextword.prediction.loading import find_model_folder
 from nextword.rendering.progress import Progress
-from nextword.run import Resumed, new_folder, open_resumed
+from nextword.run import Run, new_folder, open_resumed
 from nextword.settings import Settings
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -39,7 +40,12 @@ class Finetuned:
 
     folder: Path
     task: str
-    taught: FinetuneResult
+    scores: AnyScores | None
+    """On the hold-out; None without one."""
+    before: AnswerScores | None
+    """The same before any step, of answers."""
+    rows: Mapping[str, Any]
+    """How many were read, learned from, held out, and left out for which reason."""
 
 
 def finetune(
@@ -69,7 +75,7 @@ def finetune(
     if not paths:
         raise SettingsError("no examples; give a file ending in .jsonl, .csv or .tsv")
     start_folder = find_model_folder(start)[0]
-    begun = FinetuneStart(start, start_folder, tuple(paths), from_nothing)
+    begun = Start(start, start_folder, tuple(paths), from_nothing)
     return _teach(begun, settings, progress, lambda: new_folder(name, paths, "examples"))
 
 
@@ -104,66 +110,60 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     # Sizes and vocabulary are the checkpoint's; what it began with is asked only for its score.
     there = start is not None and (Path(start) / CONFIG).is_file()
     start_folder = Path(start) if there else resumed.checkpoint.folder
-    begun = FinetuneStart(folder.name, start_folder, paths, start is None, resumed)
+    begun = Start(folder.name, start_folder, paths, start is None, resumed)
     return _teach(begun, settings, progress or Progress(quiet=True), lambda: folder)
 
 
-class FinetuneStart(NamedTuple):
-    """What a fine-tuning begins with."""
-
-    start: str
-    """As the user named it."""
-    start_folder: Path
-    """The model folder."""
-    paths: tuple[str, ...]
-    from_nothing: bool
-    resumed: Resumed | None = None
-
-
 def _teach(
-    begun: FinetuneStart, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
+    start: Start, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
 ) -> Finetuned:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
-    rows = read_rows(begun.paths, settings.corpus)
-    tally = Tally(len(rows), settings.examples)
+    rows = read_rows(start.paths, settings.corpus)
     is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    known_from = begun.start_folder if begun.resumed is None else begun.resumed.checkpoint.folder
-    shape, vocabulary = read_shape(known_from), Vocabulary.load(known_from)
-    if len(vocabulary) > shape.vocab_size:
-        raise ModelError(f"{begun.start_folder}: its vocabulary has more entries than the network")
-    folder = folder_for()
-    known, turns = None, []
-    if is_answers:
-        _check_answers(begun.start, known_from, shape)
-        turns = read_turns(rows, vocabulary, settings.finetune, shape.context, tally)
-        task, why = "answers", f"known by their fields: {', '.join(tally.shapes)}"
-    else:
-        known = labelled(rows, settings.finetune, settings.labels, tally)
-        task, why = TASKS[known.kind.name], f"{known.kind.reason}; --labels.kind for another"
-    progress.say(f"task        {TOLD[task]} ({why})")
     objective = "answer" if is_answers else "labelled"
     settings = replace(settings, objective=replace(settings.objective, name=objective))
-    loop = FinetuneLoop(
-        folder=folder,
-        start_folder=begun.start_folder,
-        from_nothing=begun.from_nothing,
-        shape=shape,
-        vocabulary=vocabulary,
-        machine=choose_machine(settings.machine),
-        settings=settings,
-        task=task,
-        paths=begun.paths,
-        progress=progress,
-        tally=tally,
-        chat_template=TEMPLATE if tally.chats else None,
-        resumed=begun.resumed,
+    shape, vocabulary = read_shape(start.known_from), Vocabulary.load(start.known_from)
+    if len(vocabulary) > shape.vocab_size:
+        raise ModelError(f"{start.folder}: its vocabulary has more entries than the network")
+    folder = folder_for()
+    find_task = _answers if is_answers else _labels
+    task, why = find_task(start, settings, rows, vocabulary, shape)
+    progress.say(f"task        {TOLD[task.name]} ({why})")
+    machine = choose_machine(settings.machine)
+    plan = task.rows.plan(settings.finetune, machine)
+    run = Run(
+        *(folder, settings, vocabulary, shape, plan, rates(settings, shape), machine, progress),
+        start.paths,
+        warm_start=None if start.from_nothing else start.folder,
+        resumed=start.resumed,
+        chat_template=TEMPLATE if task.tally.chats else None,
+        keep_best=False,  # what is used is the last step; on the way one is kept to go on from
     )
-    if known is None:
-        return Finetuned(folder, task, teach_answers(loop, turns))
-    for note in known.notes:
-        progress.say(f"note        {note}")
-    return Finetuned(folder, task, teach_labels(loop, known))
+    fit(run, task)
+    return Finetuned(folder, task.name, task.scores, task.before, task.counts())
+
+
+def _answers(
+    start: Start, settings: Settings, rows: Sequence[Row], vocabulary: Vocabulary, shape: Shape
+) -> tuple[Supervised, str]:
+    """Return the task of answers, and how it was known."""
+    _check_answers(start.name, start.known_from, shape)
+    tally, asked = Tally(len(rows), settings.examples), settings.finetune
+    turns = read_turns(rows, vocabulary, asked, shape.context, tally)
+    task = Answers(start, vocabulary, tally, turns, asked, shape.context)
+    return task, f"known by their fields: {', '.join(tally.shapes)}"
+
+
+def _labels(
+    start: Start, settings: Settings, rows: Sequence[Row], vocabulary: Vocabulary, shape: Shape
+) -> tuple[Supervised, str]:
+    """Return the task of labels, and how it was known."""
+    tally = Tally(len(rows), settings.examples)
+    known = labelled(rows, settings.finetune, settings.labels, tally)
+    tally.remarks = known.notes
+    task = Labels(start, vocabulary, tally, known, settings.finetune, shape)
+    return task, f"{known.kind.reason}; --labels.kind for another"
 
 
 def _check_answers(start: str, start_folder: Path, shape: Shape) -> None:

@@ -52,7 +52,7 @@ def test_classes_are_learned_and_transformers_says_the_same(begun, place):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     done = taught(place)
-    scores = done.taught.scores
+    scores = done.scores
     assert done.task == "classification"
     assert scores.accuracy > scores.baseline_accuracy + 0.2
     model = nextword.load(str(done.folder))
@@ -81,7 +81,7 @@ def test_numbers_are_learned_in_their_own_units(begun, place):
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples(300))))
     asked = {"finetune.label": "cats", "labels.kind": "number", "finetune.steps": 300}
     done = taught(place, **asked, **{"finetune.seed": 1})
-    scores = done.taught.scores
+    scores = done.scores
     assert done.task == "regression"
     assert scores.loss < 0.5 * scores.baseline
     model = nextword.load(str(done.folder))
@@ -193,7 +193,7 @@ def test_it_can_begin_with_nothing_for_comparison(begun, place):
     assert facts["warm_start"] is None
     lines = (done.folder / "metrics.jsonl").read_text().splitlines()
     judged = [event for event in map(json.loads, lines) if event["event"] == "evaluation"]
-    assert judged[-1]["accuracy"] == done.taught.scores.accuracy
+    assert judged[-1]["accuracy"] == done.scores.accuracy
     assert facts["objective"] == "labelled"
     ours = nextword.load(str(done.folder)).opened.model.model.embed_tokens.weight
     theirs = nextword.load("begun").opened.model.model.embed_tokens.weight

@@ -65,14 +65,13 @@ def test_it_goes_on_bit_for_bit(begun, kind, from_nothing):
 
 def stopped(place, file, settings, *, from_nothing):
     """Press Ctrl-C after four steps."""
-    from nextword import callbacks
-    from nextword.finetune import loop
+    from nextword import callbacks, fit
     from nextword.run import Interrupted
 
     log, stop = callbacks.log_steps, callbacks.stop_when_asked
 
-    def log_steps(folder, progress, plan):
-        whole = log(folder, progress, plan)
+    def log_steps(run):
+        whole = log(run)
 
         def note(state):
             whole.action(state)
@@ -81,14 +80,14 @@ def stopped(place, file, settings, *, from_nothing):
 
         return callbacks.Callback(1, note)
 
-    def stop_when_asked(folder, interrupt, save):
+    def stop_when_asked(run, interrupt, save):
         pressed.append(interrupt)
-        return stop(folder, interrupt, save)
+        return stop(run, interrupt, save)
 
     pressed = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "log_steps", log_steps)
-        patch.setattr(callbacks, "stop_when_asked", stop_when_asked)
+        patch.setattr(fit, "log_steps", log_steps)
+        patch.setattr(fit, "stop_when_asked", stop_when_asked)
         with pytest.raises(Interrupted, match="nextword train --resume parts"):
             finetune("begun", [str(file)], settings, name="parts", from_nothing=from_nothing)
 

@@ -62,7 +62,7 @@ def test_several_labels_are_learned_and_transformers_says_the_same(begun, place)
 
     done = taught(place)
     assert done.task == "multi_label"
-    scores = done.taught.scores
+    scores = done.scores
     assert scores.micro_f1 > scores.baseline_micro_f1 + 0.1
     assert scores.exact / scores.examples > scores.baseline_exact / scores.examples + 0.2
     model = nextword.load(str(done.folder))

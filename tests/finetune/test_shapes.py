@@ -298,9 +298,9 @@ def test_all_shapes_may_stand_in_one_file_and_are_learned_from(place, model):
     (place.folder / "all.jsonl").write_text("\n".join(map(json.dumps, values)))
     given = resolve(given={"finetune.steps": 1})
     done = finetune(str(model.opened.folder), [str(place.folder / "all.jsonl")], given)
-    assert done.taught.rows["read"] == 7
-    assert done.taught.rows["left_out"] == {}
-    assert done.taught.rows["learned_from"] + done.taught.rows["held_out"] == 7
+    assert done.rows["read"] == 7
+    assert done.rows["left_out"] == {}
+    assert done.rows["learned_from"] + done.rows["held_out"] == 7
 
 
 def test_an_unknown_way_with_long_examples_is_refused():

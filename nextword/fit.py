@@ -1,0 +1,154 @@
+"""Fit a model: the one way through training, for text and for examples alike.
+
+    first weights → folder → optimizers → loop → evaluation, log, checkpoints → interruption
+
+What differs between ways of training (data, loss, head, score) is a `Task`.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from nextword.base.errors import DivergedError
+from nextword.callbacks import (
+    Judged,
+    checkpoints,
+    evaluation,
+    log_steps,
+    stop_when_asked,
+)
+from nextword.model.transformer import Transformer
+from nextword.rendering.progress import duration
+from nextword.run import Run, begin, interruptible, save
+from nextword.training.checkpoint import list_checkpoints, restore_optimizers
+from nextword.training.loop import BatchLike, Callback, TrainerState, Training, run_loop
+from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.step import accumulate
+
+SHORT = 50
+"""Steps of which no time is foretold."""
+
+
+class Task(ABC):
+    """One way of training: where it begins, its loss, its data, and how it is judged."""
+
+    every_token_is_a_target: bool = False
+    """Whether each token that is read is also asked for."""
+    rate: ClassVar[str]
+    """The option that a loss which is no number suggests to lower."""
+
+    @abstractmethod
+    def model(self, run: Run) -> Transformer:
+        """Return the network on the run's device: its first weights, or those to go on with."""
+
+    @abstractmethod
+    def loss(self, run: Run, model: Transformer) -> nn.Module:
+        """Return the network and its loss as one module, which takes what `read` returns."""
+
+    @abstractmethod
+    def read(self, step: int, rows: slice) -> BatchLike:
+        """Return some rows of a step's batch; a pure function of both."""
+
+    @abstractmethod
+    def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged | None:
+        """Score the hold-out; None without one."""
+
+    @abstractmethod
+    def facts(self) -> Mapping[str, Any]:
+        """Return what only this task knows of a new run, for run.json."""
+
+    @abstractmethod
+    def describe(self, run: Run) -> str:
+        """Say what will be done."""
+
+    def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
+        """Build what moves the weights."""
+        return build_optimizers(groups_of(model), run.training)
+
+    def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
+        """Return what else happens while it trains, before it is judged; called by one process."""
+        return ()
+
+
+def fit(run: Run, task: Task) -> Transformer:
+    """Train a run to its plan's last step.
+
+    Args:
+        run: where, with which plan; new, or resumed.
+        task: what is learned.
+
+    Returns:
+        the trained network.
+
+    Raises:
+        DivergedError: the loss is no number any more; names the last good checkpoint.
+        Interrupted: on Ctrl-C, after saving.
+    """
+    model = task.model(run)
+    if run.ranks.is_first:
+        begin(run, model, task.facts())
+    run.ranks.wait()
+    optimizers = task.optimizers(run, model)
+    if run.resumed is not None:
+        restore_optimizers(run.resumed.checkpoint.folder, model, optimizers)
+    loss = task.loss(run, model)
+    if run.ranks.size > 1:
+        loss = nn.parallel.DistributedDataParallel(loss)
+    training = Training(
+        *(loss, model, optimizers, task.read, run.plan, run.training, run.machine, run.ranks),
+        every_token_is_a_target=task.every_token_is_a_target,
+    )
+    if run.ranks.is_first:
+        run.progress.say(task.describe(run))
+        _foretell(run, training)
+    started = time.monotonic()
+    _loop(run, task, training)
+    run.seconds = time.monotonic() - started
+    return model
+
+
+def _loop(run: Run, task: Task, training: Training) -> None:
+    model: Transformer = training.model  # type: ignore[assignment]
+
+    def keep(step: int, holdout: float | None) -> None:
+        if run.ranks.is_first:
+            save(run, model, training.optimizers, step, holdout)
+
+    calls: list[Callback] = []
+    if run.ranks.is_first:
+        calls = [
+            log_steps(run),
+            *task.callbacks(run, model),
+            evaluation(run, lambda state: task.judge(run, model, state), keep),
+            *checkpoints(run, keep),
+        ]
+    run.progress.start(run.plan.steps, run.first_step)
+    try:
+        with interruptible() as interrupt:
+            run_loop(training, run.first_step, [*calls, stop_when_asked(run, interrupt, keep)])
+    except DivergedError as error:
+        saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
+        raise DivergedError(f"{error}; training stopped, {good}; try a lower {task.rate}") from None
+    finally:
+        run.progress.stop()
+
+
+def _foretell(run: Run, training: Training) -> None:
+    """Say how long it will take, from two steps' gradients computed and thrown away."""
+    left = run.plan.steps - run.first_step
+    if left < SHORT:
+        return
+    batch = training.read(run.first_step, slice(0, run.plan.micro_rows))
+    parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
+    for _ in range(2):
+        began = time.perf_counter()
+        accumulate(training.loss, [batch], run.plan.batch_tokens, run.machine.device)
+        run.machine.synchronize()
+        seconds = time.perf_counter() - began
+    training.model.zero_grad(set_to_none=True)
+    run.progress.say(f"about {duration(1.1 * seconds * parts * left)} for {left:,} steps")

@@ -1,0 +1,265 @@
+"""Task of language modeling: learn from text, judged on held-out text and pinned sentences."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nextword.callbacks import Judged, evaluation_every
+from nextword.explanation.previews import (
+    beginning_of,
+    fill_in,
+    floor_of,
+    preview_holdout,
+    write_sample,
+)
+from nextword.explanation.replay import (
+    as_event,
+    choose_pins,
+    judge_pins,
+    read_pins,
+    replay_every,
+    write_pins,
+)
+from nextword.explanation.ruler import count_pieces, measure_ruler
+from nextword.fit import Task
+from nextword.model.folder import read_model
+from nextword.model.initialize import initialize
+from nextword.model.transformer import Transformer
+from nextword.objectives import Objective, find_objective
+from nextword.objectives.causal import visible_positions
+from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.masked import evaluate_masked
+from nextword.rendering.ruler import sentence, sentence_at_hidden
+from nextword.rendering.training import describe_end, describe_evaluation, describe_start
+from nextword.run import Run
+from nextword.targets.batch import Batch
+from nextword.targets.windows import Mixture, Windows
+from nextword.training.batches import batch_reader
+from nextword.training.checkpoint import best_of, list_checkpoints
+from nextword.training.journal import Journal
+from nextword.training.loop import Callback, TrainerState
+from nextword.training.step import LanguageModelLoss
+from nextword.vocabulary.prepared import Prepared
+from nextword.warm_start import WarmStart
+
+
+def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Windows | Mixture:
+    """Say which windows of the text belong to which step: a mixture where there are several.
+
+    Raises:
+        CorpusError: a text does not fill one context.
+    """
+    portions = prepared.portions
+    windows = [
+        Windows(len(portion.train), context, rows, seed + number)
+        for number, portion in enumerate(portions)
+    ]
+    if len(portions) == 1:
+        return windows[0]
+    return Mixture(tuple(windows), tuple(portion.weight for portion in portions), rows, seed)
+
+
+class LanguageModeling(Task):
+    """Learn from text: what comes next, or what is hidden."""
+
+    rate = "--training.learning-rate"
+
+    def __init__(self, run: Run, prepared: Prepared, warm_start: WarmStart | None) -> None:
+        """Lay the text out in windows.
+
+        Args:
+            run: how often and how much of it is read.
+            prepared: the text.
+            warm_start: the weights to begin with; None for random ones.
+        """
+        self.prepared, self.warm_start = prepared, warm_start
+        self.objective: Objective = find_objective(run.settings.objective.name)
+        self.every_token_is_a_target = self.objective.attention == "before"
+        seed = run.training.seed
+        windows = windows_of(prepared, run.shape.context, run.plan.rows, seed)
+        streams = [portion.train for portion in prepared.portions]
+        self.batches = batch_reader(
+            self.objective, streams, windows, run.vocabulary, run.settings.objective, seed
+        )
+        self.final: Evaluation | None = None
+        """The last checkpoint's score on the whole hold-out."""
+
+    def model(self, run: Run) -> Transformer:
+        """Return random weights, another model's, or those to go on with."""
+        model = Transformer(run.shape)
+        if run.resumed is not None:
+            model.load_state_dict(read_model(run.resumed.checkpoint.folder).state_dict())
+        elif self.warm_start is not None:
+            model.load_state_dict(self.warm_start.weights)
+        else:
+            initialize(model, run.training.seed)
+        model.to(run.machine.device)
+        model.set_precision(run.machine.precision)
+        return model
+
+    def loss(self, run: Run, model: Transformer) -> nn.Module:
+        """Return cross-entropy, documents kept apart."""
+        apart = self.prepared.train.num_documents > 1 and run.training.within_documents
+        return LanguageModelLoss(
+            model,
+            precision=run.machine.precision,
+            end_id=run.vocabulary.end_id if apart else None,
+            sees=self.objective.sees or visible_positions,
+        )
+
+    def read(self, step: int, rows: slice) -> Batch:
+        """Return some rows of a step's windows."""
+        return self.batches(step, rows)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return which text it is."""
+        prepared = self.prepared
+        return {"prepared": str(prepared.folder.absolute()), "corpus": prepared.facts}
+
+    def describe(self, run: Run) -> str:
+        """Say what will be trained on what."""
+        prepared, machine = self.prepared, str(run.machine)
+        return describe_start(
+            prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder
+        )
+
+    def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
+        """Judge the pinned sentences, more often while much changes; wherever weights are kept."""
+        if run.resumed is None:
+            pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
+            write_pins(run.folder, pins)
+        pins, journal, judged_at = read_pins(run.folder), Journal(run.folder), set[int]()
+
+        def replay(state: TrainerState) -> None:
+            if state.step in judged_at:
+                return
+            judged_at.add(state.step)
+            start = time.perf_counter()
+            judged = judge_pins(model, run.vocabulary, pins)
+            journal.write(as_event(state.step, judged, time.perf_counter() - start))
+
+        if not pins:
+            return ()
+        often = replay_every(run.settings.explanation, run.plan.steps)
+        kept = [evaluation_every(run), run.training.checkpoint_every or 0]
+        return [
+            Callback(often, replay, at_start=True),
+            *(Callback(every, replay) for every in kept if every),
+        ]
+
+    def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged:
+        """Score a part of the hold-out, and all of it at the end; write a sample."""
+        partial = scores = self._score(run, model, run.training.evaluate_tokens)
+        if state.is_last:
+            self.final = scores = self._score(run, model, None)
+        figures = {
+            key: value for key, value in scores.as_dict().items() if key != "loss_by_context"
+        }
+        sample = (
+            write_sample(model, run.vocabulary, run.settings.generation, state.step)
+            if model.shape.causal
+            else fill_in(model, self.prepared, state.step)
+        )
+        more = {
+            "partial_nats_per_token": partial.nats_per_token,
+            "whole": state.is_last,
+            "sample": sample,
+        }
+        preview = preview_holdout(model, self.prepared, state.step)
+        words = describe_evaluation(state.step, scores, sample, preview)
+        return Judged(partial.nats_per_token, {**figures, **more}, words)
+
+    def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+        settings, prepared = run.settings, self.prepared
+        if not model.shape.causal:
+            return evaluate_masked(
+                model,
+                prepared.holdout,
+                run.vocabulary,
+                settings.evaluation,
+                settings.objective,
+                max_tokens=max_tokens,
+            )
+        return evaluate(
+            model,
+            prepared.holdout,
+            settings.evaluation,
+            max_tokens=max_tokens,
+            withheld=prepared.bits_withheld,
+            count_bytes=run.vocabulary.count_bytes,
+        )
+
+    def sum_up(self, run: Run) -> str:
+        """Say how the run ended; return the sentence that judges its loss, or nothing."""
+        if self.final is None:
+            return ""
+        saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
+        best, last = best_of(saved), saved[-1]
+        overfit = None
+        if (
+            best.holdout_loss is not None
+            and last.holdout_loss is not None
+            and last.holdout_loss > 1.005 * best.holdout_loss
+        ):
+            # What is kept and used is judged here, not what training ended with.
+            overfit = (best.step, last.step)
+            kept = read_model(best.folder).to(run.machine.device).eval()
+            self.final = self._score(run, kept, None)
+        journal, floor = Journal(run.folder), floor_of(self.prepared, self.final)
+        if floor is not None:
+            nats, share = floor.excess(self.final.nats_per_token)
+            figures = {"nats_per_token": floor.nats_per_token, "above": nats, "share": share}
+            journal.write({"event": "floor", "step": run.plan.steps, **figures})
+        # Said before anything else is measured: a finished run must not lose its last words.
+        run.progress.say(
+            describe_end(
+                run.folder,
+                self.final,
+                run.seconds,
+                len(run.vocabulary),
+                floor,
+                overfit,
+                beginning_of(self.prepared),
+            )
+        )
+        if self.final.at_hidden:
+            counted = count_pieces(self.prepared)
+            size = run.shape.vocab_size
+            return f"\n{sentence_at_hidden(self.final.nats_per_token, counted, size)}"
+        ruler = measure_ruler(
+            self.prepared,
+            self.final,
+            model="this model",
+            floor_nats=None if floor is None else floor.nats_per_token * self.final.tokens,
+        )
+        journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
+        return f"\n{sentence(ruler)}"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A run that learned from text."""
+
+    folder: Path
+    prepared: Prepared
+    vocab_size: int
+    """Of the network."""
+    seconds: float
+    """That training took."""
+    final: Evaluation | None
+    """The score of what is kept, on the whole hold-out; None in all processes but the first."""
+    summary: str
+    """What judges the loss, in words."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        known = {
+            key: self.prepared.facts.get(key) for key in ("entries", "entries_asked", "reading")
+        }
+        size = {"vocab_size": self.vocab_size}
+        figures = {} if self.final is None else self.final.as_dict()
+        return {"run": str(self.folder), "seconds": self.seconds, **known, **size, **figures}
