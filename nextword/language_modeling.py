@@ -1,11 +1,14 @@
 """Task of language modeling: learn from text, judged on held-out text and pinned sentences."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from nextword.callbacks import Judged, evaluation_every
@@ -26,6 +29,7 @@ from nextword.explanation.replay import (
 )
 from nextword.explanation.ruler import count_pieces, measure_ruler
 from nextword.fit import Task
+from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
@@ -33,6 +37,7 @@ from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import visible_positions
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
+from nextword.prediction.ngram import KneserNey
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import describe_end, describe_evaluation, describe_start
 from nextword.run import Run
@@ -45,6 +50,11 @@ from nextword.training.loop import Callback, TrainerState
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
+
+LEAST_SCORED, MOST_SCORED = 4_000, 40_000
+"""Tokens of the hold-out scored on the way."""
+MOST_COUNTED = 4_000_000
+"""Tokens of which pairs are counted."""
 
 
 def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Windows | Mixture:
@@ -61,6 +71,33 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
     if len(portions) == 1:
         return windows[0]
     return Mixture(tuple(windows), tuple(portion.weight for portion in portions), rows, seed)
+
+
+def bigrams_of(prepared: Prepared) -> Bigrams:
+    """Count how often which token follows which in the training part, smoothed by Kneser–Ney."""
+    size, end_id = len(prepared.vocabulary), prepared.vocabulary.end_id
+    frequency = np.zeros(size)
+
+    def documents() -> Iterator[NDArray[np.int64]]:
+        for portion in prepared.portions:
+            limit = MOST_COUNTED // len(prepared.portions)
+            for number in range(portion.train.num_documents):
+                document = portion.train.document(number)[:limit].astype(np.int64)
+                frequency[:] += np.bincount(document, minlength=size)
+                limit -= len(document)
+                yield document
+                if limit <= 0:
+                    break
+
+    pairs = KneserNey(2, size, end_id).learn(documents(), MOST_COUNTED).pairs()
+    return Bigrams(
+        torch.from_numpy(pairs.x),
+        torch.from_numpy(pairs.y),
+        torch.from_numpy(pairs.probability).float(),
+        torch.from_numpy(pairs.backoff).float(),
+        torch.from_numpy(pairs.below).float(),
+        torch.from_numpy(frequency / frequency.sum()).float(),
+    )
 
 
 class LanguageModeling(Task):
@@ -97,6 +134,8 @@ class LanguageModeling(Task):
             model.load_state_dict(self.warm_start.weights)
         else:
             initialize(model, run.training.seed)
+            if run.training.initialization == "bigram":
+                begin_with_bigrams(model, bigrams_of(self.prepared), run.training.seed)
         model.to(run.machine.device)
         model.set_precision(run.machine.precision)
         return model
@@ -153,9 +192,11 @@ class LanguageModeling(Task):
 
     def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged:
         """Score a part of the hold-out, and all of it at the end; write a sample."""
-        partial = scores = self._score(run, model, run.training.evaluate_tokens)
+        partial = scores = self._score(run, model, evaluated_tokens(run))
         if state.is_last:
-            self.final = scores = self._score(run, model, None)
+            if partial.tokens < len(self.prepared.holdout):
+                scores = self._score(run, model, None)
+            self.final = scores
         figures = {
             key: value for key, value in scores.as_dict().items() if key != "loss_by_context"
         }
@@ -238,6 +279,16 @@ class LanguageModeling(Task):
         )
         journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
         return f"\n{sentence(ruler)}"
+
+
+def evaluated_tokens(run: Run) -> int:
+    """Return how much of the hold-out is scored on the way.
+
+    So much that checkpoints can be told apart, and not so much that a short run is spent on it.
+    """
+    between = evaluation_every(run) * run.plan.batch_tokens
+    asked = run.training.evaluate_tokens
+    return asked or min(MOST_SCORED, max(LEAST_SCORED, between // 2))
 
 
 @dataclass(frozen=True)

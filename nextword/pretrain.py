@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from nextword.base.errors import RunError
+from nextword.base.errors import RunError, SettingsError
 from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.fit import fit
 from nextword.language_modeling import LanguageModeling, Pretrained, windows_of
@@ -131,7 +131,34 @@ def _with_defaults(
     if training.matrix_learning_rate is None:
         rate = narrower * (MATRIX_RATE_MASKED if masked else MATRIX_RATE)
         training = dataclasses.replace(training, matrix_learning_rate=rate)
-    return dataclasses.replace(settings, corpus=corpus, training=training)
+    settings = dataclasses.replace(settings, corpus=corpus, training=training)
+    return settings if warm_start is not None else _with_first_weights(settings, objective, fresh)
+
+
+def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -> Settings:
+    """Resolve what training begins with, and whether one matrix reads and predicts.
+
+    Raises:
+        SettingsError: bigram odds are asked for where they cannot be given.
+    """
+    asked, tied = settings.training.initialization, settings.model.tie_word_embeddings
+    masked = objective.attention == "both"
+    if asked == "bigram" and (masked or tied):
+        why = "a masked model reads both sides" if masked else "one matrix reads and predicts"
+        hint = "" if masked else "; leave model.tie_word_embeddings out"
+        raise SettingsError(
+            f"training.initialization = 'bigram': {why}, so the odds of the next token cannot be "
+            f"given to it{hint}"
+        )
+    if asked is None:
+        # The stories are there to be watched from nothing.
+        asked = "random" if masked or tied or fresh else "bigram"
+    tied = asked == "random" if tied is None else tied
+    return dataclasses.replace(
+        settings,
+        model=dataclasses.replace(settings.model, tie_word_embeddings=tied),
+        training=dataclasses.replace(settings.training, initialization=asked),
+    )
 
 
 def resume(

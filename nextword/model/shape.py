@@ -58,7 +58,12 @@ class ModelSettings:
         rule="yes, but for masked models",
         of=("objective.name",),
     )
-    tie_word_embeddings: bool = option(True, "one matrix for reading and predicting tokens")
+    tie_word_embeddings: bool | None = option(
+        None,
+        "one matrix for reading and predicting tokens",
+        rule="yes, but where training begins with the odds of pairs",
+        of=("training.initialization",),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +182,7 @@ def resolve_shape(
         rope_theta=settings.rope_theta,
         rms_norm_eps=settings.rms_norm_eps,
         qk_norm=causal if settings.qk_norm is None else settings.qk_norm,
-        tie_word_embeddings=settings.tie_word_embeddings,
+        tie_word_embeddings=settings.tie_word_embeddings is not False,
         causal=causal,
     )
 

@@ -43,6 +43,19 @@ class _Grams(NamedTuple):
     """One for each n-gram one shorter: its share as a context left to the shorter context."""
 
 
+class Pairs(NamedTuple):
+    """P(y | x) of a bigram model: listed for the pairs seen, else backoff(x) · below(y)."""
+
+    x: NDArray[np.int64]
+    """Of each pair, rising."""
+    y: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    backoff: NDArray[np.float64]
+    """(V,) of each x."""
+    below: NDArray[np.float64]
+    """(V,) of each y."""
+
+
 class _Groups(NamedTuple):
     """Equal keys taken together."""
 
@@ -193,6 +206,18 @@ class KneserNey:
             seen = grams.keys[start:stop] - place * self.vocab_size
             probability[seen] = grams.probability[start:stop]
         return probability
+
+    def pairs(self) -> Pairs:
+        """Return the model's bigrams as a table, at any order from 2 on.
+
+        Raises:
+            EvaluationError: it counts no pairs.
+        """
+        if self.order < 2:
+            raise EvaluationError(f"order {self.order} counts no pairs; give 2 or more")
+        one, two = self._levels[:2]
+        x, y = np.divmod(two.keys, self.vocab_size)
+        return Pairs(x, y, two.probability, two.backoff, one.probability)
 
     def _add_level(
         self,

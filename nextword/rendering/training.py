@@ -154,9 +154,8 @@ def describe_end(
         "",
         f"Done in {seconds:.0f} s. On {scores.tokens:,} {where} it never saw, "
         f"{describe_scores(scores)}.",
-        f"When it began it guessed among {entries:,} pieces alike ({math.log(entries):.2f} "
-        "nats); now it is as unsure as "
-        f"among {math.exp(loss):.1f}.",
+        f"Who guesses blindly among {entries:,} pieces needs {math.log(entries):.2f} "
+        f"nats; it is now as unsure as among {math.exp(loss):.1f}.",
     ]
     if floor is not None:
         lines.append(describe_floor(floor, loss))

@@ -100,8 +100,13 @@ class TrainingSettings:
         rule="a quarter of all",
         of=("training.steps",),
     )
-    evaluate_tokens: int = option(
-        40_000, "hold-out tokens scored on the way; at the end all are", minimum=1, unit="tokens"
+    evaluate_tokens: int | None = option(
+        None,
+        "hold-out tokens scored on the way; at the end all are",
+        minimum=1,
+        unit="tokens",
+        rule="40,000, at most half of what is read between two evaluations, at least 4,000",
+        of=("training.steps", "training.batch_tokens", "training.evaluate_every"),
     )
     checkpoint_every: int | None = option(
         None,
@@ -109,6 +114,14 @@ class TrainingSettings:
         minimum=1,
         unit="steps",
         rule="only the best and the last",
+    )
+    initialization: str | None = option(
+        None,
+        "first weights: random, or with the odds of pairs of tokens as the text's counts give them",
+        choices=("bigram", "random"),
+        rule="bigram for a text of one's own; random for the stories, masked models, and one "
+        "matrix for reading and predicting",
+        of=("the text", "objective.name", "model.tie_word_embeddings"),
     )
     seed: int = option(0, "of the first weights and of the order of the text", minimum=0)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nextword.training import optimizers
+from nextword.training.optimizers.adamw import AdamW
 from nextword.training.optimizers.muon import (
     COEFFICIENTS,
     TOGETHER_UPTO,
@@ -76,7 +77,7 @@ def test_the_precision_is_the_one_that_is_fast_here(monkeypatch, fast, kind):
     groups = {"matrices": {"w": torch.nn.Parameter(torch.ones(2, 3))}}
     groups["embeddings"] = {"e": torch.nn.Parameter(torch.ones(2, 3))}
     built = optimizers.muon.build(groups, TrainingSettings(matrix_learning_rate=0.1))
-    assert [type(one) for one in built] == [BatchedMuon, torch.optim.AdamW]
+    assert [type(one) for one in built] == [BatchedMuon, AdamW]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from nextword.base.errors import DivergedError
 from nextword.targets.batch import Batch
+from nextword.training.optimizers.adamw import AdamW
 from nextword.training.step import LanguageModelLoss, accumulate, update
 from tests.model.test_transformer import scattered
 
@@ -49,6 +50,7 @@ import os, sys
 import numpy as np, torch, torch.distributed as dist
 from safetensors.torch import save_file
 from nextword.targets.batch import Batch
+from nextword.training.optimizers.adamw import AdamW
 from nextword.training.step import LanguageModelLoss, accumulate
 from nextword.machine.ranks import join_ranks, whole as weights_of
 from tests.model.test_transformer import scattered
@@ -162,3 +164,39 @@ def test_a_gradient_that_is_not_a_number_touches_no_weight():
     with pytest.raises(DivergedError):
         update(model, [optimizer], 1.0, 1.0)
     assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
+
+
+def test_adamw_is_torchs_to_the_last_bit():
+    generator = torch.Generator().manual_seed(0)
+    mine = [torch.randn(size, generator=generator).requires_grad_() for size in ((5, 7), (9,))]
+    theirs = [weight.detach().clone().requires_grad_() for weight in mine]
+    asked = {"lr": 0.02, "betas": (0.8, 0.95), "weight_decay": 0.1}
+    ours, torchs = AdamW(mine, **asked), torch.optim.AdamW(theirs, **asked, fused=True)
+    for number in range(5):
+        for one, other in zip(mine, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        if number == 2:
+            mine[1].grad = theirs[1].grad = None
+        ours.step()
+        torchs.step()
+    for one, other in zip(mine, theirs, strict=True):
+        assert torch.equal(one, other)
+        for key, value in torchs.state[other].items():
+            assert torch.equal(ours.state[one][key], value), key
+    ours.zero_grad()
+    assert mine[0].grad is None
+
+
+def test_training_imports_no_compiler(place):
+    code = (
+        "import sys, nextword\n"
+        "nextword.train('a.txt', options={'training.steps': 2})\n"
+        "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    (place.folder / "a.txt").write_text("one two three four\n" * 500)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(
+        words, cwd=place.folder, env=place.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

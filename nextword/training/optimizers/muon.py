@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nextword.machine.device import has_bfloat16
+from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.training.optimizers import adamw
 from nextword.training.options import TrainingSettings
 
@@ -32,7 +33,7 @@ TOGETHER_UPTO = 128
 """Rows of a matrix up to which several of one shape are treated together."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(EagerOptimizer):
     """Move each matrix by its momentum, made orthogonal: all its singular values near 1.
 
     In bfloat16 it does what `torch.optim.Muon` does, to the last bit; in float32 it is for

@@ -1,0 +1,17 @@
+"""Base of the optimizers here: torch's, without importing torch's compiler."""
+
+import inspect
+
+import torch
+
+
+class EagerOptimizer(torch.optim.Optimizer):
+    """An optimizer whose first use imports no `torch._dynamo`.
+
+    torch wraps these methods such that the compiler is imported only to be told to leave them
+    alone. That takes 1.3 to 3 seconds, longer than it takes to prepare a megabyte of text. Nothing
+    here is compiled; who compiles a step of his own has imported it.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
