@@ -1,4 +1,4 @@
-"""Weight initialization: seeded, and such that at step 0 every token is nearly equally likely."""
+"""Random initialization: seeded, and such that at step 0 every token is nearly equally likely."""
 
 import math
 

@@ -16,9 +16,15 @@ WORKED_EXAMPLE = "We are all humans born to"
 
 
 def describe_start(
-    facts: Mapping[str, Any], cache: Path, shape: Shape, plan: Plan, machine: str, run: Path
+    facts: Mapping[str, Any],
+    cache: Path,
+    shape: Shape,
+    plan: Plan,
+    machine: str,
+    run: Path,
+    begins: str = "",
 ) -> str:
-    """Say what will be trained on what, before it begins."""
+    """Say what will be trained on what, and with what it begins, before it does."""
     train = facts["train_tokens"]
     lines = [
         describe_text(facts, cache),
@@ -26,6 +32,7 @@ def describe_start(
         f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context "
         f"{shape.context}: "
         f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
+        *([f"            begins with {begins}"] if begins else []),
         f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
         f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
         f"run         {run}",
