@@ -1,6 +1,6 @@
 """Run the command line as `python -m nextword`."""
 
-from nextword.cli import main
+from nextword.cli.start import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -20,10 +20,13 @@ TIMES = {
         (rf"\nabout {TIME} for 816 steps", "readme", ("train", "estimated_seconds")),
         (rf"\nDone in {TIME}\.", "readme", ("train", "training_seconds")),
         (rf"To run the tests \(about {TIME} on two cores", "readme", ("tests", "seconds")),
-        (
-            rf"after {TIME} on two cores, everything",
-            "tinyshakespeare",
-            ("runs", 0, "seconds_in_all"),
+        *(
+            (pattern, "tinyshakespeare", ("medians", which, "seconds"))
+            for pattern, which in (
+                (rf"after {TIME} on two cores, everything", "quick"),
+                (rf"at 1.90 after {TIME}", "nanogpt"),
+                (rf"With no option it goes on to 1.50 in {TIME}", "default"),
+            )
         ),
     ),
     "CONTRIBUTING.md": (

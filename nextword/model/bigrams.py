@@ -30,6 +30,15 @@ OVERSAMPLING, POWERS = 16, 3
 STEPS, RATE, BETAS, EPS, MOST_LOGITS = 15, 0.02, (0.9, 0.95), 1e-8, 1 << 21
 """Of Adam on the smoothed odds themselves, and the logits held in a step: a low rank by least
 squares is not that by cross-entropy, and a few such steps are worth a tenth of a nat a token."""
+RIDGE = 0.1
+COPY = 0.4
+"""Times the copier of `initialize`: how strongly what attention looks at is made likelier.
+
+The stories, where names return, half-way through 408 steps: 1.102 nats a token with 0.3, 1.021 with
+1, 1.193 with the copier that writes back what was read, 1.214 with a head of its own and random
+weights. Plays, two readings: 1.499 with 0.4, 1.501 with 1, 1.482 with the other copier; after 16
+small steps 1.787 with 0.3, 2.010 with 1, 1.812 with the other.
+"""
 SMALLEST = 1e-7
 """Share of a token that was never seen, so that it is not divided by zero."""
 
@@ -63,10 +72,10 @@ class Bigrams(NamedTuple):
 
 @torch.no_grad()
 def begin_with_bigrams(model: Transformer, bigrams: Bigrams, seed: int) -> None:
-    """Give a network's embedding and head the odds of pairs; its layers stay as they are.
+    """Give a network's embedding and head the odds of pairs, and its attention what suits them.
 
     Args:
-        model: of a head of its own, on the CPU.
+        model: as `initialize` leaves it, of a head of its own, on the CPU.
         bigrams: of its vocabulary.
         seed: of the decomposition's random start, and of the rows that the steps read.
 
@@ -81,8 +90,31 @@ def begin_with_bigrams(model: Transformer, bigrams: Bigrams, seed: int) -> None:
     # Turned at random, so that no coordinate, and no head of attention, begins with more than
     # another.
     turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
-    model.model.embed_tokens.weight.copy_(EMBEDDING_RMS * embedding @ turn)
-    model.lm_head.weight.copy_(head @ turn)
+    embedding, head = embedding @ turn, head @ turn
+    model.model.embed_tokens.weight.copy_(EMBEDDING_RMS * embedding)
+    model.lm_head.weight.copy_(head)
+    said = _as_said(embedding, head, bigrams.frequency)
+    for name, weight in model.named_parameters():
+        if name.endswith("o_proj.weight"):
+            weight.copy_(COPY * said @ weight)
+
+
+def _as_said(embedding: Tensor, head: Tensor, frequency: Tensor) -> Tensor:
+    """Return (D, D), which turns a token's embedding into what makes the head say this token.
+
+    Where one matrix reads and predicts, attention that writes back what it looks at (the copier of
+    `initialize`) makes that token likelier. With a head of its own it does not, and the network is
+    long in finding out how to repeat a name. Least squares, weighed by how often each occurs; of
+    the size of what comes in.
+    """
+    width = embedding.shape[1]
+    read, share = F.rms_norm(embedding, (width,)), (frequency + SMALLEST)[:, None]
+    apart = head - (share * head).sum(dim=0) / share.sum()
+    square = read.T @ (share * read)
+    square += RIDGE * square.diagonal().mean() * torch.eye(width)
+    found: Tensor = torch.linalg.solve(square, read.T @ (share * apart)).T
+    size = ((share * (read @ found.T).square()).sum() / share.sum() / width).sqrt()
+    return found / size.clamp(min=SMALLEST)
 
 
 def _low_rank(bigrams: Bigrams, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

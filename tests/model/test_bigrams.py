@@ -80,6 +80,21 @@ def test_a_network_begins_with_these_odds_as_nearly_as_its_width_allows(size, lo
     assert begun < float(exact) + lost * (np.log(size) - float(exact))
 
 
+@torch.no_grad()
+def test_what_attention_writes_back_makes_that_token_likelier():
+    size = 60
+    _, bigrams = counted(markov(size, 20_000), size)
+    model = network(size, 64)
+    initialize(model, 0)
+    begin_with_bigrams(model, bigrams, 0)
+    layer = model.model.layers[0].self_attn
+    read = torch.nn.functional.rms_norm(model.model.embed_tokens.weight, (64,))
+    added = layer.o_proj(layer.v_proj(read)) @ model.lm_head.weight.T  # (read, likelier)
+    added -= added.mean(dim=1, keepdim=True)
+    likelier = (added.argmax(dim=1) == torch.arange(size)).float() @ bigrams.frequency
+    assert float(likelier) > 0.9
+
+
 def test_odds_need_a_head_of_their_own():
     _, bigrams = counted(markov(20, 500), 20)
     with pytest.raises(ModelError, match="head of its own"):
