@@ -117,7 +117,7 @@ DIVIDED = """
     def test_two(dear): pass
     def test_other(): pass
     def test_costly():
-        until = time.process_time() + 0.2
+        until = time.process_time() + 0.25  # the clock that measures it ticks in hundredths
         while time.process_time() < until:
             pass
 """
