@@ -74,15 +74,12 @@ class Task(ABC):
         return ()
 
 
-def fit(run: Run, task: Task) -> Transformer:
+def fit(run: Run, task: Task) -> None:
     """Train a run to its plan's last step.
 
     Args:
         run: where, with which plan; new, or resumed.
         task: what is learned.
-
-    Returns:
-        the trained network.
 
     Raises:
         DivergedError: the loss is no number any more; names the last good checkpoint.
@@ -106,13 +103,12 @@ def fit(run: Run, task: Task) -> Transformer:
         run.progress.say(task.describe(run))
         _foretell(run, training)
     started = time.monotonic()
-    _loop(run, task, training)
+    _loop(run, task, training, model)
     run.seconds = time.monotonic() - started
-    return model
 
 
-def _loop(run: Run, task: Task, training: Training) -> None:
-    model: Transformer = training.model  # type: ignore[assignment]
+def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
+    """Run the loop with its callbacks, and say where what ended early can go on from."""
 
     def keep(step: int, holdout: float | None) -> None:
         if run.ranks.is_first:

@@ -1,14 +1,13 @@
 """Task of language modeling: learn from text, judged on held-out text and pinned sentences."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from nextword.callbacks import Judged, evaluation_every
@@ -27,7 +26,7 @@ from nextword.explanation.replay import (
     replay_every,
     write_pins,
 )
-from nextword.explanation.ruler import count_pieces, measure_ruler
+from nextword.explanation.ruler import count_pieces, measure_ruler, training_documents
 from nextword.fit import Task
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_model
@@ -76,20 +75,9 @@ def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Window
 def bigrams_of(prepared: Prepared) -> Bigrams:
     """Count how often which token follows which in the training part, smoothed by Kneser–Ney."""
     size, end_id = len(prepared.vocabulary), prepared.vocabulary.end_id
-    frequency = np.zeros(size)
-
-    def documents() -> Iterator[NDArray[np.int64]]:
-        for portion in prepared.portions:
-            limit = MOST_COUNTED // len(prepared.portions)
-            for number in range(portion.train.num_documents):
-                document = portion.train.document(number)[:limit].astype(np.int64)
-                frequency[:] += np.bincount(document, minlength=size)
-                limit -= len(document)
-                yield document
-                if limit <= 0:
-                    break
-
-    pairs = KneserNey(2, size, end_id).learn(documents(), MOST_COUNTED).pairs()
+    documents = list(training_documents(prepared, MOST_COUNTED))
+    frequency = np.bincount(np.concatenate(documents), minlength=size)
+    pairs = KneserNey(2, size, end_id).learn(documents, MOST_COUNTED).pairs()
     return Bigrams(
         torch.from_numpy(pairs.x),
         torch.from_numpy(pairs.y),

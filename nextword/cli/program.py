@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
             leave(f"{word!a}: not UTF-8; give texts and options in that encoding", 2)
     try:
         app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
+        sys.stdout.flush()  # here, where a full disk or a closed pipe is still said in one line
     except (NextwordError, CycloptsError) as error:
         leave(" ".join(str(error).split()), 2)
     except BrokenPipeError:

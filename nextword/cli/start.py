@@ -11,7 +11,7 @@ def start() -> None:
     """Run one command and end the process with its status.
 
     Python takes a good second to take torch apart that the system takes apart in none. What was
-    to be done at the end (`atexit`) is done and output is flushed before.
+    to be done at the end (`atexit`) is done before; `main` has flushed the output.
     """
     try:
         main()
@@ -20,10 +20,6 @@ def start() -> None:
         status = left.code or 0
     if "torch" not in sys.modules or "WORLD_SIZE" in os.environ or not isinstance(status, int):
         sys.exit(status)  # type: ignore[arg-type]  # of several processes each waits for the others
-    try:
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-    except BrokenPipeError:
-        status = 141
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
     os._exit(status)

@@ -118,7 +118,7 @@ def measure_ruler(
     if scores.num_bytes and scores.num_bytes <= PACKED_BYTES:
         training = b""
         if primed:
-            first = _training(prepared, PRIMING_BYTES)  # a token spells a byte or more
+            first = training_documents(prepared, PRIMING_BYTES)  # a token spells a byte or more
             training = _bytes(prepared.vocabulary, first)[:PRIMING_BYTES]
             primed_with = len(training)
         text = _bytes(prepared.vocabulary, _documents(prepared.holdout, scores.documents))
@@ -133,7 +133,7 @@ def measure_ruler(
 def count_pieces(prepared: Prepared) -> float:
     """Return the nats a held-out token costs who guesses each piece as often as it occurs."""
     counts = KneserNey(1, len(prepared.vocabulary), prepared.vocabulary.end_id)
-    counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+    counts.learn(training_documents(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
     holdout = prepared.holdout
     return counts.total_nats(_documents(holdout, holdout.num_documents)) / len(holdout)
 
@@ -149,13 +149,13 @@ def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
         tokens, nats = 0, []
         for order in ORDERS:
             counts = KneserNey(order, len(vocabulary), vocabulary.end_id)
-            counts.learn(_training(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
+            counts.learn(training_documents(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
             nats.append(counts.total_nats(asked()))
             tokens = counts.tokens
         return [tokens, nats]
 
     told = json.dumps([list(ORDERS), COUNTED_TOKENS, len(vocabulary), vocabulary.end_id]).encode()
-    parts = [_hash_of(one) for one in (_training(prepared, COUNTED_TOKENS), asked())]
+    parts = [_hash_of(one) for one in (training_documents(prepared, COUNTED_TOKENS), asked())]
     tokens, nats = cached([told, _program(ngram), *parts], count)
     return tokens, nats
 
@@ -202,7 +202,7 @@ def _documents(stream: TokenStream, count: int) -> Iterator[NDArray[np.int64]]:
     return (stream.document(number) for number in range(count))
 
 
-def _training(prepared: Prepared, most: int) -> Iterator[NDArray[np.int64]]:
+def training_documents(prepared: Prepared, most: int) -> Iterator[NDArray[np.int64]]:
     """Yield training documents, of each text of a mixture by its weight."""
     whole = sum(portion.weight for portion in prepared.portions)
     for portion in prepared.portions:

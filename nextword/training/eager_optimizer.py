@@ -1,6 +1,9 @@
 """Base of the optimizers here: torch's, without importing torch's compiler."""
 
 import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,3 +18,18 @@ class EagerOptimizer(torch.optim.Optimizer):
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+    @abstractmethod
+    def move(self, group: dict[str, Any]) -> None:
+        """Move the weights of a parameter group that have a gradient."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move the weights that have a gradient; return what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self.move(group)
+        return loss

@@ -1,7 +1,7 @@
 """AdamW for every parameter. Source: Loshchilov & Hutter 2019."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -54,24 +54,17 @@ class AdamW(EagerOptimizer):
         told = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**told, "fused": True})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the weights that have a gradient; return what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            alike: dict[Any, list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    alike[weight.device, weight.dtype].append(weight)
-            for weights in alike.values():
-                self._move(weights, group)
-        return loss
+    def move(self, group: dict[str, Any]) -> None:
+        """Move a group's weights, those of one device and type together."""
+        alike: dict[Any, list[Tensor]] = defaultdict(list)
+        for weight in group["params"]:
+            if weight.grad is not None:
+                alike[weight.device, weight.dtype].append(weight)
+        for weights in alike.values():
+            self._move(weights, group)
 
     def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """Move weights of one device and type together."""
+        """Move weights of one device and type."""
         states = [self.state[weight] for weight in weights]
         for weight, state in zip(weights, states, strict=True):
             if not state:

@@ -1,7 +1,7 @@
 """Muon for hidden matrices, AdamW for embeddings and vectors. Source: Jordan et al. 2024."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -89,21 +89,14 @@ class Muon(EagerOptimizer):
                         "it to AdamW"
                     )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move the matrices that have a gradient; return what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            moving = [weight for weight in group["params"] if weight.grad is not None]
-            directions = [self._direction(weight, group) for weight in moving]
-            for weight, direction in zip(moving, self._orthogonal(directions, group), strict=True):
-                rows, columns = weight.shape
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
-        return loss
+    def move(self, group: dict[str, Any]) -> None:
+        """Move a group's matrices by their orthogonalized momentum."""
+        moving = [weight for weight in group["params"] if weight.grad is not None]
+        directions = [self._direction(weight, group) for weight in moving]
+        for weight, direction in zip(moving, self._orthogonal(directions, group), strict=True):
+            rows, columns = weight.shape
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
     def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         """Return the momentum, or where it will be after one more such gradient."""
