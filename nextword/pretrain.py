@@ -132,7 +132,14 @@ def _with_defaults(
         rate = narrower * (MATRIX_RATE_MASKED if masked else MATRIX_RATE)
         training = dataclasses.replace(training, matrix_learning_rate=rate)
     settings = dataclasses.replace(settings, corpus=corpus, training=training)
-    return settings if warm_start is not None else _with_first_weights(settings, objective, fresh)
+    if warm_start is None:
+        return _with_first_weights(settings, objective, fresh)
+    if training.initialization is not None:
+        raise SettingsError(
+            f"training.initialization = {training.initialization!r}: with --from the first weights "
+            "are that model's; leave it out"
+        )
+    return settings
 
 
 def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -> Settings:

@@ -139,3 +139,14 @@ def test_where_odds_cannot_be_given_it_is_said(place, text, options, words):
     with pytest.raises(SettingsError, match=words):
         nextword.train(str(text), options={**options, "training.initialization": "bigram"})
     assert not (place.folder / "runs").exists()
+
+
+def test_weights_from_elsewhere_are_not_begun_anew(place, text):
+    nextword.train(str(text), name="a", options={"training.steps": 1})
+    with pytest.raises(SettingsError, match="are that model's"):
+        nextword.train(
+            str(text), name="b", start="a", options={"training.initialization": "bigram"}
+        )
+    assert not (place.folder / "runs" / "b").exists()
+    more = nextword.train(str(text), name="c", start="a", options={"training.steps": 1})
+    assert not more.opened.model.shape.tie_word_embeddings
