@@ -150,7 +150,7 @@ class LanguageModeling(Task):
     def describe(self, run: Run) -> str:
         """Say what will be trained on what."""
         prepared, machine = self.prepared, str(run.machine)
-        counted = run.training.initialization == "bigram" and self.warm_start is None
+        counted = run.training.initialization == "bigram" and run.resumed is None
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins="the odds of pairs of tokens, as counted in the text" if counted else "",

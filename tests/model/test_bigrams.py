@@ -150,3 +150,14 @@ def test_weights_from_elsewhere_are_not_begun_anew(place, text):
     assert not (place.folder / "runs" / "b").exists()
     more = nextword.train(str(text), name="c", start="a", options={"training.steps": 1})
     assert not more.opened.model.shape.tie_word_embeddings
+
+
+def test_where_training_begins_is_said_of_a_new_run_only(place, text):
+    said = "begins with the odds of pairs of tokens"
+    new = place.nextword("train", str(text), "--name", "a", "--training.steps", "2")
+    assert said in new.stderr
+    more = place.nextword("train", "--resume", "a", "--training.steps", "3")
+    assert more.returncode == 0, more.stderr
+    assert said not in more.stderr
+    random = ("--training.initialization", "random", "--training.steps", "2")
+    assert said not in place.nextword("train", str(text), *random).stderr
