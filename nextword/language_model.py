@@ -25,7 +25,7 @@ from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Prediction, predict
 from nextword.prediction.encoded_texts import EncodedTexts
 from nextword.prediction.evaluate import Documents, Evaluation, evaluate
-from nextword.prediction.generate import Chosen, Reader, generate
+from nextword.prediction.generate import Chosen, Reader, generate, generate_several
 from nextword.prediction.labels import Said, classify
 from nextword.prediction.loading import Opened, open_model, run_facts
 from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
@@ -194,16 +194,35 @@ class Model:
             chosen.text for chosen in self.stream(prompt, stop=stop, sample=sample, **settings)
         )
 
+    def generate_several(
+        self, prompt: Prompt = "", samples: int = 2, *, stop: Sequence[str] = (), **settings: Any
+    ) -> list[str]:
+        """Continue a prompt in several ways, side by side: faster than one after the other.
+
+        Args:
+            prompt: as `generate` takes it.
+            samples: how many texts; number k is what `generate` writes with `sample=k`.
+            stop: strings that end a text.
+            settings: those of `nextword generate`.
+        """
+        chosen = GenerationSettings(samples=samples, **settings)
+        texts = [""] * samples
+        for number, token in generate_several(*self._asked(prompt), chosen, stop=stop):
+            texts[number] += "" if token is None else token.text
+        return texts
+
     def stream(
         self, prompt: Prompt = "", *, stop: Sequence[str] = (), sample: int = 0, **settings: Any
     ) -> Iterator[Chosen]:
         """Yield the continuation token by token."""
         chosen = GenerationSettings(**settings)
+        return generate(*self._asked(prompt), chosen, sample=sample, stop=stop)
+
+    def _asked(self, prompt: Prompt) -> tuple[Transformer, Vocabulary, str | Sequence[int]]:
+        """Return what writes, and what is to be continued."""
         self.opened.refuse("generate")
         given = prompt if isinstance(prompt, str) else ask(prompt, self.vocabulary)
-        return generate(
-            self.opened.model, self.opened.vocabulary, given, chosen, sample=sample, stop=stop
-        )
+        return self.opened.model, self.opened.vocabulary, given
 
     def evaluate(
         self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any

@@ -29,36 +29,33 @@ def generate(
 
     settings = resolve(given=options).generation
     from nextword import language_model
-    from nextword.prediction.generate import generate as written
+    from nextword.prediction.generate import Chosen, generate_several, in_order
     from nextword.rendering.predictions import describe_choice
 
     prompt, opened = text_of(prompt), language_model.load(run).opened
     opened.refuse("generate")
-    texts = []
-    for sample in range(settings.samples):
-        text = ""
-        if sample and not json_:
-            write("\n" + "─" * 20)
-        if not show and not json_:
-            write(prompt, end="")
-        for chosen in written(
-            opened.model, opened.vocabulary, prompt, settings, sample=sample, stop=stop
-        ):
-            text += chosen.text
-            if show and not json_:
-                probability = float(chosen.logits.cpu().double().softmax(0)[chosen.id])
-                write(
-                    describe_choice(
-                        chosen.text, chosen.id, float(chosen.logits[chosen.id]), probability
-                    )
-                )
-            elif not json_:
-                write(chosen.text, end="")
-        if not show and not json_:
-            write("")
-        texts.append(text)
+    written = generate_several(opened.model, opened.vocabulary, prompt, settings, stop=stop)
     if json_:
+        texts = [""] * settings.samples
+        for sample, chosen in written:
+            texts[sample] += "" if chosen is None else chosen.text
         write(json.dumps({"prompt": prompt, "texts": texts}))
+        return
+
+    def as_shown(chosen: Chosen | None) -> str | None:
+        if chosen is None or not show:
+            return None if chosen is None else chosen.text
+        probability = float(chosen.logits.cpu().double().softmax(0)[chosen.id])
+        logit = float(chosen.logits[chosen.id])
+        return describe_choice(chosen.text, chosen.id, logit, probability) + "\n"
+
+    beginning, end = ("", "") if show else (prompt, "\n")
+    write(beginning, end="")
+    pieces = ((sample, as_shown(chosen)) for sample, chosen in written)
+    for sample, piece in in_order(pieces, settings.samples):
+        write(end if piece is None else piece, end="")
+        if piece is None and sample + 1 < settings.samples:
+            write("\n" + "─" * 20 + "\n" + beginning, end="")
 
 
 @app.command(group=PREDICT)

@@ -4,6 +4,7 @@ Legend of shapes: B rows, T positions, S positions that are looked at, D width, 
 width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -189,6 +190,13 @@ class KeyValueCache:
         kept.values[:, :, self.length : end] = values
         found = (kept.keys[:, :, :end], kept.values[:, :, :end])
         return found[0].to(keys.dtype), found[1].to(values.dtype)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order; one that is named twice goes on as two."""
+        chosen = torch.tensor(rows, device=self.layers[0].both.device)
+        kept = (layer.both.index_select(1, chosen) for layer in self.layers)
+        self.layers = [LayerCache(both, both[0], both[1]) for both in kept]
+        self.rows = len(rows)
 
 
 def cache_bytes(shape: Shape, positions: int) -> int:

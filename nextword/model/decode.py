@@ -1,13 +1,15 @@
 """Fast decoding of one token at a time from a KV cache.
 
-For a single position the arithmetic is a few matrix-vector products; what costs is calling. This is
-the network of `transformer.py` written as one short loop over its weights: the same logits (a test
-compares them) at half the time a token.
+For a single position the arithmetic is a few matrix-vector products; what costs is calling, and
+reading the weights, which several texts side by side share. This is the network of `transformer.py`
+written as one short loop over its weights: the same logits (a test compares them) at half the time
+a token.
 
-Legend of shapes: D width, H heads, K head width, I inner width, V vocabulary.
+Legend of shapes: B rows, D width, H heads, K head width, I inner width, V vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from nextword.kernels.layers_cpu import packed_view
 from nextword.model.attention import Attention, KeyValueCache
-from nextword.model.inputs import check_one
+from nextword.model.inputs import check_next
 from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
 from nextword.model.transformer import Block, Transformer
@@ -35,36 +37,39 @@ class _Weights(NamedTuple):
 
 
 class _Buffers:
-    """What one position's numbers pass through, with every view of it made once.
+    """What one position of each row passes through, with every view of it made once.
 
     Making a view costs as much as using it: with these a token takes 24 operations a layer, not 36.
     """
 
-    def __init__(self, shape: Shape, device: torch.device, edge: float) -> None:
+    def __init__(self, shape: Shape, rows: int, device: torch.device, edge: float) -> None:
         width, head = shape.hidden_size, shape.head_dim
         queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+        self.rows = rows
         # The norm's eps as one more coordinate, so that the length alone is √(|x|² + D·eps).
-        self.stream = torch.full((1, width + 1), edge, device=device)
+        self.stream = torch.full((rows, width + 1), edge, device=device)
         self.x = self.stream[:, :width]
-        self.scaled = torch.empty(1, width, device=device)
-        self.joint = torch.empty(1, (queries + 2 * keys) * head, device=device)
-        rows = self.joint.view(-1, head)
-        self.placed = rows[: queries + keys]
-        self.queries = rows[:queries].view(1, queries, 1, head)
-        self.keys_and_values = rows[queries:].view(2, 1, keys, 1, head)
-        self.inner = torch.empty(1, 2 * shape.intermediate_size, device=device)
+        self.scaled = torch.empty(rows, width, device=device)
+        self.joint = torch.empty(rows, (queries + 2 * keys) * head, device=device)
+        heads = self.joint.view(rows, -1, head)
+        self.placed = heads[:, : queries + keys]
+        self.queries = heads[:, :queries, None]
+        self.keys_and_values = (
+            heads[:, queries:].view(rows, 2, keys, head).transpose(0, 1)[..., None, :]
+        )
+        self.inner = torch.empty(rows, 2 * shape.intermediate_size, device=device)
         self.gate, self.up = self.inner.chunk(2, -1)
         self.place = torch.zeros(1, dtype=torch.long, device=device)
         self.swap = torch.arange(head, device=device).roll(head // 2)
 
     def normed(self, weight: Tensor) -> Tensor:
         """RMSNorm of the stream in three operations: x·(w·√D) / √(|x|² + D·eps)."""
-        length = torch.linalg.vector_norm(self.stream)
+        length = torch.linalg.vector_norm(self.stream, dim=-1, keepdim=True)
         return torch.mul(self.x, weight, out=self.scaled).div_(length)
 
 
 class Decoder:
-    """Reads single tokens into a cache of one row."""
+    """Reads tokens one at a time, into a cache of one row or several."""
 
     def __init__(self, model: Transformer) -> None:
         """Collect the weights; those that lie side by side are not copied.
@@ -81,35 +86,38 @@ class Decoder:
             math.sqrt(size * shape.rms_norm_eps) for size in (shape.hidden_size, shape.head_dim)
         )
         self.head_edge = torch.tensor(head_edge, device=model.device)
-        self.buffers = _Buffers(shape, model.device, edge)
+        self.edge = edge
+        self.buffers = _Buffers(shape, 1, model.device, edge)
         self.output = model.output_weight.detach()
         self.cosine = model.model.get_buffer("cosine")
         self.sine = model.model.get_buffer("sine")
 
     @torch.inference_mode()
-    def read(self, id_: int, cache: KeyValueCache) -> Tensor:
-        """Read one token; return the logits (V,) of what comes next.
+    def read(self, ids: Sequence[int], cache: KeyValueCache) -> Tensor:
+        """Read one token in each row; return the logits (B, V) of what comes next.
 
         Args:
-            id_: the token.
+            ids: a token for each row of the cache.
             cache: holds the positions before, with room for one more.
 
         Raises:
-            ModelError: there is no such entry, or no room.
+            ModelError: there is no such entry, no room, or another number of rows.
         """
-        check_one(id_, len(self.embeddings), cache, self.shape.context)
+        check_next(ids, len(self.embeddings), cache, self.shape.context)
+        if self.buffers.rows != len(ids):
+            self.buffers = _Buffers(self.shape, len(ids), self.head_edge.device, self.edge)
         space, place = self.buffers, cache.length
         grouped = self.shape.num_attention_heads != self.shape.num_key_value_heads
         cosine, sine = self.cosine[place], self.sine[place]
         space.place.fill_(place)
-        x = space.x.copy_(self.embeddings[id_])
+        x = space.x.copy_(self.embeddings[list(ids)])
         for layer, kept in zip(self.layers, cache.layers, strict=True):
             torch.mm(space.normed(layer.before_attention), layer.projections, out=space.joint)
             placed = space.placed
             if layer.head_norms is not None:
                 length = torch.linalg.vector_norm(placed, dim=-1, keepdim=True)
                 placed = (placed * layer.head_norms).div_(torch.hypot(length, self.head_edge))
-            swapped = placed.index_select(1, space.swap)
+            swapped = placed.index_select(2, space.swap)
             torch.addcmul(placed * cosine, swapped, sine, out=space.placed)
             kept.both.index_copy_(3, space.place, space.keys_and_values)
             mixed = F.scaled_dot_product_attention(
@@ -118,11 +126,11 @@ class Decoder:
                 kept.values.narrow(2, 0, place + 1),
                 enable_gqa=grouped,
             )
-            torch.addmm(x, mixed.view(1, -1), layer.gather, out=x)
+            torch.addmm(x, mixed.flatten(1), layer.gather, out=x)
             torch.mm(space.normed(layer.before_feed_forward), layer.gate_and_up, out=space.inner)
             torch.addmm(x, F.silu(space.gate).mul_(space.up), layer.down, out=x)
         cache.length = place + 1
-        return F.linear(space.normed(self.last_norm), self.output)[0]
+        return F.linear(space.normed(self.last_norm), self.output)
 
 
 def _collect(layer: Block) -> _Weights:

@@ -7,6 +7,8 @@ that are looked at as they are read.
 Legend of shapes: B rows, T positions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -95,14 +97,17 @@ def check_lengths(ids: Tensor, lengths: Tensor) -> None:
             raise ModelError(f"a length of {least if least < 1 else most}: {expected}")
 
 
-def check_one(id_: int, entries: int, cache: KeyValueCache, context: int) -> None:
-    """Refuse one id that is no entry, or that a cache has no room for.
+def check_next(ids: Sequence[int], entries: int, cache: KeyValueCache, context: int) -> None:
+    """Refuse the next id of each row where it is no entry, or where a cache has no room for it.
 
     Raises:
         ModelError: names what was given and what was expected.
     """
-    if not 0 <= id_ < entries:
-        raise ModelError(f"id {id_}: the network has entries 0 to {entries - 1}")
+    if len(ids) != cache.rows:
+        raise ModelError(f"{len(ids)} ids: expected {cache.rows}, one for each row of the cache")
+    for id_ in ids:
+        if not 0 <= id_ < entries:
+            raise ModelError(f"id {id_}: the network has entries 0 to {entries - 1}")
     room = min(cache.room, context)
     if cache.length >= room:
         raise ModelError(

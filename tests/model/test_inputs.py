@@ -73,10 +73,12 @@ def test_a_full_cache_names_what_is_left():
 def test_the_decoder_of_single_tokens_says_the_same(id_):
     decoder, cache = Decoder(scattered()), KeyValueCache(SHAPE, 1, torch.device("cpu"), 1)
     with pytest.raises(ModelError, match=rf"id {id_}: .* 0 to {ENTRIES - 1}"):
-        decoder.read(id_, cache)
-    decoder.read(ENTRIES - 1, cache)
+        decoder.read([id_], cache)
+    with pytest.raises(ModelError, match="2 ids: expected 1"):
+        decoder.read([0, 0], cache)
+    decoder.read([ENTRIES - 1], cache)
     with pytest.raises(ModelError, match=r"1 position after 1 .* of a context of 1"):
-        decoder.read(0, cache)
+        decoder.read([0], cache)
 
 
 @pytest.mark.parametrize(

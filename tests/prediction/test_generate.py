@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from nextword.prediction import generate as generation
 from nextword.prediction.candidates import predict
-from nextword.prediction.generate import Reader, generate
+from nextword.prediction.generate import Reader, generate, generate_several, in_order
 from nextword.prediction.options import GenerationSettings
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
@@ -64,6 +65,56 @@ def test_the_same_seed_writes_the_same_text_and_samples_differ():
     settings = GenerationSettings(seed=4, max_tokens=30, temperature=1.0, min_p=0.0)
     assert text(settings) == text(settings)
     assert text(settings) != text(settings, sample=1)
+
+
+@pytest.mark.parametrize("at_once", [32, 2])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_texts_side_by_side_are_those_written_one_by_one(monkeypatch, at_once, grouped):
+    """Longer than the context, some ended by a stop string, some by end-of-text."""
+    monkeypatch.setattr(generation, "SIDE_BY_SIDE", at_once)
+    from nextword.model.shape import Shape
+
+    heads = {} if grouped else {"num_key_value_heads": SHAPE.num_attention_heads}
+    network = scattered(Shape(**{**SHAPE.__dict__, "vocab_size": len(VOCABULARY), **heads}))
+    assert (network.shape.num_key_value_heads < network.shape.num_attention_heads) == grouped
+    settings = GenerationSettings(
+        seed=4, samples=5, max_tokens=90, temperature=1.0, min_p=0.0, repetition_penalty=1.1
+    )
+    several = [[] for _ in range(5)]
+    for sample, chosen in generate_several(network, VOCABULARY, "abc", settings, stop=["ab"]):
+        several[sample].append(chosen)
+    alone = [
+        list(generate(network, VOCABULARY, "abc", settings, sample=sample, stop=["ab"]))
+        for sample in range(5)
+    ]
+    for together, single in zip(several, alone, strict=True):
+        assert together.pop() is None
+        assert [one.text for one in together] == [one.text for one in single]
+        for one, other in zip(together, single, strict=True):
+            torch.testing.assert_close(one.logits, other.logits, atol=3e-5, rtol=1e-4)
+    assert len({len(text) for text in alone}) > 1
+    assert max(map(len, alone)) > network.shape.context
+
+
+def test_no_tokens_end_at_once():
+    settings = GenerationSettings(samples=2, max_tokens=0)
+    assert list(generate_several(model(), VOCABULARY, "a", settings)) == [(0, None), (1, None)]
+
+
+def test_texts_that_grow_side_by_side_come_one_after_the_other():
+    mixed = [(0, "a"), (2, "x"), (1, "m"), (0, "b"), (1, None), (0, None), (2, "y"), (2, None)]
+    seen = []
+
+    def source():
+        for piece in mixed:
+            yield piece
+            seen.append(list(found))
+
+    found = []
+    for piece in in_order(source(), 3):
+        found.append(piece)
+    assert found == sorted(mixed, key=lambda piece: piece[0])
+    assert seen[0] == [(0, "a")] and seen[3] == [(0, "a"), (0, "b")]  # as it grows
 
 
 def test_greedy_takes_the_likeliest():
