@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextword.base.errors import EvaluationError, RunError
 from nextword.base.files import write_text
-from nextword.corpus.documents import find_files, read_pieces
+from nextword.corpus.documents import read_documents
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
 from nextword.explanation.compare import Comparison, compare_documents, compare_text
@@ -88,14 +88,7 @@ def compare(
         one.refuse("compare")
     if path is None:
         return compare_text(opened, text or "")
-    pieces = read_pieces(find_files([str(path)]), CorpusSettings(field=field))
-    documents, held = [], ""
-    for piece in pieces:
-        held += piece.text
-        if piece.is_last:
-            documents.append(held)
-            held = ""
-    return compare_documents(opened, documents)
+    return compare_documents(opened, read_documents([str(path)], CorpusSettings(field=field)))
 
 
 class Model:
@@ -197,16 +190,8 @@ class Model:
     def generate_several(
         self, prompt: Prompt = "", samples: int = 2, *, stop: Sequence[str] = (), **settings: Any
     ) -> list[str]:
-        """Continue a prompt in several ways, side by side: faster than one after the other.
-
-        Args:
-            prompt: as `generate` takes it.
-            samples: how many texts; number k is what `generate` writes with `sample=k`.
-            stop: strings that end a text.
-            settings: those of `nextword generate`.
-        """
-        chosen = GenerationSettings(samples=samples, **settings)
-        texts = [""] * samples
+        """Continue a prompt in several ways side by side; text k is that of `sample=k`."""
+        chosen, texts = GenerationSettings(samples=samples, **settings), [""] * samples
         for number, token in generate_several(*self._asked(prompt), chosen, stop=stop):
             texts[number] += "" if token is None else token.text
         return texts

@@ -37,6 +37,7 @@ from nextword.objectives.causal import visible_positions
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
+from nextword.prediction.soft_targets import SoftTargets
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import describe_end, describe_evaluation, describe_start
 from nextword.run import Run
@@ -46,12 +47,15 @@ from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import best_of, list_checkpoints
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
+from nextword.training.schedule import soft_share
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 
 LEAST_SCORED, MOST_SCORED = 4_000, 40_000
 """Tokens of the hold-out scored on the way."""
+FOLDS = 8
+"""Of the text, each of which has what counting all others expects as soft targets."""
 MOST_COUNTED = 4_000_000
 """Tokens of which pairs are counted."""
 
@@ -110,6 +114,11 @@ class LanguageModeling(Task):
         self.batches = batch_reader(
             self.objective, streams, windows, run.vocabulary, run.settings.objective, seed
         )
+        self.windows, self.steps = windows, run.plan.steps
+        self.soft_share = run.training.soft_targets or 0.0
+        self.soft_targets: SoftTargets | None = None
+        if self.soft_share:
+            self.soft_targets = SoftTargets(prepared.train, len(run.vocabulary), FOLDS)
         self.final: Evaluation | None = None
         """The last checkpoint's score on the whole hold-out."""
 
@@ -140,7 +149,13 @@ class LanguageModeling(Task):
 
     def read(self, step: int, rows: slice) -> Batch:
         """Return some rows of a step's windows."""
-        return self.batches(step, rows)
+        batch = self.batches(step, rows)
+        share = soft_share(self.soft_share, step, self.steps)
+        if self.soft_targets is None or share <= 0:
+            return batch
+        starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
+        places = (starts[:, None] + np.arange(self.windows.context)) % len(self.prepared.train)
+        return batch._replace(soft=self.soft_targets.added(places, batch.targets, share))
 
     def facts(self) -> Mapping[str, Any]:
         """Return which text it is."""
@@ -154,6 +169,7 @@ class LanguageModeling(Task):
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins="the odds of pairs of tokens, as counted in the text" if counted else "",
+            soft=self.soft_share,
         )
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:

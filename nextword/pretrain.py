@@ -25,7 +25,7 @@ from nextword.settings import Settings
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
-from nextword.training.plan import default_context, make_plan
+from nextword.training.plan import default_context, default_soft_targets, make_plan
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
@@ -77,6 +77,7 @@ def train(
         check_leaks(prepared, progress.say)
         ranks.wait()
     train_tokens = len(prepared.train)
+    settings = _with_soft_targets(settings, prepared, own=causal and not fresh, start=start)
     if warm_start is not None:
         shape = warm_start.fit(settings.model, train_tokens)
     else:
@@ -166,6 +167,35 @@ def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -
         model=dataclasses.replace(settings.model, tie_word_embeddings=tied),
         training=dataclasses.replace(settings.training, initialization=asked),
     )
+
+
+def _with_soft_targets(
+    settings: Settings, prepared: Prepared, *, own: bool, start: str | None
+) -> Settings:
+    """Resolve how much of the targets is what counting expects.
+
+    Args:
+        settings: what was said.
+        prepared: the text.
+        own: it is read for its next tokens, and it ends.
+        start: what training begins with.
+
+    Raises:
+        SettingsError: they are asked for where nothing can be counted.
+    """
+    asked, several = settings.training.soft_targets, len(prepared.portions) > 1
+    causal = settings.objective.name == "causal"
+    if asked and (several or not causal):
+        why = "several texts are mixed" if several else "a masked model reads both sides"
+        raise SettingsError(
+            f"training.soft_targets = {asked}: {why}, and counting says what comes next in one "
+            "text; leave it out"
+        )
+    if asked is None:
+        usual = own and not several and start is None
+        asked = default_soft_targets(len(prepared.train)) if usual else 0.0
+    training = dataclasses.replace(settings.training, soft_targets=asked)
+    return dataclasses.replace(settings, training=training)
 
 
 def resume(

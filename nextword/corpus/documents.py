@@ -194,6 +194,17 @@ def _place_to_cut(held: str, start: int) -> int:
     return -last if len(held) > last else 0
 
 
+def read_documents(paths: Sequence[str], settings: CorpusSettings) -> list[str]:
+    """Return the documents of files or folders, each whole."""
+    documents, held = [], ""
+    for piece in read_pieces(find_files(paths), settings):
+        held += piece.text
+        if piece.is_last:
+            documents.append(held)
+            held = ""
+    return documents
+
+
 def whole_documents(documents: Iterable[str]) -> Iterator[Piece]:
     """Turn whole texts into pieces."""
     return cut(Piece(text, True) for text in documents if text)

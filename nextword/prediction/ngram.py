@@ -24,12 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
+from nextword.prediction.discounts import estimate_discounts
 
 LARGEST = np.iinfo(np.int64).max
 SCORED_AT_ONCE = 1 << 18
 """Tokens scored in one go, of which a dozen arrays are held."""
-FIXED_DISCOUNT = 0.75
-"""Where so little was counted that no discount can be estimated."""
 
 
 class _Grams(NamedTuple):
@@ -54,6 +53,18 @@ class Pairs(NamedTuple):
     """(V,) of each x."""
     below: NDArray[np.float64]
     """(V,) of each y."""
+
+
+class Successors(NamedTuple):
+    """What was seen after each context of one length, with P(next | context)."""
+
+    first: NDArray[np.int64]
+    """(contexts + 1,): where each context's entries begin."""
+    last: NDArray[np.int32]
+    """Of each entry, the token that follows."""
+    probability: NDArray[np.float32]
+    backoff: NDArray[np.float32]
+    """(contexts,): by what the odds of a context one shorter are multiplied for all others."""
 
 
 class _Groups(NamedTuple):
@@ -219,6 +230,43 @@ class KneserNey:
         x, y = np.divmod(two.keys, self.vocab_size)
         return Pairs(x, y, two.probability, two.backoff, one.probability)
 
+    def successors(self) -> tuple[NDArray[np.float32], list[Successors]]:
+        """Return P(next) without a context, (V,), and what follows contexts of 1, 2, … tokens."""
+        found = [
+            Successors(
+                np.searchsorted(grams.keys, np.arange(len(grams.backoff) + 1) * self.vocab_size),
+                (grams.keys % self.vocab_size).astype(np.int32),
+                grams.probability.astype(np.float32),
+                grams.backoff.astype(np.float32),
+            )
+            for grams in self._levels[1:]
+        ]
+        return self._levels[0].probability.astype(np.float32), found
+
+    def contexts(self, documents: Iterable[NDArray[np.int64]]) -> NDArray[np.int32]:
+        """Find what stands before each token among the contexts that were counted.
+
+        Args:
+            documents: the tokens of each, end-of-text included at the end.
+
+        Returns:
+            (order − 1, tokens): for contexts of 1, 2, … tokens the place in `successors`, or −1.
+
+        Raises:
+            EvaluationError: a token is outside the vocabulary.
+        """
+        tokens, depth = self._line_up(documents)
+        found = np.full((self.order - 1, len(tokens)), -1, dtype=np.int32)
+        numbers = tokens
+        for level, grams in enumerate(self._levels[1:], start=2):
+            there = np.flatnonzero(depth >= level - 1)
+            there = there[numbers[there - 1] >= 0]
+            contexts = numbers[there - 1]
+            found[level - 2, there] = contexts
+            numbers = np.full(len(tokens), -1)
+            numbers[there] = _find(grams.keys, contexts * self.vocab_size + tokens[there])
+        return found[:, depth > 0]
+
     def _add_level(
         self,
         keys: NDArray[np.int64],
@@ -297,37 +345,6 @@ class KneserNey:
                 f"token {wrong} is not among {self.vocab_size}; give ids of the same vocabulary"
             )
         return tokens
-
-
-def estimate_discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Tell from how many n-grams were seen once to four times what to take off a count.
-
-    Counts of counts that are no text's can ask for a discount below 0, or for none, which would
-    leave nothing to what was never seen. Then, or where one of the four is missing, one discount
-    for all counts does, and where not even that can be told, 0.75.
-
-    Args:
-        counts: one for each different n-gram; zeros are passed over.
-
-    Returns:
-        (4,) the discounts of counts 0, 1, 2 and 3 or more; each above 0 and at most the count,
-        except the first, which is 0.
-
-    Source: Chen and Goodman 1998, section 3; one discount: Ney, Essen and Kneser, On Structuring
-    Probabilistic Dependences in Stochastic Language Modelling, 1994.
-    """
-    once, twice, thrice, four = (
-        int(n) for n in np.bincount(np.minimum(counts, 5), minlength=5)[1:5]
-    )
-    if not once or not twice:
-        return np.array([0.0, *[FIXED_DISCOUNT] * 3])
-    single = once / (once + 2 * twice)
-    if thrice and four:
-        second = 2 - 3 * single * thrice / twice
-        third = 3 - 4 * single * four / thrice
-        if second > 0 and third > 0:
-            return np.array([0.0, single, second, third])
-    return np.array([0.0, *[single] * 3])
 
 
 def _group(keys: NDArray[np.int64]) -> _Groups:

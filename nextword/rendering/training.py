@@ -23,6 +23,7 @@ def describe_start(
     machine: str,
     run: Path,
     begins: str = "",
+    soft: float = 0.0,
 ) -> str:
     """Say what will be trained on what, and with what it begins, before it does."""
     train = facts["train_tokens"]
@@ -35,6 +36,14 @@ def describe_start(
         *([f"            begins with {begins}"] if begins else []),
         f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
         f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
+        *(
+            [
+                "            each target is the right token, and at first for "
+                f"{soft:.0%} what counting the rest of the text expects there"
+            ]
+            if soft
+            else []
+        ),
         f"run         {run}",
     ]
     return "\n".join(lines)

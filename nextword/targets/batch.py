@@ -35,6 +35,9 @@ class Batch(NamedTuple):
     """(B, T): numbers that are equal where positions may see each other, where ids do not say."""
     positions: NDArray[np.int64] | None = None
     """(B, T): each token's place in its own document, where rows hold several from place 0."""
+    soft: NDArray[np.float32] | None = None
+    """(B, T, V): what is added to the ones at the right tokens, where targets are soft; each row's
+    sum is 0."""
 
     @property
     def num_targets(self) -> int:

@@ -26,16 +26,18 @@ class TrainingSettings:
         "tokens to read in all",
         minimum=1,
         unit="tokens",
-        rule="20 a parameter, at most 4 times the text; the stories twice, masked once",
-        of=("the network", "the text"),
+        rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
+        "times, up to 32; the stories twice, masked once",
+        of=("the network", "the text", "training.soft_targets"),
     )
     batch_tokens: int | None = option(
         None,
         "tokens a step learns from",
         minimum=1,
         unit="tokens",
-        rule="512 × depth², up to the next power of two, 2,048 to 524,288",
-        of=("model.depth",),
+        rule="512 × depth², up to the next power of two, 2,048 to 524,288; with soft targets at "
+        "most the power of two nearest 30 × ∛tokens, from 256 on",
+        of=("model.depth", "the text", "training.soft_targets"),
     )
     micro_batch_tokens: int | None = option(
         None,
@@ -61,6 +63,16 @@ class TrainingSettings:
         of=("objective.name", "--from"),
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
+    soft_targets: float | None = option(
+        None,
+        "share of each target that is what counting the rest of the text expects there, at the "
+        "first step; it falls by 0.4 until the last",
+        minimum=0,
+        maximum=1,
+        rule="for a text of one's own 1 up to 45,000 tokens, falling with their logarithm to 0.6 at "
+        "315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures, with --from",
+        of=("the text", "objective.name", "--from"),
+    )
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
     warmup_steps: int | None = option(

@@ -1,5 +1,7 @@
 """Derived hyperparameters: steps, batch size, micro-batches and context from text and model."""
 
+import math
+
 from nextword.model.shape import ModelSettings, Shape
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
@@ -9,12 +11,23 @@ TOKENS_PER_PARAMETER = 20
 
 The number of tokens at which a model of given size is best trained.
 """
-EPOCHS = 4
+EPOCHS, MOST_EPOCHS = 4, 32
 """Muennighoff et al. 2023: up to four readings of a text teach nearly as much as new text."""
 FRESH_EPOCHS = 2
 """Of drawn stories: twice; the second reading evens out what was drawn when."""
 FRESH_EPOCHS_MASKED = 1
 """Of a masked model, for which more stories are drawn: it would learn repeated ones by heart."""
+USUAL_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 2048, 256, 2**19
+ALL_SOFT, NONE_SOFT = 45_000, 1_500_000
+"""Tokens of a text up to which soft targets begin as a whole, and from which there are none."""
+SOFT_SLOPE = 0.4 / math.log(7)
+READINGS_BY_ROOT, BATCH_BY_ROOT = 1700.0, 30.0
+"""Of a small text: readings times the square root, and tokens a step by the third root, of its
+tokens.
+
+Found on 10 and 100 kB of plays and of manuals, where 16 to 32 and 8 readings in steps of 512 and
+1,024 tokens ended best, and joined there to 4 readings in steps of 2,048 at a megabyte.
+"""
 SHORTEST_CONTEXT, LONGEST_CONTEXT = 16, 2048
 MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
 
@@ -29,6 +42,38 @@ def fitting_context(context: int, train_tokens: int) -> int:
     while context > SHORTEST_CONTEXT and context * 16 > train_tokens:
         context //= 2
     return context
+
+
+def default_soft_targets(train_tokens: int) -> float:
+    """Return how much of each target counting gives at first: less the more text there is.
+
+    All of it up to 45,000 tokens (100 kB), 0.6 at 315,000 (a megabyte), falling in a straight line
+    of the logarithm; none from 1.5 million on, where nothing is learned by heart in four readings.
+    """
+    if train_tokens >= NONE_SOFT:
+        return 0.0
+    return round(min(1.0, 1 - SOFT_SLOPE * math.log(max(train_tokens, 1) / ALL_SOFT)), 2)
+
+
+def default_readings(settings: TrainingSettings, train_tokens: int) -> float:
+    """Return how often a text is read: four times, with soft targets more often if it is small."""
+    if not settings.soft_targets:
+        return EPOCHS
+    return min(max(READINGS_BY_ROOT / math.sqrt(train_tokens), EPOCHS), MOST_EPOCHS)
+
+
+def default_batch(settings: TrainingSettings, shape: Shape, train_tokens: int) -> int:
+    """Return the tokens a step learns from, a power of two.
+
+    They grow with the square of the depth. A small text that is read often, with soft targets, is
+    read in smaller steps, down to 256 tokens.
+    """
+    wanted = min(max(512 * shape.num_hidden_layers**2, USUAL_BATCH), LARGEST_BATCH)
+    usual = 1 << (wanted - 1).bit_length()
+    if not settings.soft_targets:
+        return usual
+    small = 1 << round(math.log2(BATCH_BY_ROOT * train_tokens ** (1 / 3)))
+    return max(min(small, usual), SMALLEST_BATCH)
 
 
 def make_plan(
@@ -53,16 +98,16 @@ def make_plan(
     """
     wanted = settings.batch_tokens
     if wanted is None:
-        wanted = 1 << min(max((512 * shape.num_hidden_layers**2 - 1).bit_length(), 11), 19)
+        wanted = default_batch(settings, shape, train_tokens)
     rows = max(1, round(wanted / shape.context))
     rows = max(1, rows // ranks) * ranks
     micro = settings.micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, 4096)
     micro_rows = max(1, min(micro // shape.context, rows // ranks))
     steps = settings.steps
     if steps is None:
-        epochs = EPOCHS
-        if fresh:
-            epochs = FRESH_EPOCHS if shape.causal else FRESH_EPOCHS_MASKED
+        epochs: float = FRESH_EPOCHS if shape.causal else FRESH_EPOCHS_MASKED
+        if not fresh:
+            epochs = default_readings(settings, train_tokens)
         tokens = settings.tokens or min(
             TOKENS_PER_PARAMETER * shape.parameters(), epochs * train_tokens
         )

@@ -5,6 +5,8 @@ import math
 from nextword.training.options import TrainingSettings
 
 WARMUP_STEPS = 20
+SOFT_FALL = 0.4
+"""By which the share of what counting expects falls over a run."""
 
 
 def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -32,6 +34,17 @@ def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
         floor = settings.decay_floor
         factor = min(factor, floor + (1 - floor) * fallen if floor else fallen)
     return factor
+
+
+def soft_share(begin: float, step: int, steps: int) -> float:
+    """Return how much of each target is what counting expects: falling in a straight line.
+
+    Args:
+        begin: the share of the first step.
+        step: from 0.
+        steps: of the whole run, after which SOFT_FALL is gone.
+    """
+    return max(0.0, begin - SOFT_FALL * step / steps)
 
 
 def cosine_rate(step: int, *, peak: float, floor: float, warmup: int, steps: int) -> float:

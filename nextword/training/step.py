@@ -46,6 +46,7 @@ class LanguageModelLoss(nn.Module):
         targets: Tensor,
         documents: Tensor | None = None,
         positions: Tensor | None = None,
+        soft: Tensor | None = None,
     ) -> Tensor:
         """Return the summed loss in nats of targets (B, T) at inputs (B, T).
 
@@ -55,6 +56,8 @@ class LanguageModelLoss(nn.Module):
             documents: (B, T), equal where positions belong to one text; what stands later is not
                 seen. None where the ids themselves say so.
             positions: (B, T), each token's place in its own text.
+            soft: (B, T, V), what is added to the ones at the right tokens. Only the gradient takes
+                part in it: the loss that is returned is that of the right tokens.
         """
         if documents is not None:
             seen: Tensor | None = (
@@ -64,13 +67,21 @@ class LanguageModelLoss(nn.Module):
             one_text = self.end_id is None
             seen = None if one_text else self.sees(inputs, self.end_id)  # type: ignore[arg-type]
         hidden = self.model.hidden(inputs, seen=seen, positions=positions)
-        return linear_cross_entropy(
+        loss = linear_cross_entropy(
             hidden,
             self.model.output_weight,
             targets,
             reduction="sum",
             precision=self.precision,
         )
+        if soft is not None:
+            # −Σ m·log p is −Σ m·z, linear in the logits z, where the m of a row sum to 0.
+            weight = self.model.output_weight
+            kind = weight.dtype if self.precision == torch.float32 else self.precision
+            pull = soft.flatten(0, 1).to(kind) @ weight.to(kind)
+            more = (hidden.flatten(0, 1).float() * pull.float()).sum()
+            loss = loss - (more - more.detach())
+        return loss
 
 
 class LabelLoss(nn.Module):

@@ -21,7 +21,8 @@ class VocabularySettings:
         "entries of a learned vocabulary",
         minimum=260,
         unit="entries",
-        rule="twice the root of the text's bytes, 512 to 50,048",
+        rule="twice the root of the text's bytes, at most 256 and one for each 400 bytes; 320 to "
+        "50,048",
         of=("the text",),
     )
     pattern: str = option(

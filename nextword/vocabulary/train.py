@@ -8,18 +8,23 @@ from nextword.vocabulary.kinds import find_kind
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
-SMALLEST, LARGEST, STEP = 512, 50_048, 64
+SMALLEST, LARGEST, STEP = 320, 50_048, 64
+BYTES, TEXT_BYTES_AN_ENTRY = 256, 400
 
 
 def size_for(num_bytes: int) -> int:
     """Return the default number of entries.
 
-    Twice the square root of the text's bytes, rounded to 64.
+    Twice the square root of the text's bytes, of small texts 256 and one for each 400 bytes, all
+    rounded to 64.
 
-    A piece must occur often enough to be learned; so grown, vocabulary and occurrences of a piece
-    grow alike.
+    A piece must occur often enough to be learned; grown with the root, vocabulary and occurrences
+    of a piece grow alike. In a small text few pieces are seen often enough to know what follows:
+    what counting says of 10 kB of plays is 4 % shorter with 320 entries than with 512, and of 100
+    kB 0.4 % shorter with 512 than with 640, where a network gains as much.
     """
-    return min(max(round(2 * math.sqrt(num_bytes) / STEP) * STEP, SMALLEST), LARGEST)
+    entries = min(2 * math.sqrt(num_bytes), BYTES + num_bytes / TEXT_BYTES_AN_ENTRY)
+    return min(max(round(entries / STEP) * STEP, SMALLEST), LARGEST)
 
 
 def sample_texts(

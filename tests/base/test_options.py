@@ -109,3 +109,25 @@ def test_rules_say_what_is_done(depth):
     assert tokens == pytest.approx(wanted, abs=plan.batch_tokens)
     few = make_plan(TrainingSettings(), shape, 4_000_000, **asked | {"fresh": True})
     assert few.steps * few.batch_tokens <= 2 * 4_000_000 + few.batch_tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "readings", "batch"),
+    [
+        (500, 32, 256),
+        (5_000, 24.04, 512),
+        (45_000, 8.01, 1024),
+        (315_000, 4, 2048),
+        (10**7, 4, 2048),
+    ],
+)
+def test_a_small_text_is_read_more_often_and_in_smaller_steps(tokens, readings, batch):
+    shape = resolve_shape(ModelSettings(depth=2), 50_000, 16)
+    asked = {"fresh": False, "device": "cpu", "ranks": 1}
+    plan = make_plan(TrainingSettings(soft_targets=1.0), shape, tokens, **asked)
+    assert plan.batch_tokens == batch
+    wanted = min(readings * tokens, 20 * shape.parameters())
+    assert plan.steps * batch == pytest.approx(wanted, rel=0.02, abs=batch)
+    hard = make_plan(TrainingSettings(), shape, tokens, **asked)
+    assert hard.batch_tokens == 2048
+    assert hard.steps * 2048 == pytest.approx(4 * tokens, abs=2048)

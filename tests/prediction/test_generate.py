@@ -114,7 +114,8 @@ def test_texts_that_grow_side_by_side_come_one_after_the_other():
     for piece in in_order(source(), 3):
         found.append(piece)
     assert found == sorted(mixed, key=lambda piece: piece[0])
-    assert seen[0] == [(0, "a")] and seen[3] == [(0, "a"), (0, "b")]  # as it grows
+    assert seen[0] == [(0, "a")]  # as it grows
+    assert seen[3] == [(0, "a"), (0, "b")]
 
 
 def test_greedy_takes_the_likeliest():

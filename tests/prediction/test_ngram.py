@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from nextword.base.errors import EvaluationError
 from nextword.prediction import ngram
-from nextword.prediction.ngram import KneserNey, estimate_discounts
+from nextword.prediction.discounts import estimate_discounts
+from nextword.prediction.ngram import KneserNey
 
 END = 0
 

@@ -94,7 +94,9 @@ def test_an_unknown_character_has_an_entry_of_its_own():
 
 
 def test_the_default_size_grows_with_the_root_of_the_text():
-    assert size_for(1_000) == 512
+    assert size_for(1_000) == 320
+    assert size_for(100_000) == 512
+    assert size_for(262_144) == 896  # where the two rules are near each other
     assert size_for(1_115_394) == 2112
     assert size_for(1 << 50) == 50_048
 

@@ -1,0 +1,112 @@
+"""A text of one's own by the default, beside counting and packing, and beside hard targets alone.
+
+    python benchmarks/own_text.py TEXT … [--seeds 1] [--size BYTES]
+
+`nextword train TEXT` without an option on each TEXT (or its first BYTES, cut at a line's end), and
+with `--training.soft-targets 0`, which then reads four times in steps of 2,048 tokens. Bits a byte
+on the whole hold-out, of what the run keeps; the ruler's best row that has read no more (n-grams of
+the same pieces, compressors), PPMd that has read the training text too; seconds from the command to
+its end. Adds to results/own_text.json, a row for each text and size.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results" / "own_text.json"
+WAYS = {"default": [], "hard targets": ["--training.soft-targets", "0"]}
+
+
+def train(text: Path, words: list[str], seed: int, *, measure: bool) -> dict[str, float]:
+    """Return what one training in an empty place came to."""
+    with tempfile.TemporaryDirectory() as place:
+        places = {"NEXTWORD_RUNS": f"{place}/runs", "NEXTWORD_CACHE": f"{place}/cache"}
+        environment = {**os.environ, **places, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "nextword"]
+        asked = [*words, "--training.seed", str(seed), "--name", "run", "--quiet", "--json"]
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*command, "train", str(text), *asked],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = {"seconds": round(time.perf_counter() - began, 1)}
+        found["bits_per_byte"] = round(json.loads(done.stdout)["bits_per_byte"], 4)
+        if measure:
+            ruler = subprocess.run(
+                [*command, "ruler", "run", "--primed", "--json"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            marks = json.loads(ruler.stdout)["marks"]
+            others = {m["name"]: m["value"] for m in marks if m["kind"] in ("count", "pack")}
+            best = min(others, key=lambda name: others[name])
+            found["best_row"] = best
+            found["best_row_bits"] = round(others[best], 4)
+            primed = min(m["value"] for m in marks if m["kind"] == "primed")
+            found["best_primed_bits"] = round(primed, 4)
+    return found
+
+
+def beginning(text: Path, size: int | None, place: str) -> Path:
+    """Return a text, or a file of its first bytes."""
+    if size is None:
+        return text.resolve()
+    part = Path(place) / text.name
+    part.write_bytes(text.read_bytes()[:size].rpartition(b"\n")[0] + b"\n")
+    return part
+
+
+def main() -> None:
+    """Measure in turn, and write each row as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--size", type=int)
+    given = parser.parse_args()
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
+    with tempfile.TemporaryDirectory() as place:
+        for file in given.text:
+            text = beginning(file, given.size, place)
+            found = {
+                way: [
+                    train(text, words, seed, measure=way == "default" and seed == 0)
+                    for seed in range(given.seeds)
+                ]
+                for way, words in WAYS.items()
+            }
+            medians = {
+                way: statistics.median(one["bits_per_byte"] for one in runs)
+                for way, runs in found.items()
+            }
+            first = found["default"][0]
+            size = text.stat().st_size
+            rows[f"{file.stem}, {size:,} bytes"] = {
+                "bits_per_byte": {
+                    way: [one["bits_per_byte"] for one in runs] for way, runs in found.items()
+                },
+                "seconds": {way: [one["seconds"] for one in runs] for way, runs in found.items()},
+                "best_row": first["best_row"],
+                "best_row_bits": first["best_row_bits"],
+                "best_primed_bits": first["best_primed_bits"],
+                "below_the_best_row": round(1 - medians["default"] / first["best_row_bits"], 4),
+                "load_average": round(os.getloadavg()[0], 2),
+            }
+            print(file.stem, size, json.dumps(rows[f"{file.stem}, {size:,} bytes"]), flush=True)
+            result = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), "rows": rows}
+            RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Soft targets: what counting expects at each place of a text that it has not counted itself.
+
+A text that is read several times is soon known by heart. What would a reader expect at a place who
+knows all of the text but its surroundings? The text is cut into folds, and in each of them the
+next token's odds are those of a Kneser–Ney model that has counted all others (cross-fitting: Stone
+1974; odds of another model as targets: Hinton et al. 2015, distillation). A network that is also
+asked for these learns what can be carried over to text that nobody has read, and by heart only what
+the true targets add.
+
+Legend of shapes: B rows, T positions, V vocabulary, K folds, L lengths of context, N tokens.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextword.prediction.ngram import KneserNey, Successors
+from nextword.vocabulary.shards import TokenStream
+
+ORDER = 5
+MOST_COUNTED = 4_000_000
+"""Tokens of a fold's text that are counted."""
+
+
+class _Fold:
+    """Odds at the places of one part of the text, from all others."""
+
+    def __init__(self, model: KneserNey, contexts: NDArray[np.int32]) -> None:
+        self.first: NDArray[np.float32]
+        self.levels: list[Successors]
+        self.first, self.levels = model.successors()
+        self.contexts = contexts
+
+    def odds(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return P(next) at places within the fold, (N, V)."""
+        contexts = self.contexts[:, places]
+        known = contexts >= 0
+        # What each level's odds are still multiplied by, for the levels above it.
+        factors = np.ones((len(self.levels) + 1, len(places)), dtype=np.float32)
+        for number in range(len(self.levels) - 1, -1, -1):
+            backoff = np.where(known[number], self.levels[number].backoff[contexts[number]], 1.0)
+            factors[number] = factors[number + 1] * backoff
+        odds: NDArray[np.float32] = np.multiply.outer(factors[0], self.first)
+        for number, level in enumerate(self.levels):
+            rows = np.flatnonzero(known[number])
+            starts = level.first[contexts[number, rows]]
+            counts = level.first[contexts[number, rows] + 1] - starts
+            entries = np.arange(int(counts.sum())) + np.repeat(
+                starts - (np.cumsum(counts) - counts), counts
+            )
+            there = np.repeat(rows, counts)
+            odds[there, level.last[entries]] = (
+                level.probability[entries] * factors[number + 1][there]
+            )
+        return odds
+
+
+class SoftTargets:
+    """What counting expects at every place of a text."""
+
+    def __init__(self, stream: TokenStream, vocab_size: int, folds: int) -> None:
+        """Count each fold's complement.
+
+        Args:
+            stream: the training tokens.
+            vocab_size: V.
+            folds: K, of equal length; from 2 on.
+        """
+        size = len(stream)
+        self.vocab_size = vocab_size
+        self.cuts = np.linspace(0, size, folds + 1).astype(np.int64)
+        self.folds = []
+        for start, stop in zip(self.cuts[:-1].tolist(), self.cuts[1:].tolist(), strict=True):
+            model = KneserNey(ORDER, vocab_size, stream.end_id)
+            model.learn(_outside(stream, start, stop), MOST_COUNTED)
+            self.folds.append(_Fold(model, _contexts(model, stream, start, stop)))
+
+    def added(
+        self, places: NDArray[np.int64], targets: NDArray[np.int64], share: float
+    ) -> NDArray[np.float32]:
+        """Return what is added to the ones at the right tokens, (B, T, V).
+
+        Args:
+            places: where in the stream the targets stand, (B, T).
+            targets: the right tokens, (B, T).
+            share: how much of each target is what counting expects.
+        """
+        odds = self.at(places)
+        rows = odds.reshape(-1, self.vocab_size)
+        rows[np.arange(len(rows)), targets.reshape(-1)] -= 1.0
+        odds *= share
+        return odds
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return P(next) at places of the text, whatever their shape: (…, V).
+
+        Args:
+            places: where in the stream the targets stand.
+        """
+        flat = places.reshape(-1)
+        which = np.searchsorted(self.cuts, flat, side="right") - 1
+        odds = np.empty((len(flat), self.vocab_size), dtype=np.float32)
+        for number in np.unique(which).tolist():
+            rows = which == number
+            odds[rows] = self.folds[number].odds(flat[rows] - self.cuts[number])
+        return odds.reshape(*places.shape, self.vocab_size)
+
+
+def _documents(stream: TokenStream) -> Iterator[tuple[int, int]]:
+    """Yield where each document begins and ends."""
+    start = 0
+    for end in map(int, stream.document_ends):
+        yield start, end
+        start = end
+    if start < len(stream):
+        yield start, len(stream)
+
+
+def _outside(stream: TokenStream, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
+    """Yield what of the documents lies outside a part of the text."""
+    for begin, end in _documents(stream):
+        for first, last in ((begin, min(end, start)), (max(begin, stop), end)):
+            if first < last:
+                yield stream.read(first, last)
+
+
+def _contexts(model: KneserNey, stream: TokenStream, start: int, stop: int) -> NDArray[np.int32]:
+    """Find the contexts of all tokens of a part, (L, N); they may reach to before it."""
+    parts, left_out = [], []
+    for begin, end in _documents(stream):
+        first, last = max(begin, start), min(end, stop)
+        if first < last:
+            before = max(begin, first - ORDER)
+            parts.append(stream.read(before, last))
+            left_out.append(np.arange(before, last) < first)
+    found = model.contexts(parts)
+    return found[:, ~np.concatenate(left_out)]
