@@ -70,7 +70,8 @@ class TrainingSettings:
         minimum=0,
         maximum=1,
         rule="for a text of one's own 1 up to 45,000 tokens, falling with their logarithm to 0.6 "
-        "at 315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures, with --from",
+        "at 315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures and with "
+        "--from",
         of=("the text", "objective.name", "--from"),
     )
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
