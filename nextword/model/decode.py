@@ -23,17 +23,60 @@ from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
 from nextword.model.transformer import Block, Transformer
 
+FEW_ROWS = 16
+WORTH_DIVIDING = 1 << 18
+"""Entries of a matrix from which on a vector's product with it is divided among threads."""
+
+
+class _Matrix:
+    """A matrix (outputs, inputs) that rows are multiplied by.
+
+    A product with a single row takes as long as reading the matrix, and on a CPU one thread does
+    it; as many products with parts of it, side by side, read it 1.3 to 1.8 times as fast on two.
+    With a few rows the product the other way round, matrix by rows, is as much faster.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.whole = weight.detach().T
+        outputs, inputs = weight.shape
+        count = torch.get_num_threads()
+        self.parts: Tensor | None = None
+        divides = count > 1 and outputs % count == 0 and weight.is_contiguous()
+        if divides and weight.device.type == "cpu" and weight.numel() >= WORTH_DIVIDING:
+            parts = weight.detach().view(count, outputs // count, inputs)
+            self.parts = parts.transpose(1, 2)
+
+    def times(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Return rows (B, inputs) times the matrix, (B, outputs), in `out`."""
+        if self.parts is None or len(rows) > FEW_ROWS:
+            return torch.mm(rows, self.whole, out=out)
+        if len(rows) > 1:
+            return out.copy_((self.whole.T @ rows.T).T)
+        count = len(self.parts)
+        torch.bmm(rows.expand(count, 1, -1), self.parts, out=out.view(count, 1, -1))
+        return out
+
+    def add_times(self, x: Tensor, rows: Tensor) -> None:
+        """Add rows times the matrix to x (B, outputs)."""
+        if self.parts is None or len(rows) > FEW_ROWS:
+            torch.addmm(x, rows, self.whole, out=x)
+        elif len(rows) > 1:
+            x += (self.whole.T @ rows.T).T
+        else:
+            count = len(self.parts)
+            x.view(count, 1, -1).baddbmm_(rows.expand(count, 1, -1), self.parts)
+
 
 class _Weights(NamedTuple):
-    """One layer's weights, (inputs, outputs); joined if they read the same; norms times √D."""
+    """One layer's weights, joined if they read the same; norms times √D."""
 
     before_attention: Tensor
-    projections: Tensor
+    projections: _Matrix
     head_norms: Tensor | None
-    gather: Tensor
+    gather: _Matrix
     before_feed_forward: Tensor
-    gate_and_up: Tensor
-    down: Tensor
+    gate_and_up: _Matrix
+    down: _Matrix
 
 
 class _Buffers:
@@ -88,7 +131,7 @@ class Decoder:
         self.head_edge = torch.tensor(head_edge, device=model.device)
         self.edge = edge
         self.buffers = _Buffers(shape, 1, model.device, edge)
-        self.output = model.output_weight.detach()
+        self.output = _Matrix(model.output_weight)
         self.cosine = model.model.get_buffer("cosine")
         self.sine = model.model.get_buffer("sine")
 
@@ -112,7 +155,7 @@ class Decoder:
         space.place.fill_(place)
         x = space.x.copy_(self.embeddings[list(ids)])
         for layer, kept in zip(self.layers, cache.layers, strict=True):
-            torch.mm(space.normed(layer.before_attention), layer.projections, out=space.joint)
+            layer.projections.times(space.normed(layer.before_attention), space.joint)
             placed = space.placed
             if layer.head_norms is not None:
                 length = torch.linalg.vector_norm(placed, dim=-1, keepdim=True)
@@ -126,11 +169,12 @@ class Decoder:
                 kept.values.narrow(2, 0, place + 1),
                 enable_gqa=grouped,
             )
-            torch.addmm(x, mixed.flatten(1), layer.gather, out=x)
-            torch.mm(space.normed(layer.before_feed_forward), layer.gate_and_up, out=space.inner)
-            torch.addmm(x, F.silu(space.gate).mul_(space.up), layer.down, out=x)
+            layer.gather.add_times(x, mixed.flatten(1))
+            layer.gate_and_up.times(space.normed(layer.before_feed_forward), space.inner)
+            layer.down.add_times(x, F.silu(space.gate).mul_(space.up))
         cache.length = place + 1
-        return F.linear(space.normed(self.last_norm), self.output)
+        logits = torch.empty(len(ids), len(self.embeddings), device=x.device)
+        return self.output.times(space.normed(self.last_norm), logits)
 
 
 def _collect(layer: Block) -> _Weights:
@@ -140,12 +184,14 @@ def _collect(layer: Block) -> _Weights:
     root = math.sqrt(layer.input_layernorm.weight.numel())
     return _Weights(
         layer.input_layernorm.weight.detach() * root,
-        _together(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight).T,
+        _Matrix(
+            _together(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)
+        ),
         None if norms is None else norms.detach() * math.sqrt(norms.shape[-1]),
-        attention.o_proj.weight.detach().T,
+        _Matrix(attention.o_proj.weight),
         layer.post_attention_layernorm.weight.detach() * root,
-        _together(swiglu.gate_proj.weight, swiglu.up_proj.weight).T,
-        swiglu.down_proj.weight.detach().T,
+        _Matrix(_together(swiglu.gate_proj.weight, swiglu.up_proj.weight)),
+        _Matrix(swiglu.down_proj.weight),
     )
 
 

@@ -11,6 +11,7 @@ Legend of shapes: B rows, T positions, V vocabulary, K folds, L lengths of conte
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from nextword.prediction.ngram import KneserNey, Successors
 from nextword.vocabulary.shards import TokenStream
 
 ORDER = 5
+AT_ONCE = 2
+"""Folds counted at the same time, each of which takes some 130 bytes a token."""
 MOST_COUNTED = 4_000_000
 """Tokens of a fold's text that are counted."""
 
@@ -70,11 +73,16 @@ class SoftTargets:
         size = len(stream)
         self.vocab_size = vocab_size
         self.cuts = np.linspace(0, size, folds + 1).astype(np.int64)
-        self.folds = []
-        for start, stop in zip(self.cuts[:-1].tolist(), self.cuts[1:].tolist(), strict=True):
+
+        def count(start: int, stop: int) -> _Fold:
             model = KneserNey(ORDER, vocab_size, stream.end_id)
             model.learn(_outside(stream, start, stop), MOST_COUNTED)
-            self.folds.append(_Fold(model, _contexts(model, stream, start, stop)))
+            return _Fold(model, _contexts(model, stream, start, stop))
+
+        # Sorting, which most of counting is, lets other threads work; training waits for this.
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            parts = (self.cuts[:-1].tolist(), self.cuts[1:].tolist())
+            self.folds = list(threads.map(count, *parts))
 
     def added(
         self, places: NDArray[np.int64], targets: NDArray[np.int64], share: float

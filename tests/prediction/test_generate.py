@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from nextword.model import decode
 from nextword.prediction import generate as generation
 from nextword.prediction.candidates import predict
 from nextword.prediction.generate import Reader, generate, generate_several, in_order
@@ -48,6 +49,25 @@ def test_every_logit_equals_the_uncached_one_also_past_the_context():
     for place, id_ in enumerate(ids):
         found = reader.read([id_])
         torch.testing.assert_close(found, uncached(network, ids[: place + 1]), atol=3e-5, rtol=1e-4)
+
+
+def test_matrices_that_threads_divide_give_the_same_logits(monkeypatch):
+    monkeypatch.setattr(decode, "WORTH_DIVIDING", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    network = model()
+    reader, ids = Reader(network), [3, 9, 4, 4, 8, 1]
+    layer = reader.decoder.layers[0]
+    assert all(
+        matrix.parts is not None
+        for matrix in (layer.projections, layer.gather, layer.gate_and_up, layer.down)
+    )
+    for place, id_ in enumerate(ids):
+        found = reader.read([id_])
+        torch.testing.assert_close(found, uncached(network, ids[: place + 1]), atol=3e-5, rtol=1e-4)
+    reader.select([0, 0, 0])
+    for row, logits in enumerate(reader.read_each([5, 6, 7])):
+        wanted = uncached(network, [*ids, 5 + row])
+        torch.testing.assert_close(logits, wanted, atol=3e-5, rtol=1e-4)
 
 
 def test_reading_at_once_or_one_by_one_is_the_same():
