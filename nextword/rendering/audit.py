@@ -107,13 +107,11 @@ def _softmax(audit: Audit) -> list[str]:
             "changes no probability.)"
         )
     lines += ["", *table(["piece", "logit", power, "P"], rows, frozenset({0})), ""]
-    lines += [
-        f"Only differences of logits count: P({quoted(first.piece)}) ÷ P({quoted(second.piece)}) = "
-        f"{figure(first.probability / second.probability)} = "
-        f"e^({first.logit:.4f} − {second.logit:.4f}).",
-        _least(audit),
-    ]
-    return lines
+    ratio = f"P({quoted(first.piece)}) ÷ P({quoted(second.piece)})"
+    power = f"e^({first.logit:.4f} − {second.logit:.4f})"
+    if second.probability:
+        power = f"{figure(first.probability / second.probability)} = {power}"
+    return [*lines, f"Only differences of logits count: {ratio} = {power}.", _least(audit)]
 
 
 def _least(audit: Audit) -> str:

@@ -38,8 +38,8 @@ def describe_start(
         f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
         *(
             [
-                "            each target is the right token, and at first for "
-                f"{soft:.0%} what counting the rest of the text expects there"
+                f"            at first {soft:.0%} of each target is what counting the rest of the "
+                "text expects there"
             ]
             if soft
             else []

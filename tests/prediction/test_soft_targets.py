@@ -1,5 +1,7 @@
 """Soft targets: what counting expects at each place of a text that it has not counted itself."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -162,3 +164,21 @@ def test_where_nothing_can_be_counted_they_are_refused(text, tmp_path, paths, op
                 nextword.train(*paths, options=asked)
         else:
             nextword.train(*paths, options=asked)
+
+
+def test_a_resumed_run_is_the_whole_run_bit_for_bit(text):
+    every = {**OPTIONS, "training.steps": 6, "training.checkpoint_every": 3}
+    whole = nextword.train(text, name="whole", options=every)
+    nextword.train(text, name="parted", options=every)
+    parted = nextword.train(resume="parted@3")
+    for one, two in zip(whole.model.parameters(), parted.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+    steps = [
+        [(e["step"], e["loss"]) for e in map(json.loads, lines) if e["event"] == "step"]
+        for lines in (
+            (model.opened.folder.parents[1] / "metrics.jsonl").read_text().splitlines()
+            for model in (whole, parted)
+        )
+    ]
+    assert steps[0] == steps[1]
+    assert [step for step, _ in steps[0]] == [1, 2, 3, 4, 5, 6]
