@@ -1,6 +1,8 @@
 """The default run on five seeds: how far above the floor, the odds, the stories that parse.
 
-python benchmarks/odds.py [--seeds 5]
+python benchmarks/odds.py [--seeds 5] [--option training.steps=680 …]
+
+With options of one's own the rows are printed and not kept.
 """
 
 import argparse
@@ -17,7 +19,10 @@ def main():
     """Train and ask; write results/odds.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--option", action="append", default=[])
     given = parser.parse_args()
+    named = (option.split("=", 1) for option in given.option)
+    options = {name: json.loads(value) for name, value in named}
     rows = []
     with tempfile.TemporaryDirectory() as place:
         os.environ.update(NEXTWORD_RUNS=f"{place}/runs", NEXTWORD_CACHE=f"{place}/cache")
@@ -26,10 +31,10 @@ def main():
 
         for seed in range(given.seeds):
             began = time.perf_counter()
-            model = nextword.train(options={"training.seed": seed})
+            model = nextword.train(options={**options, "training.seed": seed})
             seconds = time.perf_counter() - began
             scores = model.evaluate()
-            written = [model.generate(seed=0, sample=sample) for sample in range(100)]
+            written = model.generate_several("", 100, seed=0)
             odds = {
                 word: model.probability(PROMPT, f" {word}")
                 for word in ("make", "make mistakes", "create", "learn")
@@ -46,6 +51,8 @@ def main():
                 }
             )
             print(rows[-1], flush=True)
+    if options:
+        return
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     result = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), "runs": rows}
