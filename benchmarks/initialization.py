@@ -2,9 +2,9 @@
 
     python benchmarks/initialization.py TEXT … [--seeds 1] [--size BYTES]
 
-Both ways train by the defaults, one after the other, on each TEXT (or its first BYTES, cut at a
-line's end) and on the built-in `python` corpus. Bits a byte on the whole hold-out, of what the run
-keeps. Adds to results/initialization.json, a row for each text and size.
+Both ways train by the defaults but with hard targets, one after the other, on each TEXT (or its
+first BYTES, cut at a line's end) and on the built-in `python` corpus. Bits a byte on the whole
+hold-out, of what the run keeps. Adds to results/initialization.json, a row for each text and size.
 """
 
 import argparse
@@ -27,6 +27,7 @@ def train(words: list[str], way: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         places = {"NEXTWORD_RUNS": f"{place}/runs", "NEXTWORD_CACHE": f"{place}/cache"}
         asked = ["--training.initialization", way, "--training.seed", str(seed)]
+        asked += ["--training.soft-targets", "0"]
         done = subprocess.run(
             [sys.executable, "-m", "nextword", "train", *words, *asked, "--quiet", "--json"],
             env={**os.environ, **places, "PYTHONPATH": str(ROOT)},

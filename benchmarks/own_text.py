@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from initialization import beginning
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "own_text.json"
 WAYS = {"default": [], "hard targets": ["--training.soft-targets", "0"]}
@@ -57,15 +59,6 @@ def train(text: Path, words: list[str], seed: int, *, measure: bool) -> dict[str
             primed = min(m["value"] for m in marks if m["kind"] == "primed")
             found["best_primed_bits"] = round(primed, 4)
     return found
-
-
-def beginning(text: Path, size: int | None, place: str) -> Path:
-    """Return a text, or a file of its first bytes."""
-    if size is None:
-        return text.resolve()
-    part = Path(place) / text.name
-    part.write_bytes(text.read_bytes()[:size].rpartition(b"\n")[0] + b"\n")
-    return part
 
 
 def main() -> None:

@@ -77,7 +77,8 @@ def train(
         check_leaks(prepared, progress.say)
         ranks.wait()
     train_tokens = len(prepared.train)
-    settings = _with_soft_targets(settings, prepared, own=causal and not fresh, start=start)
+    usual = causal and not fresh and warm_start is None
+    settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
     if warm_start is not None:
         shape = warm_start.fit(settings.model, train_tokens)
     else:
@@ -170,21 +171,20 @@ def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -
 
 
 def _with_soft_targets(
-    settings: Settings, prepared: Prepared, *, own: bool, start: str | None
+    settings: Settings, prepared: Prepared, *, causal: bool, usual: bool
 ) -> Settings:
     """Resolve how much of the targets is what counting expects.
 
     Args:
         settings: what was said.
         prepared: the text.
-        own: it is read for its next tokens, and it ends.
-        start: what training begins with.
+        causal: it is read for its next tokens.
+        usual: they are given to a text of one's own where nothing else is said.
 
     Raises:
         SettingsError: they are asked for where nothing can be counted.
     """
     asked, several = settings.training.soft_targets, len(prepared.portions) > 1
-    causal = settings.objective.name == "causal"
     if asked and (several or not causal):
         why = "several texts are mixed" if several else "a masked model reads both sides"
         raise SettingsError(
@@ -192,8 +192,8 @@ def _with_soft_targets(
             "text; leave it out"
         )
     if asked is None:
-        usual = own and not several and start is None
-        asked = default_soft_targets(len(prepared.train)) if usual else 0.0
+        counts = usual and not several
+        asked = default_soft_targets(len(prepared.train)) if counts else 0.0
     training = dataclasses.replace(settings.training, soft_targets=asked)
     return dataclasses.replace(settings, training=training)
 

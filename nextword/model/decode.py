@@ -24,6 +24,7 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Block, Transformer
 
 FEW_ROWS = 16
+"""Up to which matrix by rows is taken for rows by matrix; measured with 8."""
 WORTH_DIVIDING = 1 << 18
 """Entries of a matrix from which on a vector's product with it is divided among threads."""
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from nextword.prediction.ngram import KneserNey, Successors
+from nextword.prediction.ngram import KneserNey
 from nextword.vocabulary.shards import TokenStream
 
 ORDER = 5
@@ -30,8 +30,6 @@ class _Fold:
     """Odds at the places of one part of the text, from all others."""
 
     def __init__(self, model: KneserNey, contexts: NDArray[np.int32]) -> None:
-        self.first: NDArray[np.float32]
-        self.levels: list[Successors]
         self.first, self.levels = model.successors()
         self.contexts = contexts
 
