@@ -31,7 +31,7 @@ from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
 from nextword.warm_start import WarmStart, find_warm_start, objective_for_text
 
-STORIES_DECAY_POWER, STORIES_DECAY_POWER_MASKED = 4.0, 3.0
+STORIES_DECAY_POWER, STORIES_DECAY_POWER_MASKED = 2.0, 3.0
 
 
 def train(

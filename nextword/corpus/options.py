@@ -6,7 +6,7 @@ from nextword.base.options import option
 
 HOLDOUT_SHARE = 0.1
 HOLDOUT_TOKENS = 1_000_000
-STORIES, STORIES_MASKED = 9_000, 60_000
+STORIES, STORIES_MASKED = 7_500, 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class CorpusSettings:
         None,
         "how many stories to draw",
         minimum=20,
-        rule="9,000; for masked models 60,000, which are read once",
+        rule="7,500; for masked models 60,000",
         of=("objective.name",),
     )
     field: str = option("text", "the field of a JSON line, or the column, that holds the text")

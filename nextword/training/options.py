@@ -27,7 +27,7 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times, up to 32; the stories twice, masked once",
+        "times, up to 32; the stories once",
         of=("the network", "the text", "training.soft_targets"),
     )
     batch_tokens: int | None = option(
@@ -36,7 +36,8 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="512 × depth², up to the next power of two, 2,048 to 524,288; with soft targets at "
-        "most the power of two nearest 30 × ∛tokens, from 256 on",
+        "most the power of two nearest 30 × ∛tokens, from 256 on; 1,024 on the stories, up to "
+        "depth 2 and not masked",
         of=("model.depth", "the text", "training.soft_targets"),
     )
     micro_batch_tokens: int | None = option(
@@ -91,7 +92,7 @@ class TrainingSettings:
         None,
         "of the fall: 1 a straight line, above 1 gentler at its end",
         above=0,
-        rule="4 on the stories, 3 where they are masked, which averages their odds over more "
+        rule="2 on the stories, 3 where they are masked, which averages their odds over more "
         "steps; else 1",
         of=("the text", "objective.name"),
     )
