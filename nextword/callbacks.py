@@ -4,14 +4,21 @@
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from nextword.run import Interrupted, Run
+import torch
+
+from nextword.run import Clock, Interrupted, Run
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState, describe
 
+LOOKS = 100
+"""At the clock, in a run that follows it."""
+REMEMBERED = 5
+"""Looks by which the time of a step is told."""
 EVALUATIONS = 4
 """Of a run, where its settings do not say how often."""
 
@@ -73,9 +80,36 @@ def log_steps(run: Run) -> Callback:
     def note(state: TrainerState) -> None:
         journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
         speed = state.tokens_per_second
-        run.progress.step(state.step, run.plan.steps, state.loss, speed, run.plan.batch_tokens)
+        run.progress.step(state.step, run.pace.steps, state.loss, speed, run.plan.batch_tokens)
 
     return Callback(1, note)
+
+
+def follow_clock(run: Run, clock: Clock) -> Callback:
+    """Return what changes the number of steps by the time that is left; called by every process.
+
+    Where a step has become slower there will be fewer of them, and the rate falls as much sooner.
+    Each change is written down, so that a resumed run and the recipe of this one know of it.
+    """
+    journal = Journal(run.folder)
+    seen = deque([(run.first_step, time.monotonic())], maxlen=REMEMBERED)
+
+    def look(state: TrainerState) -> None:
+        if state.is_last:
+            return
+        step, then = seen[0]
+        seconds = (time.monotonic() - then) / (state.step - step)
+        total = state.step + max(1, int(clock.left / seconds))
+        if run.ranks.size > 1:  # all end at the same step: at the first one's
+            mine = total if run.ranks.is_first else 0
+            total = int(run.ranks.sum(torch.tensor(mine, device=run.machine.device)))
+        seen.append((state.step, time.monotonic()))
+        if total != run.pace.steps:
+            run.pace.change(state.step, total)
+            if run.ranks.is_first:
+                journal.write({"event": "pace", "step": state.step, "steps": total})
+
+    return Callback(max(1, run.plan.steps // LOOKS), look, at_end=False)
 
 
 def stop_when_asked(run: Run, interrupt: list[int], save: Save) -> Callback:

@@ -18,6 +18,7 @@ from nextword.callbacks import (
     Judged,
     checkpoints,
     evaluation,
+    follow_clock,
     log_steps,
     stop_when_asked,
 )
@@ -98,6 +99,7 @@ def fit(run: Run, task: Task) -> None:
     training = Training(
         *(loss, model, optimizers, task.read, run.plan, run.training, run.machine, run.ranks),
         every_token_is_a_target=task.every_token_is_a_target,
+        pace=run.pace,
     )
     if run.ranks.is_first:
         run.progress.say(task.describe(run))
@@ -122,7 +124,9 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
             evaluation(run, lambda state: task.judge(run, model, state), keep),
             *checkpoints(run, keep),
         ]
-    run.progress.start(run.plan.steps, run.first_step)
+    run.progress.start(run.pace.steps, run.first_step)
+    if run.clock is not None:
+        calls.append(follow_clock(run, run.clock))
     try:
         with interruptible() as interrupt:
             run_loop(training, run.first_step, [*calls, stop_when_asked(run, interrupt, keep)])
@@ -136,7 +140,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
 
 def _foretell(run: Run, training: Training) -> None:
     """Say how long it will take, from two steps' gradients computed and thrown away."""
-    left = run.plan.steps - run.first_step
+    left = run.pace.steps - run.first_step
     if left < SHORT:
         return
     batch = training.read(run.first_step, slice(0, run.plan.micro_rows))

@@ -114,7 +114,7 @@ class LanguageModeling(Task):
         self.batches = batch_reader(
             self.objective, streams, windows, run.vocabulary, run.settings.objective, seed
         )
-        self.windows, self.steps = windows, run.plan.steps
+        self.windows, self.pace = windows, run.pace
         self.soft_share = run.training.soft_targets or 0.0
         self.soft_targets: SoftTargets | None = None
         if self.soft_share:
@@ -150,7 +150,7 @@ class LanguageModeling(Task):
     def read(self, step: int, rows: slice) -> Batch:
         """Return some rows of a step's windows."""
         batch = self.batches(step, rows)
-        share = soft_share(self.soft_share, step, self.steps)
+        share = soft_share(self.soft_share, *self.pace.place(step))
         if self.soft_targets is None or share <= 0:
             return batch
         starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
@@ -260,7 +260,7 @@ class LanguageModeling(Task):
         if floor is not None:
             nats, share = floor.excess(self.final.nats_per_token)
             figures = {"nats_per_token": floor.nats_per_token, "above": nats, "share": share}
-            journal.write({"event": "floor", "step": run.plan.steps, **figures})
+            journal.write({"event": "floor", "step": run.pace.steps, **figures})
         # Said before anything else is measured: a finished run must not lose its last words.
         run.progress.say(
             describe_end(
@@ -283,7 +283,7 @@ class LanguageModeling(Task):
             model="this model",
             floor_nats=None if floor is None else floor.nats_per_token * self.final.tokens,
         )
-        journal.write({"event": "ruler", "step": run.plan.steps, **ruler.as_dict()})
+        journal.write({"event": "ruler", "step": run.pace.steps, **ruler.as_dict()})
         return f"\n{sentence(ruler)}"
 
 

@@ -7,12 +7,16 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 """
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nextword.base.errors import RunError, SettingsError
+from nextword.budget import go_on_by_clock, within
 from nextword.corpus.options import STORIES, STORIES_MASKED
+from nextword.explanation.forecast import Forecast
 from nextword.fit import fit
+from nextword.forecast import forecast
 from nextword.language_modeling import LanguageModeling, Pretrained, windows_of
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks
@@ -20,7 +24,7 @@ from nextword.model.shape import Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
-from nextword.run import Run, new_folder, open_resumed
+from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
@@ -41,6 +45,7 @@ def train(
     name: str | None = None,
     start: str | None = None,
     progress: Progress | None = None,
+    began: float | None = None,
 ) -> Pretrained:
     """Train a model on text.
 
@@ -50,6 +55,8 @@ def train(
         name: of the run; default: the corpus's name and a number.
         start: a run, RUN@500 or a model folder whose weights and vocabulary to begin with.
         progress: where to say what happens.
+        began: when the command was given, by `time.monotonic`, where it is to end by the clock;
+            default: now.
 
     Returns:
         the finished run.
@@ -58,7 +65,55 @@ def train(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
         Interrupted: on Ctrl-C, after saving.
     """
+    run, prepared, warm_start = _lay_out(
+        *(paths, settings),
+        name=name,
+        start=start,
+        progress=progress or Progress(quiet=True),
+        began=began,
+    )
+    return _learn(run, prepared, warm_start)
+
+
+def foresee(
+    paths: Sequence[str],
+    settings: Settings,
+    *,
+    start: str | None = None,
+    progress: Progress | None = None,
+) -> Forecast:
+    """Say what a run would take and come to, without training it.
+
+    Args:
+        paths: as `train` takes them.
+        settings: as `train` takes them.
+        start: as `train` takes it.
+        progress: where to say what happens.
+
+    Returns:
+        what is foreseen.
+
+    Raises:
+        NextwordError: as `train`.
+    """
     progress = progress or Progress(quiet=True)
+    run, prepared, warm_start = _lay_out(paths, settings, start=start, progress=progress)
+    task = LanguageModeling(run, prepared, warm_start)
+    progress.say(task.describe(run))
+    return forecast(run, task)
+
+
+def _lay_out(
+    paths: Sequence[str],
+    settings: Settings,
+    *,
+    name: str | None = None,
+    start: str | None,
+    progress: Progress,
+    began: float | None = None,
+) -> tuple[Run, Prepared, WarmStart | None]:
+    """Prepare the text and decide everything that a new run needs to know."""
+    began = time.monotonic() if began is None else began
     check_name(settings.training)
     warm_start = None if start is None else find_warm_start(start, settings)
     settings = settings if warm_start is None else warm_start.settings
@@ -76,35 +131,44 @@ def train(
     if ranks.is_first:
         check_leaks(prepared, progress.say)
         ranks.wait()
-    train_tokens = len(prepared.train)
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
-    if warm_start is not None:
-        shape = warm_start.fit(settings.model, train_tokens)
-    else:
-        context = default_context(settings.model, train_tokens)
-        shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
-    windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
-    plan = make_plan(
-        settings.training,
-        shape,
-        train_tokens,
-        fresh=fresh,
-        device=machine.device.type,
-        ranks=ranks.size,
-    )
-    run = Run(
-        *(folder, settings, prepared.vocabulary, shape, plan, settings.training),
-        *(machine, progress, paths, ranks),
-        warm_start=None if warm_start is None else warm_start.folder,
-    )
-    return _learn(run, prepared, warm_start)
+
+    def lay(settings: Settings) -> Run:
+        """Size the network and count the steps, by settings that may name another depth."""
+        train_tokens = len(prepared.train)
+        if warm_start is not None:
+            shape = warm_start.fit(settings.model, train_tokens)
+        else:
+            context = default_context(settings.model, train_tokens)
+            shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
+        windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
+        plan = make_plan(
+            settings.training,
+            shape,
+            train_tokens,
+            fresh=fresh,
+            device=machine.device.type,
+            ranks=ranks.size,
+        )
+        return Run(
+            *(folder, settings, prepared.vocabulary, shape, plan, settings.training),
+            *(machine, progress, paths, ranks),
+            warm_start=None if warm_start is None else warm_start.folder,
+        )
+
+    run = lay(settings)
+    if settings.training.minutes is not None:
+        run = within(run, prepared, warm_start, began=began, lay=lay)
+    return run, prepared, warm_start
 
 
 def _learn(run: Run, prepared: Prepared, warm_start: WarmStart | None = None) -> Pretrained:
     """Train, and sum up."""
     task = LanguageModeling(run, prepared, warm_start)
     fit(run, task)
+    if run.clock is not None and run.ranks.is_first:
+        write_recipe(run)
     summary = ""
     if run.ranks.is_first:
         summary = task.sum_up(run)
@@ -221,10 +285,14 @@ def resume(
     machine = choose_machine(settings.machine)
     plan = dataclasses.replace(Plan(**facts["plan"]), steps=resumed.steps)
     prepared = open_prepared(Path(facts["prepared"]))
+    left = resumed.checkpoint.seconds_left
     run = Run(
         *(resumed.folder, settings, prepared.vocabulary, Shape(**facts["shape"]), plan),
         *(settings.training, machine, progress or Progress(quiet=True), facts["paths"]),
         join_ranks(machine.device),
         resumed=resumed,
+        clock=None if steps or left is None else Clock(time.monotonic() + left, 0.0),
     )
+    if run.clock is not None:
+        go_on_by_clock(run, prepared)
     return _learn(run, prepared)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.base.files import write_json
+from nextword.base.files import write_json, write_text
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
@@ -35,9 +35,10 @@ from nextword.training.checkpoint import (
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
+from nextword.training.schedule import Pace, read_pace
 from nextword.vocabulary.tokenizer import Vocabulary
 
-SETTINGS = "settings.toml"
+SETTINGS, RECIPE = "settings.toml", "recipe.toml"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -50,6 +51,26 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
         )
         self.run = run
         self.step = step
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a run must have ended."""
+
+    ends: float
+    """By `time.monotonic`, everything done."""
+    reserve: float
+    """Seconds for what follows the last step: the whole hold-out, and what it is compared with."""
+
+    @classmethod
+    def of(cls, minutes: float, began: float) -> "Clock":
+        """Set it: so many minutes after a moment of `time.monotonic`."""
+        return cls(began + 60 * minutes, 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds left for steps."""
+        return self.ends - self.reserve - time.monotonic()
 
 
 @dataclass
@@ -78,6 +99,14 @@ class Run:
     """Whether the best checkpoint stays beside the last."""
     seconds: float = 0.0
     """That training took."""
+    clock: Clock | None = None
+    """What says when to end, where that is said in minutes."""
+    pace: Pace = field(init=False)
+    """How many steps there are; of a run that follows the clock that changes on the way."""
+
+    def __post_init__(self) -> None:
+        """Begin at the plan's pace, or the recipe's."""
+        self.pace = read_pace(self.training.pace or "", self.plan.steps)
 
     @property
     def first_step(self) -> int:
@@ -123,6 +152,8 @@ def save(
 ) -> None:
     """Save a checkpoint; keep the last, those asked for, and the best."""
     state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
+    if run.clock is not None:
+        state["seconds_left"] = run.clock.ends - time.monotonic()
     save_checkpoint(
         *(run.folder, model, optimizers, run.vocabulary, state), chat_template=run.chat_template
     )
@@ -153,6 +184,17 @@ def begin(run: Run, model: Transformer, facts: Mapping[str, Any]) -> None:
     run.folder.mkdir(parents=True, exist_ok=False)
     (run.folder / SETTINGS).write_text(as_toml(run.settings), encoding="utf-8")
     write_json(run.folder / FACTS, facts_of(run, model, facts))
+
+
+def write_recipe(run: Run) -> None:
+    """Write down a recipe that gives a run that followed the clock again, without the clock."""
+    pace = " ".join(f"{step}:{steps}" for step, steps in run.pace.changes)
+    training = dataclasses.replace(
+        run.training, minutes=None, steps=run.plan.steps, pace=pace or None
+    )
+    settings = dataclasses.replace(run.settings, training=training)
+    write_text(run.folder / RECIPE, as_toml(settings))
+    run.progress.say(f"recipe      {run.folder / RECIPE} gives the same run without the clock")
 
 
 def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str, Any]:

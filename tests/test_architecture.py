@@ -26,6 +26,8 @@ RIGHT = [
     "callbacks",
     "fit",
     "language_modeling",
+    "forecast",
+    "budget",
     "pretrain",
     "finetune",
     "language_model",

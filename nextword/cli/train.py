@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,18 @@ def train(
         ),
     ] = None,
     resume: Annotated[str | None, Parameter(help="go on with this run")] = None,
+    minutes: Annotated[
+        float | None,
+        Parameter(help="the best model that this machine can train in this time, all counted"),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Parameter(negative=(), help="say what it would take and come to, and train nothing"),
+    ] = False,
+    rate: Annotated[
+        float | None,
+        Parameter(help="with --dry-run: TFLOP/s that another device really does, to foresee it"),
+    ] = None,
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
     **options: Any,
@@ -43,12 +56,17 @@ def train(
 
     Without a path, on the built-in stories.
     """
+    began = time.monotonic()
     from nextword.base.errors import SettingsError
     from nextword.settings import read_recipe, resolve
 
     paths = named(paths)
+    if minutes is not None:
+        options["training.minutes"] = minutes
+    if rate is not None and (rate <= 0 or not dry_run):
+        raise SettingsError("--rate says what another device does, to --dry-run; above 0")
     if resume is not None and (
-        paths or name or recipe or from_ or options.keys() - {"training.steps"}
+        paths or name or recipe or from_ or dry_run or options.keys() - {"training.steps"}
     ):
         raise SettingsError(
             "--resume goes on with a run as it is; only --training.steps may be given with it"
@@ -64,6 +82,12 @@ def train(
     from nextword.run import Interrupted
 
     progress, steps = Progress(quiet=quiet), options.get("training.steps")
+    if dry_run:
+        from nextword.rendering.forecast import describe_forecast
+
+        found = pretrain.foresee(paths, settings, start=from_, progress=progress)
+        write(json.dumps(found.as_dict()) if json_ else describe_forecast(found, rate))
+        return
     try:
         if resume is not None and learned_from_examples(resume):
             from nextword.finetune import resume as teach_on
@@ -73,7 +97,9 @@ def train(
         if resume is not None:
             done = pretrain.resume(resume, steps=steps, progress=progress)
         else:
-            done = pretrain.train(paths, settings, name=name, start=from_, progress=progress)
+            done = pretrain.train(
+                *(paths, settings), name=name, start=from_, progress=progress, began=began
+            )
     except Interrupted as stopped:
         leave(str(stopped), 130)
     if json_ and done.final is not None:

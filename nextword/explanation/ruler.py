@@ -138,6 +138,27 @@ def count_pieces(prepared: Prepared) -> float:
     return counts.total_nats(_documents(holdout, holdout.num_documents)) / len(holdout)
 
 
+def count_holdout(prepared: Prepared) -> float | None:
+    """Return the bits a byte that counting (the 5-gram) needs for the whole hold-out.
+
+    None where the shards do not say how many bytes it has.
+    """
+    holdout = prepared.holdout
+    if prepared.bits_withheld or holdout.document_bytes is None:
+        return None
+    _, nats = _counted(prepared, holdout.num_documents)
+    return bits(nats[-1]) / int(holdout.document_bytes.sum())
+
+
+def measure_rivals(prepared: Prepared) -> None:
+    """Measure what counts and what packs, on the whole hold-out; the cache keeps it for later."""
+    holdout, raw = prepared.holdout, prepared.holdout.document_bytes
+    _counted(prepared, holdout.num_documents)
+    if not prepared.bits_withheld and raw is not None and raw.sum() <= PACKED_BYTES:
+        text = _bytes(prepared.vocabulary, _documents(holdout, holdout.num_documents))
+        _squeezed(text, None)
+
+
 def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
     """Return how many tokens the n-gram models count, and the nats that each then needs."""
     vocabulary = prepared.vocabulary

@@ -39,6 +39,8 @@ class Checkpoint:
     step: int
     holdout_loss: float | None
     """On the hold-out, in the objective's own unit, if it was evaluated at this step."""
+    seconds_left: float | None = None
+    """Of a run that follows the clock."""
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
@@ -48,7 +50,8 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
         state = folder / STATE / "state.json"
         if state.is_file():
             values = json.loads(state.read_text(encoding="utf-8"))
-            found.append(Checkpoint(folder, values["step"], values["holdout_loss"]))
+            left = values.get("seconds_left")
+            found.append(Checkpoint(folder, values["step"], values["holdout_loss"], left))
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 

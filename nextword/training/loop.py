@@ -12,7 +12,7 @@ from nextword.base.errors import DivergedError
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.training.options import TrainingSettings
-from nextword.training.schedule import rate_factor
+from nextword.training.schedule import Pace, rate_factor
 from nextword.training.step import accumulate, update
 
 
@@ -88,10 +88,12 @@ class Training:
     ranks: Ranks = field(default_factory=Ranks)
     every_token_is_a_target: bool = True
     """Whether each token that is read is also asked for."""
+    pace: Pace | None = None
+    """How many steps there are, where that may change on the way; default: the plan's."""
 
 
 def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback]) -> TrainerState:
-    """Train from a step to the plan's last.
+    """Train from a step to the last.
 
     Args:
         training: network, data and plan.
@@ -105,12 +107,14 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
         DivergedError: loss or gradient is not a number; the weights are those of the step before.
     """
     plan, ranks = training.plan, training.ranks
+    pace = training.pace or Pace(plan.steps)
     state = TrainerState(first_step)
     if first_step == 0:
         _call([one for one in callbacks if one.at_start], state)
     clock, since = time.perf_counter(), first_step
-    for step in range(first_step, plan.steps):
-        factor = rate_factor(step, plan.steps, training.settings)
+    while state.step < pace.steps:
+        step = state.step
+        factor = rate_factor(*pace.place(step), training.settings)
         parts = _rows_of(plan, ranks)
         batches = [training.read(step, rows) for rows in parts]
         targets: float = plan.batch_tokens
@@ -129,7 +133,7 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
             raise DivergedError(f"step {step + 1}: {error}") from None
         now = time.perf_counter()
         speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
-        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == plan.steps)
+        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == pace.steps)
         if _call(callbacks, state):
             clock, since = time.perf_counter(), step + 1
     return state

@@ -30,6 +30,19 @@ class TrainingSettings:
         "times, up to 32; the stories once",
         of=("the network", "the text", "training.soft_targets"),
     )
+    pace: str | None = option(
+        None,
+        "how the number of steps changed on the way, as a run that followed the clock wrote it "
+        "down: STEP:STEPS, parted by blanks",
+        rule="it does not change",
+    )
+    minutes: float | None = option(
+        None,
+        "train for so long, all counted, and choose the network, the batch and the steps for it",
+        above=0,
+        unit="minutes",
+        rule="as long as the steps take",
+    )
     batch_tokens: int | None = option(
         None,
         "tokens a step learns from",
@@ -154,4 +167,9 @@ class TrainingSettings:
         if self.steps is not None and self.tokens is not None:
             raise SettingsError(
                 "training.steps and training.tokens say the same thing; give one of them"
+            )
+        if self.minutes is not None and (self.steps or self.tokens or self.pace):
+            raise SettingsError(
+                "training.minutes says how long to train, and so do training.steps, .tokens and "
+                ".pace; give one of them"
             )

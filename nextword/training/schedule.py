@@ -1,7 +1,9 @@
 """Learning-rate schedule: warm-up, constant, decay by a power or a cosine, to zero or a floor."""
 
 import math
+from collections.abc import Iterable
 
+from nextword.base.errors import SettingsError
 from nextword.training.options import TrainingSettings
 
 WARMUP_STEPS = 20
@@ -9,11 +11,85 @@ SOFT_FALL = 0.4
 """By which the share of what counting expects falls over a run."""
 
 
-def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
+class Pace:
+    """How far a run has come at each step, where its number of steps may change on the way.
+
+    A run that follows the clock finds out how many steps there is time for while it learns. What
+    has been passed of it stays as it was; what is left is divided among the steps that are left, so
+    the rate goes on falling without a jump.
+    """
+
+    def __init__(self, steps: int, changes: Iterable[tuple[int, int]] = ()) -> None:
+        """Begin with a number of steps.
+
+        Args:
+            steps: of the whole run, as planned at first.
+            changes: what became of it: (from which step on, how many steps in all).
+
+        Raises:
+            SettingsError: a change comes before the one before it, or ends before it begins.
+        """
+        self.planned = steps
+        self._from: list[tuple[int, float, int]] = [(0, 0.0, steps)]
+        for step, total in changes:
+            self.change(step, total)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run, as far as is known."""
+        return self._from[-1][2]
+
+    @property
+    def changes(self) -> tuple[tuple[int, int], ...]:
+        """From which step on there were how many steps in all."""
+        return tuple((step, total) for step, _, total in self._from[1:])
+
+    def change(self, step: int, steps: int) -> None:
+        """From a step on, end at another.
+
+        Raises:
+            SettingsError: it comes before the change before, or after its own end.
+        """
+        if not self._from[-1][0] < step < min(steps, self.steps):
+            raise SettingsError(
+                f"pace: from step {step} on {steps} steps; changes follow each other, each before "
+                "the end"
+            )
+        place, total = self.place(step)
+        self._from.append((step, place / total, steps))
+
+    def place(self, step: int) -> tuple[float, int]:
+        """Return where a step stands in a run that had always had as many steps as were then known.
+
+        What becomes of the number of steps later makes no difference to it.
+        """
+        since, passed, steps = next(one for one in reversed(self._from) if one[0] <= step)
+        if not since:
+            return step, steps
+        return (passed + (1 - passed) * (step - since) / (steps - since)) * steps, steps
+
+
+def read_pace(text: str, steps: int) -> Pace:
+    """Read the pace of a recipe, "120:800 240:790": from step 120 on 800 steps in all, and so on.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        pairs = [tuple(int(number) for number in part.split(":")) for part in text.split()]
+        changes = [(step, total) for step, total in pairs]
+    except ValueError:
+        raise SettingsError(
+            f"training.pace = {text!r}: write STEP:STEPS, parted by blanks, as in 120:800 240:790"
+        ) from None
+    return Pace(steps, changes)
+
+
+def rate_factor(step: float, steps: int, settings: TrainingSettings) -> float:
     """Return by what the peak learning rate is multiplied at a step.
 
     Args:
-        step: from 0.
+        step: from 0; not whole where the run's number of steps has changed.
         steps: of the whole run.
         settings: warm-up, decay and floor.
 
@@ -36,7 +112,7 @@ def rate_factor(step: int, steps: int, settings: TrainingSettings) -> float:
     return factor
 
 
-def soft_share(begin: float, step: int, steps: int) -> float:
+def soft_share(begin: float, step: float, steps: int) -> float:
     """Return how much of each target is what counting expects: falling in a straight line.
 
     Args:

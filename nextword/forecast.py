@@ -1,0 +1,149 @@
+"""Forecast of a run: parameters, tokens, time, memory, disk and loss, without training it.
+
+A few steps are taken on weights that are thrown away, and timed; nothing is written but what the
+text's preparation keeps.
+"""
+
+import math
+import statistics
+import sys
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from nextword.callbacks import evaluation_every
+from nextword.explanation.forecast import ABOVE_FLOOR, Forecast, expectation
+from nextword.explanation.previews import floor_of
+from nextword.explanation.ruler import count_holdout
+from nextword.language_modeling import LanguageModeling, evaluated_tokens
+from nextword.loss.bits import bits
+from nextword.model.shape import ModelSettings
+from nextword.model.transformer import Transformer
+from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.run import Run
+from nextword.training.loop import Training
+from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.step import accumulate, update
+from nextword.vocabulary.prepared import Prepared
+
+LEAST_STEPS, LEAST_SECONDS = 3, 2.0
+"""Steps that are timed, and for how long."""
+EVALUATED_TOKENS = 8_000
+EVENT_BYTES = 260
+"""Of the log, a step."""
+
+
+class Timed(NamedTuple):
+    """What some steps took."""
+
+    seconds: float
+    """Of one, the median."""
+    state_bytes: int
+    """Of the weights and the optimizers' state, as a checkpoint holds them."""
+
+
+def time_steps(run: Run, task: LanguageModeling) -> Timed:
+    """Time steps of training on weights that are thrown away."""
+    machine = run.machine
+    model = Transformer(run.shape).to(machine.device)
+    model.set_precision(machine.precision)
+    optimizers = build_optimizers(groups_of(model), run.training)
+    plan, loss = run.plan, task.loss(run, model)
+    training = Training(
+        *(loss, model, optimizers, task.read, plan, run.training, machine, run.ranks)
+    )
+    seconds: list[float] = []
+    ends, step = time.perf_counter() + LEAST_SECONDS, 0
+    while len(seconds) < LEAST_STEPS or time.perf_counter() < ends:
+        began = time.perf_counter()
+        for start in range(0, plan.rows, plan.micro_rows):
+            rows = slice(start, min(start + plan.micro_rows, plan.rows))
+            batch = [training.read(step, rows)]
+            accumulate(loss, batch, plan.batch_tokens, machine.device)
+        update(model, optimizers, 1e-3, run.training.clip_norm)
+        machine.synchronize()
+        if step:  # the first one pays for what is made once
+            seconds.append(time.perf_counter() - began)
+        step += 1
+    state = (
+        value
+        for optimizer in optimizers
+        for values in optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    )
+    held = sum(4 * tensor.numel() for tensor in (*state, *model.parameters()))
+    return Timed(statistics.median(seconds), held)
+
+
+def time_evaluation(run: Run, prepared: Prepared) -> float:
+    """Return the seconds of scoring one held-out token."""
+    model = Transformer(run.shape).to(run.machine.device).eval()
+    began = time.perf_counter()
+    scores = evaluate(
+        model,
+        prepared.holdout,
+        run.settings.evaluation,
+        max_tokens=EVALUATED_TOKENS,
+        withheld="not asked",
+    )
+    run.machine.synchronize()
+    return (time.perf_counter() - began) / scores.tokens
+
+
+def forecast(run: Run, task: LanguageModeling) -> Forecast:
+    """Foresee a run.
+
+    Args:
+        run: as it would begin.
+        task: its text.
+    """
+    began = time.perf_counter()
+    counted = count_holdout(task.prepared) if run.shape.causal else None
+    beside = time.perf_counter() - began
+    timed, token = time_steps(run, task), time_evaluation(run, task.prepared)
+    times = math.ceil(run.pace.steps / evaluation_every(run))
+    holdout = len(task.prepared.holdout)
+    judged = min(evaluated_tokens(run), holdout) * times + holdout
+    tokens = run.pace.steps * run.plan.batch_tokens
+    return Forecast(
+        parameters=run.shape.parameters(),
+        steps=run.pace.steps,
+        tokens=tokens,
+        readings=tokens / len(task.prepared.train),
+        step_seconds=timed.seconds,
+        seconds=timed.seconds * run.pace.steps + token * judged + beside,
+        memory_bytes=peak_memory(run.machine.device),
+        disk_bytes=2 * timed.state_bytes + EVENT_BYTES * run.pace.steps,
+        flops=tokens * run.shape.flops_per_token(),
+        **_loss(run, task, counted),
+    )
+
+
+def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, Any]:
+    """Say what it should come to, where the settings that decide it are those that were tried."""
+    known: dict[str, Any] = {"expected": None, "counted": counted}
+    training, model = run.settings.training, run.settings.model
+    said = (training.steps, training.tokens, training.batch_tokens, training.minutes)
+    if counted is None or any(said) or run.warm_start or model.depth != ModelSettings().depth:
+        return known
+    holdout = task.prepared.holdout
+    whole = Evaluation(documents=holdout.num_documents, tokens=len(holdout))
+    floor = floor_of(task.prepared, whole)
+    if floor is None:
+        return {**known, "expected": expectation(counted, task.prepared.facts["bytes"])}
+    raw = int(holdout.document_bytes.sum()) if holdout.document_bytes is not None else len(holdout)
+    least = bits(floor.nats_per_token * len(holdout)) / raw
+    expected = tuple(least * share for share in ABOVE_FLOOR)
+    return {**known, "expected": expected, "floor": least}
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory held so far, in bytes: on the accelerator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,132 @@
+"""A run within a time: chosen by measuring, ended by the clock, given again by its recipe."""
+
+import itertools
+import json
+import time
+import tomllib
+
+import pytest
+from safetensors.torch import load_file
+
+from nextword.budget import Choice, choose
+
+TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
+SMALL = ["--model.depth", "1", "--model.hidden-size", "32", "--model.context", "16"]
+
+
+@pytest.fixture
+def text(place):
+    (place.folder / "text.txt").write_text(TEXT)
+    return "text.txt"
+
+
+def events(run, kind):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == kind]
+
+
+def weights(run):
+    last = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return load_file(last / "model.safetensors")
+
+
+@pytest.fixture
+def slow_clock(monkeypatch):
+    """A clock that goes on by itself each time somebody looks, faster and faster."""
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.02 * (n := next(ticks)) + 2e-5 * n * n)
+
+
+def test_the_steps_follow_the_clock_and_the_recipe_gives_the_run_again(place, text, slow_clock):
+    done = place.nextword("train", text, "--name", "by-clock", "--minutes", "0.12", *SMALL)
+    assert done.returncode == 0, done.stderr
+    run = place.folder / "runs" / "by-clock"
+    changes = [(event["step"], event["steps"]) for event in events(run, "pace")]
+    planned = json.loads((run / "run.json").read_text())["plan"]["steps"]
+    done_steps = len(events(run, "step"))
+    assert changes
+    assert changes[-1][1] == done_steps != planned
+    factors = [event["rate_factor"] for event in events(run, "step")]
+    assert all(after < before for before, after in itertools.pairwise(factors[20:]))
+    assert factors[-1] < 0.05
+    recipe = tomllib.loads((run / "recipe.toml").read_text())["training"]
+    assert "minutes" not in recipe
+    assert recipe["steps"] == planned
+    again = place.nextword("train", text, "--name", "again", "--recipe", str(run / "recipe.toml"))
+    assert again.returncode == 0, again.stderr
+    other = place.folder / "runs" / "again"
+    assert [event["loss"] for event in events(other, "step")] == [
+        event["loss"] for event in events(run, "step")
+    ]
+    for name, value in weights(run).items():
+        assert value.equal(weights(other)[name]), name
+
+
+def test_a_run_that_stopped_goes_on_with_the_time_it_had_left(place, text, slow_clock):
+    every = ["--training.checkpoint-every", "20"]
+    first = place.nextword("train", text, "--name", "it", "--minutes", "0.12", *SMALL, *every)
+    assert first.returncode == 0, first.stderr
+    run = place.folder / "runs" / "it"
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    left = [json.loads((one / "training/state.json").read_text())["seconds_left"] for one in saved]
+    assert left == sorted(left, reverse=True)
+    assert 0 < left[0] < 7.2
+    before = [e for e in events(run, "pace") if e["step"] <= 20]
+    done = place.nextword("train", "--resume", "it@20")
+    assert done.returncode == 0, done.stderr
+    assert events(run, "pace")[: len(before)] == before
+    steps = [event["step"] for event in events(run, "step")]
+    assert steps == list(range(1, steps[-1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--minutes", "1", "--training.steps", "5"], "give one of them"),
+        (["--minutes", "0"], "must be more than 0"),
+        (["--minutes", "0.0001"], "give it more time"),
+    ],
+)
+def test_a_time_that_cannot_be_is_refused(place, text, options, words):
+    done = place.nextword("train", text, *options, *SMALL)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not (place.folder / "runs").exists()
+
+
+def test_the_largest_network_that_there_is_time_for_is_taken():
+    found = [Choice(None, 1.0, 60.0), Choice(None, 3.0, 200.0), Choice(None, 9.0, 700.0)]
+    assert choose(found, 30.0) is found[0]
+    assert choose(found, 100.0) is found[0]
+    assert choose(found, 300.0) is found[1]
+    assert choose(found, 701.0) is found[2]
+
+
+def test_a_dry_run_says_what_the_run_then_is(place, text):
+    options = [*SMALL, "--training.tokens", "8000"]
+    done = place.nextword("train", text, "--dry-run", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    assert not (place.folder / "runs").exists()
+    found = json.loads(done.stdout)
+    assert place.nextword("train", text, "--name", "it", *options).returncode == 0
+    run = place.folder / "runs" / "it"
+    facts = json.loads((run / "run.json").read_text())
+    assert found["parameters"] == facts["parameters"]
+    assert found["steps"] == facts["plan"]["steps"] == len(events(run, "step"))
+    assert found["tokens"] == sum(1 for _ in events(run, "step")) * facts["plan"]["rows"] * 16
+    kept = list((run / "checkpoints").rglob("*.safetensors"))
+    size = sum(file.stat().st_size for file in kept) / len(list((run / "checkpoints").iterdir()))
+    assert found["disk_bytes"] == pytest.approx(2 * size, rel=0.5)
+    assert found["memory_bytes"] > 4 * found["parameters"]
+    assert found["expected"] is None  # the network is not the default's
+    assert found["counted"] > 0
+
+
+def test_a_dry_run_of_the_default_says_what_it_should_come_to(place, text):
+    done = place.nextword("train", text, "--dry-run", "--rate", "2")
+    assert done.returncode == 0, done.stderr
+    assert "counting needs" in done.stdout
+    assert "2 TFLOP/s are really done" in done.stdout
+    refused = place.nextword("train", text, "--rate", "2")
+    assert refused.returncode == 2
+    assert "--dry-run" in refused.stderr
