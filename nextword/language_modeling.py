@@ -26,7 +26,12 @@ from nextword.explanation.replay import (
     replay_every,
     write_pins,
 )
-from nextword.explanation.ruler import count_pieces, measure_ruler, training_documents
+from nextword.explanation.ruler import (
+    count_beginning,
+    count_pieces,
+    measure_ruler,
+    training_documents,
+)
 from nextword.fit import Task
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_model
@@ -39,12 +44,18 @@ from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
 from nextword.prediction.soft_targets import SoftTargets
 from nextword.rendering.ruler import sentence, sentence_at_hidden
-from nextword.rendering.training import describe_end, describe_evaluation, describe_start
+from nextword.rendering.training import (
+    describe_by_heart,
+    describe_counting,
+    describe_end,
+    describe_evaluation,
+    describe_start,
+)
 from nextword.run import Run
 from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
-from nextword.training.checkpoint import best_of, list_checkpoints
+from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
@@ -54,6 +65,8 @@ from nextword.warm_start import WarmStart
 
 LEAST_SCORED, MOST_SCORED = 4_000, 40_000
 """Tokens of the hold-out scored on the way."""
+BY_HEART = 1.005
+"""Above the best loss on the way from which a run is said to learn by heart."""
 FOLDS = 8
 """Of the text, each of which has what counting all others expects as soft targets."""
 MOST_COUNTED = 4_000_000
@@ -119,6 +132,8 @@ class LanguageModeling(Task):
         self.soft_targets: SoftTargets | None = None
         if self.soft_share:
             self.soft_targets = SoftTargets(prepared.train, len(run.vocabulary), FOLDS)
+        self.counted: dict[int | None, dict[str, float]] = {}
+        """What counting needs for so many held-out tokens; None for all."""
         self.final: Evaluation | None = None
         """The last checkpoint's score on the whole hold-out."""
 
@@ -218,6 +233,10 @@ class LanguageModeling(Task):
         }
         preview = preview_holdout(model, self.prepared, state.step)
         words = describe_evaluation(state.step, scores, sample, preview)
+        if model.shape.causal:
+            words += f"\n  {self._beside_counting(run, scores, whole=state.is_last)}"
+        if best := self._better_before(run, partial.nats_per_token):
+            words += f"\n  {describe_by_heart(best)}"
         return Judged(partial.nats_per_token, {**figures, **more}, words)
 
     def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
@@ -240,6 +259,21 @@ class LanguageModeling(Task):
             count_bytes=run.vocabulary.count_bytes,
         )
 
+    def _beside_counting(self, run: Run, scores: Evaluation, *, whole: bool) -> str:
+        """Say what counting makes of the same tokens."""
+        most = None if whole else evaluated_tokens(run)
+        if most not in self.counted:
+            self.counted[most] = count_beginning(self.prepared, most)
+        return describe_counting(scores, self.counted[most])
+
+    def _better_before(self, run: Run, loss: float) -> Checkpoint | None:
+        """Return the best checkpoint, where it was better by more than chance."""
+        saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
+        best = best_of(saved) if saved else None
+        if best is None or best.holdout_loss is None or loss <= BY_HEART * best.holdout_loss:
+            return None
+        return best
+
     def sum_up(self, run: Run) -> str:
         """Say how the run ended; return the sentence that judges its loss, or nothing."""
         if self.final is None:
@@ -250,7 +284,7 @@ class LanguageModeling(Task):
         if (
             best.holdout_loss is not None
             and last.holdout_loss is not None
-            and last.holdout_loss > 1.005 * best.holdout_loss
+            and last.holdout_loss > BY_HEART * best.holdout_loss
         ):
             # What is kept and used is judged here, not what training ended with.
             overfit = (best.step, last.step)

@@ -10,9 +10,10 @@ import math
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from nextword.loss.bits import bits
 from nextword.machine.about import version_of
 from nextword.prediction import baselines, ngram
 from nextword.prediction.baselines import Squeezed, squeeze
-from nextword.prediction.evaluate import Evaluation
+from nextword.prediction.evaluate import Evaluation, choose_documents
 from nextword.prediction.ngram import KneserNey
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
@@ -111,7 +112,7 @@ def measure_ruler(
     entries = len(prepared.vocabulary)
     blind = scores.tokens * math.log2(entries)
     marks = [Mark("uniform", "guess", blind, f"guessing blindly among {entries:,} pieces")]
-    counted, nats = _counted(prepared, scores.documents)
+    counted, (nats,) = _counted(prepared, _Span(scores.documents))
     for (order, name), total in zip(ORDERS.items(), nats, strict=True):
         marks.append(Mark(name, "count", bits(total), _SAYS[order]))
     primed_with = 0
@@ -146,39 +147,71 @@ def count_holdout(prepared: Prepared) -> float | None:
     holdout = prepared.holdout
     if prepared.bits_withheld or holdout.document_bytes is None:
         return None
-    _, nats = _counted(prepared, holdout.num_documents)
+    _, (nats,) = _counted(prepared, _Span(holdout.num_documents))
     return bits(nats[-1]) / int(holdout.document_bytes.sum())
+
+
+def count_beginning(prepared: Prepared, most: int | None) -> dict[str, float]:
+    """Return the nats a token that counting needs, by name, where a run is scored on the way.
+
+    Args:
+        prepared: the text.
+        most: of held-out tokens, as `evaluate` takes them; None for all.
+    """
+    count, cut = choose_documents(prepared.holdout, most)
+    # The whole is asked for at the end: counted now, with the same counts.
+    _, (nats, _) = _counted(prepared, _Span(count, cut), _Span(prepared.holdout.num_documents))
+    last = len(prepared.holdout.document(count - 1))
+    tokens = sum(len(part) for part in _documents(prepared.holdout, count))
+    tokens -= 0 if cut is None else last - cut
+    return {name: total / tokens for name, total in zip(ORDERS.values(), nats, strict=True)}
 
 
 def measure_rivals(prepared: Prepared) -> None:
     """Measure what counts and what packs, on the whole hold-out; the cache keeps it for later."""
     holdout, raw = prepared.holdout, prepared.holdout.document_bytes
-    _counted(prepared, holdout.num_documents)
+    _counted(prepared, _Span(holdout.num_documents))
     if not prepared.bits_withheld and raw is not None and raw.sum() <= PACKED_BYTES:
         text = _bytes(prepared.vocabulary, _documents(holdout, holdout.num_documents))
         _squeezed(text, None)
 
 
-def _counted(prepared: Prepared, documents: int) -> tuple[int, list[float]]:
-    """Return how many tokens the n-gram models count, and the nats that each then needs."""
-    vocabulary = prepared.vocabulary
+class _Span(NamedTuple):
+    """So many documents of a hold-out, the last of them cut after so many tokens."""
 
-    def asked() -> Iterator[NDArray[np.int64]]:
-        return _documents(prepared.holdout, documents)
+    documents: int
+    cut: int | None = None
 
-    def count() -> list[Any]:
-        tokens, nats = 0, []
-        for order in ORDERS:
-            counts = KneserNey(order, len(vocabulary), vocabulary.end_id)
-            counts.learn(training_documents(prepared, COUNTED_TOKENS), max_tokens=COUNTED_TOKENS)
-            nats.append(counts.total_nats(asked()))
-            tokens = counts.tokens
-        return [tokens, nats]
+
+def _counted(prepared: Prepared, *spans: _Span) -> tuple[int, list[list[float]]]:
+    """Return how many tokens the n-gram models count, and the nats that each needs for each span.
+
+    Who asks for several has the text counted once.
+    """
+    vocabulary, found = prepared.vocabulary, list[Any]()
+
+    def asked(span: _Span) -> Iterator[NDArray[np.int64]]:
+        return _documents(prepared.holdout, *span)
+
+    def count(number: int) -> Any:
+        if not found:
+            found.extend([0, []] for _ in spans)
+            for order in ORDERS:
+                counts = KneserNey(order, len(vocabulary), vocabulary.end_id)
+                known = training_documents(prepared, COUNTED_TOKENS)
+                counts.learn(known, max_tokens=COUNTED_TOKENS)
+                for span, row in zip(spans, found, strict=True):
+                    row[0] = counts.tokens
+                    row[1].append(counts.total_nats(asked(span)))
+        return found[number]
 
     told = json.dumps([list(ORDERS), COUNTED_TOKENS, len(vocabulary), vocabulary.end_id]).encode()
-    parts = [_hash_of(one) for one in (training_documents(prepared, COUNTED_TOKENS), asked())]
-    tokens, nats = cached([told, _program(ngram), *parts], count)
-    return tokens, nats
+    parts = [told, _program(ngram), _hash_of(training_documents(prepared, COUNTED_TOKENS))]
+    rows = [
+        cached([*parts, _hash_of(asked(span))], partial(count, number))
+        for number, span in enumerate(spans)
+    ]
+    return rows[0][0], [nats for _, nats in rows]
 
 
 def _program(module: ModuleType) -> bytes:
@@ -219,8 +252,12 @@ def _packed(sizes: Sequence[Squeezed]) -> Iterator[Mark]:
             yield Mark(f"{one.name} primed", "primed", 8.0 * one.primed, says)
 
 
-def _documents(stream: TokenStream, count: int) -> Iterator[NDArray[np.int64]]:
-    return (stream.document(number) for number in range(count))
+def _documents(
+    stream: TokenStream, count: int, cut: int | None = None
+) -> Iterator[NDArray[np.int64]]:
+    return (
+        stream.document(number)[: cut if number + 1 == count else None] for number in range(count)
+    )
 
 
 def training_documents(prepared: Prepared, most: int) -> Iterator[NDArray[np.int64]]:

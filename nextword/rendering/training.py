@@ -10,6 +10,7 @@ from nextword.explanation.previews import Floor, Preview
 from nextword.model.shape import Shape
 from nextword.prediction.evaluate import Evaluation
 from nextword.rendering.formatting import argument, one_line, quoted, tail
+from nextword.training.checkpoint import Checkpoint
 from nextword.training.loop import Plan
 
 WORKED_EXAMPLE = "We are all humans born to"
@@ -117,6 +118,38 @@ def describe_evaluation(step: int, scores: Evaluation, sample: str, look: Previe
             f"{-math.log(max(look.probability, 1e-300)):.2f} nats)"
         )
     return "\n".join(lines)
+
+
+def describe_counting(scores: Evaluation, counted: Mapping[str, float]) -> str:
+    """Say how far a loss is from what counting needs for the same tokens.
+
+    Args:
+        scores: of the model.
+        counted: nats a token by the ruler's names of counting models, the simplest first.
+    """
+    loss, unit, factor = scores.nats_per_token, "nats/token", 1.0
+    if scores.num_bytes:
+        unit, factor = "bits/byte", scores.tokens / math.log(2) / scores.num_bytes
+    name, needs = min(counted.items(), key=lambda one: one[1])
+    if loss < needs:
+        return (
+            f"it predicts better than counting: {1 - loss / needs:.1%} less than the {name}'s "
+            f"{needs * factor:.3f} {unit} there"
+        )
+    passed = [known for known, value in counted.items() if loss < value]
+    knows = f"it has passed the {passed[-1]}; " if passed else ""
+    return (
+        f"{knows}counting (the {name}) needs {needs * factor:.3f} {unit} there, "
+        f"{1 - needs / loss:.1%} less than it does"
+    )
+
+
+def describe_by_heart(best: Checkpoint) -> str:
+    """Say that a run begins to learn by heart, and what is done about it."""
+    return (
+        f"it begins to learn the text by heart: held-out text was less of a surprise at step "
+        f"{best.step:,}, which is kept"
+    )
 
 
 def describe_scores(scores: Evaluation) -> str:
