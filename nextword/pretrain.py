@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.budget import go_on_by_clock, within
 from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.explanation.forecast import Forecast
 from nextword.fit import fit
-from nextword.forecast import forecast
+from nextword.forecast import forecast, go_on_by_clock, within
 from nextword.language_modeling import LanguageModeling, Pretrained, windows_of
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks

@@ -27,7 +27,6 @@ RIGHT = [
     "fit",
     "language_modeling",
     "forecast",
-    "budget",
     "pretrain",
     "finetune",
     "language_model",

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from safetensors.torch import load_file
 
-from nextword.budget import Choice, choose
+from nextword.forecast import Choice, choose
 
 TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
 SMALL = ["--model.depth", "1", "--model.hidden-size", "32", "--model.context", "16"]
