@@ -79,7 +79,7 @@ class Scratch:
             device: where.
         """
         self.exact = exact
-        self.logits = torch.empty(rows, width, dtype=kind, device=device)
+        self.logits = _room((rows, width), kind, device)
         self.tile_rows = rows if device.type != "cpu" else min(rows, max(4, TILE_ELEMENTS // width))
         self._more: dict[str, Tensor] = {}
 
@@ -91,9 +91,15 @@ class Scratch:
         """Return a buffer by name; made when it is first asked for."""
         found = self._more.get(name)
         if found is None or found.shape != size or found.dtype != kind:
-            found = torch.empty(size, dtype=kind, device=self.logits.device)
+            found = _room(size, kind, self.logits.device)
             self._more[name] = found
         return found
+
+
+def _room(size: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    """Return memory that is kept: what inference mode makes, training could not write to later."""
+    with torch.inference_mode(False):
+        return torch.empty(size, dtype=kind, device=device)
 
 
 @contextmanager

@@ -219,3 +219,16 @@ def test_few_rows_at_once_for_large_vocabularies_more_for_small():
     assert default_rows(50_304, torch.float32, device) == 1024
     assert default_rows(50_304, torch.bfloat16, device) == 1024
     assert default_rows(256, torch.float32, device) == 2048
+
+
+def test_what_was_asked_in_inference_mode_first_can_be_trained_next():
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.randn(6, 8, generator=generator), torch.randn(37, 8, generator=generator)
+    targets = torch.arange(6)
+    with torch.inference_mode():
+        asked = linear_cross_entropy(x, w, targets)
+    x.requires_grad_()
+    loss = linear_cross_entropy(x, w, targets)
+    loss.backward()
+    assert float(loss.detach()) == float(asked)
+    assert x.grad is not None
