@@ -6,10 +6,11 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from nextword.base.signals import Asked, Broken, breakable, stopped_by
 from nextword.run import Clock, Interrupted, Run
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
@@ -22,8 +23,18 @@ REMEMBERED = 5
 EVALUATIONS = 4
 """Of a run, where its settings do not say how often."""
 
-Save = Callable[[int, float | None], None]
-"""(step, hold-out loss) → a checkpoint on the disk."""
+
+class Save(Protocol):
+    """What brings a checkpoint to the disk."""
+
+    def __call__(self, step: int, holdout: float | None, *, is_unfinished: bool = False) -> None:
+        """Save.
+
+        Args:
+            step: steps done.
+            holdout: loss on the hold-out, where it was evaluated.
+            is_unfinished: whether its evaluation was due and was left.
+        """
 
 
 class Judged(NamedTuple):
@@ -53,7 +64,12 @@ def evaluation(run: Run, judge: Callable[[TrainerState], Judged | None], save: S
     journal = Journal(run.folder)
 
     def evaluate(state: TrainerState) -> None:
-        judged = judge(state)
+        try:
+            with breakable():
+                judged = judge(state)
+        except Broken:  # whoever goes on from here evaluates first
+            save(state.step, None, is_unfinished=True)
+            raise Interrupted(run.folder, state.step, stopped_by()) from None
         figures = {} if judged is None else judged.figures
         journal.write({"event": "evaluation", "step": state.step, **figures})
         if judged is not None and judged.words:
@@ -112,20 +128,23 @@ def follow_clock(run: Run, clock: Clock) -> Callback:
     return Callback(max(1, run.plan.steps // LOOKS), look, at_end=False)
 
 
-def stop_when_asked(run: Run, interrupt: list[int], save: Save) -> Callback:
-    """Return what, at a step's end, saves and stops if Ctrl-C was pressed.
+def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
+    """Return what, at a step's end, saves and stops if a signal asked for it.
 
     Args:
         run: the run.
-        interrupt: not empty once Ctrl-C was pressed.
+        asked: by signals.
         save: saves a checkpoint.
     """
 
     def stop(state: TrainerState) -> None:
-        if not interrupt or state.is_last:
+        if asked.save:
+            asked.save = False
+            _save_once(run, state.step, save)
+        if asked.stop is None or state.is_last:
             return
         _save_once(run, state.step, save)
-        raise Interrupted(run.folder, state.step)
+        raise Interrupted(run.folder, state.step, asked.stop)
 
     return Callback(1, stop)
 

@@ -8,12 +8,15 @@ What differs between ways of training (data, loss, head, score) is a `Task`.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from nextword.base.errors import DivergedError
+from nextword.base.signals import listening
+from nextword.base.writer import nobody, one_writer
 from nextword.callbacks import (
     Judged,
     checkpoints,
@@ -24,7 +27,7 @@ from nextword.callbacks import (
 )
 from nextword.model.transformer import Transformer
 from nextword.rendering.progress import duration
-from nextword.run import Run, begin, interruptible, save
+from nextword.run import Run, begin, go_back, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
 from nextword.training.loop import BatchLike, Callback, TrainerState, Training, run_loop
 from nextword.training.optimizers import build_optimizers, groups_of
@@ -87,49 +90,63 @@ def fit(run: Run, task: Task) -> None:
         Interrupted: on Ctrl-C, after saving.
     """
     model = task.model(run)
-    if run.ranks.is_first:
+    if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
-    run.ranks.wait()
+    with one_writer(run.folder) if run.ranks.is_first else nullcontext(nobody) as sign:
+        if run.ranks.is_first and run.resumed is not None:
+            go_back(run.resumed, run.machine, run.progress)
+        run.ranks.wait()
+        training = _set_up(run, task, model)
+        if run.ranks.is_first:
+            run.progress.say(task.describe(run))
+            _foretell(run, training)
+        started = time.monotonic()
+        _loop(run, task, training, model, Callback(1, lambda state: sign()))
+    run.seconds = time.monotonic() - started
+
+
+def _set_up(run: Run, task: Task, model: Transformer) -> Training:
+    """Bring together what the loop works with."""
     optimizers = task.optimizers(run, model)
-    if run.resumed is not None:
-        restore_optimizers(run.resumed.checkpoint.folder, model, optimizers)
+    if run.saved is not None:
+        restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
     if run.ranks.size > 1:
         loss = nn.parallel.DistributedDataParallel(loss)
-    training = Training(
+    return Training(
         *(loss, model, optimizers, task.read, run.plan, run.training, run.machine, run.ranks),
         every_token_is_a_target=task.every_token_is_a_target,
         pace=run.pace,
     )
-    if run.ranks.is_first:
-        run.progress.say(task.describe(run))
-        _foretell(run, training)
-    started = time.monotonic()
-    _loop(run, task, training, model)
-    run.seconds = time.monotonic() - started
 
 
-def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
+def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: Callback) -> None:
     """Run the loop with its callbacks, and say where what ended early can go on from."""
 
-    def keep(step: int, holdout: float | None) -> None:
+    def keep(step: int, holdout: float | None, *, is_unfinished: bool = False) -> None:
         if run.ranks.is_first:
-            save(run, model, training.optimizers, step, holdout)
+            of = (run, model, training.optimizers)
+            save(*of, step, holdout, is_unfinished=is_unfinished)
 
+    judged = evaluation(run, lambda state: task.judge(run, model, state), keep)
     calls: list[Callback] = []
     if run.ranks.is_first:
         calls = [
+            alive,
             log_steps(run),
             *task.callbacks(run, model),
-            evaluation(run, lambda state: task.judge(run, model, state), keep),
+            judged,
             *checkpoints(run, keep),
         ]
     run.progress.start(run.pace.steps, run.first_step)
     if run.clock is not None:
         calls.append(follow_clock(run, run.clock))
     try:
-        with interruptible() as interrupt:
-            run_loop(training, run.first_step, [*calls, stop_when_asked(run, interrupt, keep)])
+        with listening() as asked:
+            if run.saved is not None and run.saved.is_unfinished and run.ranks.is_first:
+                done = run.first_step
+                judged.action(TrainerState(done, is_last=done == run.pace.steps))
+            run_loop(training, run.first_step, [*calls, stop_when_asked(run, asked, keep)])
     except DivergedError as error:
         saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
         good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"

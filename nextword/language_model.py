@@ -27,7 +27,7 @@ from nextword.prediction.encoded_texts import EncodedTexts
 from nextword.prediction.evaluate import Documents, Evaluation, evaluate
 from nextword.prediction.generate import Chosen, Reader, generate, generate_several
 from nextword.prediction.labels import Said, classify
-from nextword.prediction.loading import Opened, open_model, run_facts
+from nextword.prediction.loading import Opened, open_model, prepared_folder, run_facts
 from nextword.prediction.masked import Filled, Pseudo, evaluate_masked, fill, pseudo
 from nextword.prediction.options import EvaluationSettings, GenerationSettings
 from nextword.prediction.scoring import Score, score
@@ -393,8 +393,8 @@ class Model:
                 f"{self.opened.folder}: this model has no hold-out of its own; name a text to score"
             )
         facts = run_facts(self.opened.run)
-        if "prepared" not in facts:
+        if "task" in facts:
             raise EvaluationError(
                 f"{self.name}: learned from examples and has no held-out text; name one to score"
             )
-        return open_prepared(Path(facts["prepared"]))
+        return open_prepared(prepared_folder(self.opened.run, facts))

@@ -140,8 +140,8 @@ class LanguageModeling(Task):
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""
         model = Transformer(run.shape)
-        if run.resumed is not None:
-            model.load_state_dict(read_model(run.resumed.checkpoint.folder).state_dict())
+        if run.saved is not None:
+            model.load_state_dict(read_model(run.saved.folder).state_dict())
         elif self.warm_start is not None:
             model.load_state_dict(self.warm_start.weights)
         else:
@@ -180,7 +180,7 @@ class LanguageModeling(Task):
     def describe(self, run: Run) -> str:
         """Say what will be trained on what."""
         prepared, machine = self.prepared, str(run.machine)
-        counted = run.training.initialization == "bigram" and run.resumed is None
+        counted = run.training.initialization == "bigram" and run.saved is None
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins="the odds of pairs of tokens, as counted in the text" if counted else "",
@@ -189,7 +189,7 @@ class LanguageModeling(Task):
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
         """Judge the pinned sentences, more often while much changes; wherever weights are kept."""
-        if run.resumed is None:
+        if run.saved is None:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
         pins, journal, judged_at = read_pins(run.folder), Journal(run.folder), set[int]()
@@ -276,10 +276,10 @@ class LanguageModeling(Task):
 
     def sum_up(self, run: Run) -> str:
         """Say how the run ended; return the sentence that judges its loss, or nothing."""
-        if self.final is None:
-            return ""
         saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
         best, last = best_of(saved), saved[-1]
+        if self.final is None:  # trained before, and killed before it could tell
+            self.final = self._score(run, _opened(run, last), None)
         overfit = None
         if (
             best.holdout_loss is not None
@@ -288,8 +288,7 @@ class LanguageModeling(Task):
         ):
             # What is kept and used is judged here, not what training ended with.
             overfit = (best.step, last.step)
-            kept = read_model(best.folder).to(run.machine.device).eval()
-            self.final = self._score(run, kept, None)
+            self.final = self._score(run, _opened(run, best), None)
         journal, floor = Journal(run.folder), floor_of(self.prepared, self.final)
         if floor is not None:
             nats, share = floor.excess(self.final.nats_per_token)
@@ -319,6 +318,10 @@ class LanguageModeling(Task):
         )
         journal.write({"event": "ruler", "step": run.pace.steps, **ruler.as_dict()})
         return f"\n{sentence(ruler)}"
+
+
+def _opened(run: Run, checkpoint: Checkpoint) -> Transformer:
+    return read_model(checkpoint.folder).to(run.machine.device).eval()
 
 
 def evaluated_tokens(run: Run) -> int:

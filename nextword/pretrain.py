@@ -25,6 +25,7 @@ from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
 from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
+from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
@@ -172,6 +173,7 @@ def _learn(run: Run, prepared: Prepared, warm_start: WarmStart | None = None) ->
     if run.ranks.is_first:
         summary = task.sum_up(run)
         run.progress.say(summary)
+        Journal(run.folder).write({"event": "end", "step": run.pace.steps})
     size = run.shape.vocab_size
     return Pretrained(run.folder, prepared, size, run.seconds, task.final, summary)
 
@@ -284,7 +286,7 @@ def resume(
     machine = choose_machine(settings.machine)
     plan = dataclasses.replace(Plan(**facts["plan"]), steps=resumed.steps)
     prepared = open_prepared(Path(facts["prepared"]))
-    left = resumed.checkpoint.seconds_left
+    left = None if resumed.checkpoint is None else resumed.checkpoint.seconds_left
     run = Run(
         *(resumed.folder, settings, prepared.vocabulary, Shape(**facts["shape"]), plan),
         *(settings.training, machine, progress or Progress(quiet=True), facts["paths"]),
@@ -294,4 +296,7 @@ def resume(
     )
     if run.clock is not None:
         go_on_by_clock(run, prepared)
-    return _learn(run, prepared)
+    warm_start = None
+    if resumed.checkpoint is None and facts.get("warm_start"):
+        warm_start = find_warm_start(facts["warm_start"], settings)
+    return _learn(run, prepared, warm_start)

@@ -1,12 +1,12 @@
 """A run: its folder and facts, saving of checkpoints, interruption by Ctrl-C."""
 
 import dataclasses
+import os
 import re
-import signal
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.base.files import write_json, write_text
+from nextword.base.files import publish, write_json, write_text
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
@@ -27,10 +27,11 @@ from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.training.checkpoint import (
     Checkpoint,
     best_of,
-    check_digests,
     list_checkpoints,
+    mend_checkpoints,
     remove_checkpoints,
     save_checkpoint,
+    unreadable_checkpoints,
 )
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
@@ -42,15 +43,26 @@ SETTINGS, RECIPE = "settings.toml", "recipe.toml"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """Ctrl-C: training stopped at a step's end, and what it had was saved."""
+    """A signal asked training to stop; it did at a step's end, and what it had was saved."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """Say where it stopped."""
+    status: int = 130
+    """With which the command ends: 128 and the signal's number."""
+
+    def __init__(self, run: Path, step: int, number: int | None = None) -> None:
+        """Say where it stopped.
+
+        Args:
+            run: its folder.
+            step: the last that was done.
+            number: of the signal.
+        """
         super().__init__(
             f"stopped at step {step:,}; go on with: nextword train --resume {argument(run.name)}"
         )
         self.run = run
         self.step = step
+        if number is not None:
+            self.status = 128 + number
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,12 @@ class Run:
     @property
     def first_step(self) -> int:
         """Steps done before."""
-        return 0 if self.resumed is None else self.resumed.checkpoint.step
+        return 0 if self.saved is None else self.saved.step
+
+    @property
+    def saved(self) -> Checkpoint | None:
+        """The checkpoint that it goes on from; None where it begins with its first step."""
+        return None if self.resumed is None else self.resumed.checkpoint
 
 
 def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
@@ -149,11 +166,20 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     step: int,
     holdout: float | None,
+    *,
+    is_unfinished: bool = False,
 ) -> None:
-    """Save a checkpoint; keep the last, those asked for, and the best."""
+    """Save a checkpoint; keep the last, those asked for, and the best.
+
+    Raises:
+        RunError: it could not be written; those before it are intact.
+    """
     state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
+    if is_unfinished:
+        state["is_unfinished"] = True
     if run.clock is not None:
         state["seconds_left"] = run.clock.ends - time.monotonic()
+    Journal(run.folder).sync()
     save_checkpoint(
         *(run.folder, model, optimizers, run.vocabulary, state), chat_template=run.chat_template
     )
@@ -171,19 +197,31 @@ def named_fully(paths: Sequence[str]) -> list[str]:
 
 
 def begin(run: Run, model: Transformer, facts: Mapping[str, Any]) -> None:
-    """Make a new run's folder, or go back to where it goes on from.
+    """Make a new run's folder.
 
     Args:
         run: the run.
         model: its network.
         facts: what only this way of training knows, for run.json.
+
+    Raises:
+        RunError: it cannot be made.
     """
-    if run.resumed is not None:
-        go_back(run.resumed, run.machine, run.progress)
-        return
-    run.folder.mkdir(parents=True, exist_ok=False)
-    (run.folder / SETTINGS).write_text(as_toml(run.settings), encoding="utf-8")
-    write_json(run.folder / FACTS, facts_of(run, model, facts))
+    # Written aside and renamed: what has a run's name can be gone on with, from its first moment.
+    aside = run.folder.with_name(f".{run.folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        (aside / SETTINGS).write_text(as_toml(run.settings), encoding="utf-8")
+        write_json(aside / FACTS, facts_of(run, model, facts))
+        publish(aside, run.folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if run.folder.exists():
+            raise RunError(
+                f"{run.folder}: was made by somebody else meanwhile; choose another --name"
+            ) from None
+        raise RunError(f"{run.folder}: cannot be made ({error.strerror})") from None
 
 
 def write_recipe(run: Run) -> None:
@@ -239,7 +277,8 @@ class Resumed(NamedTuple):
     folder: Path
     facts: dict[str, Any]
     settings: Settings
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
+    """None where none was saved: it begins with its first step, as its settings say."""
     steps: int
     """Its last."""
 
@@ -256,11 +295,19 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
     """
     name, _, which = target.partition("@")
     folder = find_run(name)
-    facts, settings = run_facts(folder), resolve(read_recipe(folder / SETTINGS))
-    checkpoint = find_checkpoint(folder, which or "last")
-    check_digests(checkpoint.folder)
-    last = steps or facts["plan"]["steps"]
-    if last <= checkpoint.step:
+    facts = run_facts(folder)
+    try:
+        settings = resolve(read_recipe(folder / SETTINGS))
+        last = steps or int(Plan(**facts["plan"]).steps)
+        Shape(**facts["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / FACTS}: damaged ({error!r}); it cannot go on") from None
+    if not which and not list_checkpoints(folder) and not unreadable_checkpoints(folder):
+        return Resumed(folder, facts, settings, None, last)
+    checkpoint = find_checkpoint(folder, which or "last", whole=True)
+    # Trained to its last step, but not told of: only the end is left to be done.
+    ends = last == checkpoint.step and "task" not in facts and not Journal(folder).has_ended()
+    if last <= checkpoint.step and not checkpoint.is_unfinished and not ends:
         raise RunError(
             f"{folder.name} has done {checkpoint.step:,} of {last:,} steps; "
             f"to train longer give --training.steps above {checkpoint.step}"
@@ -269,37 +316,20 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
 
 
 def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
-    """Forget what a run did after the checkpoint that it goes on from; say what has changed."""
+    """Forget what a run did after the checkpoint that it goes on from; say what has changed.
+
+    Called by the one writer of the run's folder.
+    """
+    mend_checkpoints(resumed.folder)
     for warning in differences(resumed.facts, machine):
         progress.say(warning)
-    step = resumed.checkpoint.step
+    if resumed.checkpoint is None:
+        progress.say("no checkpoint was saved yet: it begins again with its first step")
+    # Before the first step the hold-out sentences are judged, which then is done again.
+    step = -1 if resumed.checkpoint is None else resumed.checkpoint.step
     Journal(resumed.folder).forget_after(step)
     later = [saved for saved in list_checkpoints(resumed.folder) if saved.step > step]
     remove_checkpoints(later, keep=())
     if resumed.steps != resumed.facts["plan"]["steps"]:
         plan = {**resumed.facts["plan"], "steps": resumed.steps}
         write_json(resumed.folder / FACTS, {**resumed.facts, "plan": plan})
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into a note that the loop reads at a step's end.
-
-    A second one stops at once.
-    """
-    noted: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread, where nobody can press Ctrl-C
-        yield noted
-        return
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)

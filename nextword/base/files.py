@@ -10,17 +10,30 @@ from typing import Any
 
 def publish(aside: Path, final: Path) -> None:
     """Rename a finished file or folder to its name, after its bytes have reached the disk."""
-    for file in sorted(aside.rglob("*")) if aside.is_dir() else [aside]:
-        if file.is_file():
-            with open(file, "rb+") as stream:
-                os.fsync(stream.fileno())
+    for file in [*sorted(aside.rglob("*"), reverse=True), aside]:
+        if file.is_dir():
+            sync_folder(file)  # the names in it
+        else:
+            sync_file(file)
     os.replace(aside, final)
-    if sys.platform != "win32":  # a folder cannot be opened there
-        handle = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_folder(final.parent)
+
+
+def sync_file(file: Path) -> None:
+    """Wait until a file's bytes have reached the disk."""
+    with open(file, "rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder have reached the disk."""
+    if sys.platform == "win32":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(file: Path, value: Any) -> None:

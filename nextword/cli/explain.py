@@ -208,7 +208,6 @@ def _small_run() -> str:
     from functools import partial
 
     from nextword import pretrain
-    from nextword.base.errors import RunError
     from nextword.prediction.loading import FACTS, run_facts, runs_folder
     from nextword.rendering.progress import Progress
     from nextword.run import Interrupted
@@ -219,16 +218,17 @@ def _small_run() -> str:
     if not (folder / FACTS).is_file():
         say(f"the tour wants a model: training a small one on built-in stories, as {folder}\n")
         start = partial(pretrain.train, (), Settings(), name=TOUR, progress=Progress())
-    elif not (saved := list_checkpoints(folder)):
-        raise RunError(f"{folder}: its training was cut off; remove the folder and start again")
-    elif saved[-1].step < run_facts(folder)["plan"]["steps"]:
+    elif (
+        not (saved := list_checkpoints(folder))
+        or saved[-1].step < run_facts(folder)["plan"]["steps"]
+    ):
         start = partial(pretrain.resume, TOUR, progress=Progress())
     else:
         return TOUR
     try:
         start()
     except Interrupted as stopped:
-        leave(str(stopped), 130)
+        leave(str(stopped), stopped.status)
     return TOUR
 
 

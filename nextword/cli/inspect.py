@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nextword import __version__
-from nextword.cli.program import INSPECT, AsJson, Paths, Run, app, named, takes, text_of, write
+from nextword.cli.program import INSPECT, AsJson, Paths, Run, app, named, say, takes, text_of, write
 
 
 @app.command(name="--version", group=INSPECT)
@@ -205,6 +205,7 @@ def _number(word: str) -> int:
 @app.command(group=INSPECT)
 def runs(*, json_: AsJson = False) -> None:
     """List the runs with size, steps, loss and age."""
+    from nextword.base.errors import RunError
     from nextword.prediction.loading import FACTS, list_runs, run_facts, runs_folder
     from nextword.rendering.predictions import describe_runs
     from nextword.rendering.progress import duration
@@ -212,12 +213,16 @@ def runs(*, json_: AsJson = False) -> None:
 
     rows = []
     for run in list_runs():
-        facts, saved = run_facts(run), list_checkpoints(run)
-        age = time.time() - (run / FACTS).stat().st_mtime
+        try:
+            parameters = run_facts(run)["parameters"]
+        except (RunError, KeyError) as error:  # one damaged run hides no other
+            say(f"nextword: {run / FACTS}: damaged ({error})")
+            parameters = None
+        saved, age = list_checkpoints(run), time.time() - (run / FACTS).stat().st_mtime
         rows.append(
             {
                 "name": run.name,
-                "parameters": facts["parameters"],
+                "parameters": parameters,
                 "steps": saved[-1].step if saved else 0,
                 "loss": best_of(saved).holdout_loss if saved else None,
                 "age": duration(age),

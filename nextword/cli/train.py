@@ -101,7 +101,7 @@ def train(
                 *(paths, settings), name=name, start=from_, progress=progress, began=began
             )
     except Interrupted as stopped:
-        leave(str(stopped), 130)
+        leave(str(stopped), stopped.status)
     if json_ and done.final is not None:
         write(json.dumps(done.as_dict()))
 
@@ -158,7 +158,7 @@ def finetune(
             run, named(paths), settings, name=name, from_nothing=from_nothing, progress=progress
         )
     except Interrupted as stopped:
-        leave(str(stopped), 130)
+        leave(str(stopped), stopped.status)
     _tell_of(done, progress, json_=json_)
 
 

@@ -67,16 +67,16 @@ class Answers(Supervised):
 
     def model(self, run: Run) -> Transformer:
         """Return the model that it begins with, scored once; or the run's own to go on with."""
-        model, resumed = Transformer(run.shape), run.resumed
+        model, saved = Transformer(run.shape), run.saved
         if self.start.from_nothing:
             initialize(model, self.seed)
         else:
             model.load_state_dict(read_model(self.start.folder).state_dict())
         model.to(run.machine.device)
-        if self.holdout and (resumed is None or self.start.folder != resumed.checkpoint.folder):
+        if self.holdout and (saved is None or self.start.folder != saved.folder):
             self.before = score_answers(model, self.holdout, self.fill_id)
-        if resumed is not None:
-            model.load_state_dict(read_model(resumed.checkpoint.folder).state_dict())
+        if saved is not None:
+            model.load_state_dict(read_model(saved.folder).state_dict())
         model.set_precision(run.machine.precision)
         return model
 

@@ -104,8 +104,8 @@ class Labels(Supervised):
 
     def model(self, run: Run) -> SequenceClassifier:
         """Return a trained body with a new head, or the run's own network to go on with."""
-        if run.resumed is not None:
-            saved = read_model(run.resumed.checkpoint.folder)
+        if run.saved is not None:
+            saved = read_model(run.saved.folder)
             assert isinstance(saved, SequenceClassifier)  # written by this task
             model = saved
         else:
@@ -116,7 +116,7 @@ class Labels(Supervised):
                 read_body(model, self.start.folder)
         model.to(run.machine.device)
         model.set_precision(run.machine.precision)
-        if self.known.is_number and run.resumed is None:
+        if self.known.is_number and run.saved is None:
             mean = float(as_array(self.labels, self.known).mean())
             _begin_at_the_mean(model, self.vocabulary, self.train, mean)
         return model

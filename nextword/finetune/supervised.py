@@ -45,7 +45,9 @@ class Start(NamedTuple):
     @property
     def known_from(self) -> Path:
         """The folder that says sizes and vocabulary."""
-        return self.folder if self.resumed is None else self.resumed.checkpoint.folder
+        if self.resumed is None or self.resumed.checkpoint is None:
+            return self.folder
+        return self.resumed.checkpoint.folder
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextword.base.errors import EvaluationError
+from nextword.base.signals import check_signals
 from nextword.loss.bits import bits, bits_per_byte, perplexity
 from nextword.model.transformer import Transformer
 from nextword.prediction.options import EvaluationSettings
@@ -162,6 +163,7 @@ def evaluate(
     try:
         sums = np.zeros((2, context + 1), dtype=np.float64)
         for batch in _batches(blocks, settings.batch_tokens):
+            check_signals()
             _score(model, batch, result, sums)
     finally:
         model.set_precision(precisions)

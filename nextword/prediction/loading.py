@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import CONFIG, KINDS, labels_of, read_config
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
-from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
+from nextword.training.checkpoint import (
+    MANIFEST,
+    STATE,
+    Checkpoint,
+    best_of,
+    find_damage,
+    list_checkpoints,
+    unreadable_checkpoints,
+)
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -73,7 +82,8 @@ def runs_folder() -> Path:
 def list_runs(folder: Path | None = None) -> list[Path]:
     """List the runs in a folder, the oldest first."""
     found = (folder or runs_folder()).glob(f"*/{FACTS}")
-    return sorted((file.parent for file in found), key=lambda run: (run / FACTS).stat().st_mtime)
+    named = (file.parent for file in found if not file.parent.name.startswith("."))
+    return sorted(named, key=lambda run: (run / FACTS).stat().st_mtime)
 
 
 def run_facts(run: Path) -> dict[str, Any]:
@@ -84,9 +94,22 @@ def run_facts(run: Path) -> dict[str, Any]:
     """
     try:
         facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(facts, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{run / FACTS}: cannot be read ({error})") from None
     return facts
+
+
+def prepared_folder(run: Path, facts: dict[str, Any]) -> Path:
+    """Return where a run's text lies prepared.
+
+    Raises:
+        RunError: its facts do not say.
+    """
+    if not isinstance(folder := facts.get("prepared"), str):
+        raise RunError(f"{run / FACTS}: damaged: it does not say where the prepared text lies")
+    return Path(folder)
 
 
 def find_run(name: str) -> Path:
@@ -121,25 +144,41 @@ def learned_from_examples(target: str) -> bool:
     return "task" in run_facts(find_run(target.partition("@")[0]))
 
 
-def find_checkpoint(run: Path, which: str) -> Checkpoint:
-    """Find one of a run's checkpoints.
+def find_checkpoint(run: Path, which: str, *, whole: bool = False) -> Checkpoint:
+    """Find one of a run's checkpoints, whose files are as they were saved.
+
+    Where the one asked for as the best or the last is damaged, the newest that is not is taken in
+    its place, and that is said on the error stream. One asked for by its step is refused.
 
     Args:
         run: its folder.
         which: "" or "best", "last", or a step.
+        whole: training goes on from it, so its optimizer's state counts too.
 
     Raises:
-        RunError: there is no such checkpoint; the message lists those that exist.
+        RunError: there is no such checkpoint, and the message lists those that exist; or none is
+            whole.
     """
     saved = list_checkpoints(run)
-    if not saved:
-        raise RunError(f"{run}: no checkpoint was saved; train again")
-    if which in ("", "best"):
-        return best_of(saved)
-    if which == "last":
-        return saved[-1]
+    damage = [f"{folder}: damaged" for folder in unreadable_checkpoints(run)]
+    if not saved and not damage:
+        raise RunError(
+            f"{run}: no checkpoint was saved yet; nextword train --resume {run.name} goes on"
+        )
+    if which in ("", "best", "last"):
+        wanted = saved[::-1] if which == "last" else [best_of(saved), *saved[::-1]] if saved else []
+        for checkpoint in wanted:
+            found = find_damage(checkpoint.folder, whole=whole)
+            if not found:
+                for words in damage:
+                    sys.stderr.write(f"{words}; step {checkpoint.step:,} is used instead\n")
+                return checkpoint
+            damage.append(found)
+        raise RunError(f"{run}: no checkpoint is whole ({damage[-1]})")
     for checkpoint in saved:
         if which == str(checkpoint.step):
+            if found := find_damage(checkpoint.folder, whole=whole):
+                raise RunError(f"{found}; name the run without @{which} for one that is whole")
             return checkpoint
     steps = ", ".join(str(checkpoint.step) for checkpoint in saved)
     raise RunError(
@@ -152,9 +191,10 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
     path = Path(target)
     if (path / CONFIG).is_file():
         run = path.parent.parent if path.parent.name == "checkpoints" else None
-        step = (
-            int(path.name.removeprefix("step-")) if run and path.name.startswith("step-") else None
-        )
+        number = path.name.removeprefix("step-")
+        step = int(number) if run and number != path.name and number.isdecimal() else None
+        if (path / STATE / MANIFEST).is_file() and (found := find_damage(path, whole=False)):
+            raise RunError(f"{found}; open another checkpoint")
         return path, run if run and (run / FACTS).is_file() else None, step
     name, _, which = target.partition("@")
     if (

@@ -119,9 +119,8 @@ def describe_runs(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["loss"] >= 1000
             else f"{row['loss']:.4f}"
         )
-        lines.append(
-            f"{row['name']:<20}{row['parameters']:>12,}{row['steps']:>9,} {loss:>9} {row['age']}"
-        )
+        parameters = "damaged" if row["parameters"] is None else f"{row['parameters']:,}"
+        lines.append(f"{row['name']:<20}{parameters:>12}{row['steps']:>9,} {loss:>9} {row['age']}")
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nextword.base.cache import cached
 from nextword.base.errors import RunError
 from nextword.base.files import publish, sha256_of
 from nextword.machine.ranks import whole
@@ -28,7 +29,9 @@ from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
 
-FOLDER, STATE = "checkpoints", "training"
+FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
+WORTH_REMEMBERING = 1 << 20
+"""Bytes of a file from which on its digest is remembered, by size, times and place on the disk."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,33 @@ class Checkpoint:
     """On the hold-out, in the objective's own unit, if it was evaluated at this step."""
     seconds_left: float | None = None
     """Of a run that follows the clock."""
+    is_unfinished: bool = False
+    """Whether its evaluation was due and was left."""
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
     """List a run's checkpoints by step."""
-    found = []
-    for folder in sorted((run / FOLDER).glob("step-*")):
-        state = folder / STATE / "state.json"
-        if state.is_file():
-            values = json.loads(state.read_text(encoding="utf-8"))
-            left = values.get("seconds_left")
-            found.append(Checkpoint(folder, values["step"], values["holdout_loss"], left))
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+    read = (_read_state(folder) for folder in (run / FOLDER).glob("step-*"))
+    return sorted((one for one in read if one is not None), key=lambda point: point.step)
+
+
+def unreadable_checkpoints(run: Path) -> list[Path]:
+    """List the folders that have a checkpoint's name and do not say which step they are of."""
+    folders = sorted((run / FOLDER).glob("step-*"))
+    return [folder for folder in folders if _read_state(folder) is None]
+
+
+def _read_state(folder: Path) -> Checkpoint | None:
+    try:
+        values = json.loads((folder / STATE / "state.json").read_text(encoding="utf-8"))
+        step, loss, left = values["step"], values["holdout_loss"], values.get("seconds_left")
+        is_unfinished = bool(values.get("is_unfinished", False))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    numbers = [loss, left]
+    if type(step) is not int or not all(one is None or type(one) is float for one in numbers):
+        return None
+    return Checkpoint(folder, step, loss, left, is_unfinished)
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -77,7 +95,7 @@ def save_checkpoint(
     *,
     chat_template: str | None = None,
 ) -> Path:
-    """Write one checkpoint atomically; one of the same step is replaced.
+    """Write one checkpoint atomically; one of the same step stays until the new one is whole.
 
     Args:
         run: the run's folder.
@@ -91,8 +109,48 @@ def save_checkpoint(
         the checkpoint's folder.
     """
     final = run / FOLDER / f"step-{state['step']:06d}"
-    aside = final.with_name(f".{final.name}.aside")
+    aside = final.with_name(f".{final.name}{_ASIDE}")
     shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _write(aside, model, optimizers, vocabulary, state, chat_template)
+        # No folder can be renamed over another: for a moment there is none, and who goes on then
+        # finds the old one where `mend_checkpoints` looks.
+        if final.exists():
+            final.rename(final.with_name(f".{final.name}{_OLD}"))
+        publish(aside, final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        mend_checkpoints(run)
+        why = getattr(error, "strerror", None) or str(error)
+        raise RunError(
+            f"{final}: cannot be written ({why}); the checkpoints before it are intact. Make room "
+            f"and go on with: nextword train --resume {run.name}"
+        ) from None
+    shutil.rmtree(final.with_name(f".{final.name}{_OLD}"), ignore_errors=True)
+    return final
+
+
+_ASIDE, _OLD, _GONE = ".aside", ".old", ".gone"
+
+
+def mend_checkpoints(run: Path) -> None:
+    """Clear away what a killed process left beside the checkpoints; called by the one writer."""
+    for folder in (run / FOLDER).glob(".step-*"):
+        final = folder.with_name(folder.stem.removeprefix("."))
+        if folder.suffix == _OLD and not final.exists():
+            folder.rename(final)
+        elif folder.suffix in (_ASIDE, _OLD, _GONE):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(
+    aside: Path,
+    model: Transformer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    vocabulary: Vocabulary,
+    state: dict[str, Any],
+    chat_template: str | None,
+) -> None:
     (aside / STATE).mkdir(parents=True)
     ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
     write_model(model, aside, ids)
@@ -112,13 +170,7 @@ def save_checkpoint(
         for file in sorted(aside.rglob("*"))
         if file.is_file()
     }
-    (aside / STATE / "manifest.json").write_text(
-        json.dumps(digests, indent=2) + "\n", encoding="utf-8"
-    )
-    if final.exists():
-        shutil.rmtree(final)
-    publish(aside, final)
-    return final
+    (aside / STATE / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
 
 def add_chat_template(folder: Path, template: str) -> None:
@@ -150,15 +202,39 @@ def check_digests(folder: Path) -> None:
     Raises:
         RunError: a file is missing or has changed.
     """
-    manifest = folder / STATE / "manifest.json"
-    if not manifest.is_file():
-        raise RunError(f"{folder}: no state of training here, so training cannot go on from it")
-    for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
+    if damage := find_damage(folder, whole=True):
+        raise RunError(f"{damage}; resume from another checkpoint")
+
+
+def find_damage(folder: Path, *, whole: bool) -> str:
+    """Name the first file of a checkpoint that is not as it was saved; "" where all are.
+
+    Args:
+        folder: of the checkpoint.
+        whole: look at the state of training too, and not only at the model.
+    """
+    manifest = folder / STATE / MANIFEST
+    try:
+        digests = json.loads(manifest.read_text(encoding="utf-8"))
+        names = {str(name): str(digest) for name, digest in digests.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return f"{manifest}: missing or damaged, so what it vouches for cannot be trusted"
+    for name, digest in names.items():
+        if not whole and name.startswith(f"{STATE}/"):
+            continue
         file = folder / name
-        if not file.is_file() or sha256_of(file) != digest:
-            raise RunError(
-                f"{file}: missing or changed since it was saved; resume from another checkpoint"
-            )
+        if not file.is_file() or _digest_of(file) != digest:
+            return f"{file}: missing or changed since it was saved"
+    return ""
+
+
+def _digest_of(file: Path) -> str:
+    """Return a file's digest; of a large one that was read before and is untouched, from memory."""
+    state = file.stat()
+    if state.st_size < WORTH_REMEMBERING:
+        return sha256_of(file)
+    told = [str(file.absolute()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev]
+    return str(cached([json.dumps(told).encode()], lambda: sha256_of(file)))
 
 
 def restore_optimizers(
@@ -198,7 +274,9 @@ def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -
     """Delete all but the steps to keep."""
     for checkpoint in checkpoints:
         if checkpoint.step not in keep:
-            shutil.rmtree(checkpoint.folder)
+            gone = checkpoint.folder.with_name(f".{checkpoint.folder.name}{_GONE}")
+            checkpoint.folder.rename(gone)  # half of one must not stand under a checkpoint's name
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def _flatten(

@@ -76,13 +76,13 @@ def stopped(place, file, settings, *, from_nothing):
         def note(state):
             whole.action(state)
             if state.step == 4:
-                pressed[0].append(2)
+                pressed[0].stop = 2
 
         return callbacks.Callback(1, note)
 
-    def stop_when_asked(run, interrupt, save):
-        pressed.append(interrupt)
-        return stop(run, interrupt, save)
+    def stop_when_asked(run, asked, save):
+        pressed.append(asked)
+        return stop(run, asked, save)
 
     pressed = []
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,8 @@ GOLDEN = {1: 5.5335, 5: 3.2197, 10: 3.0661, 15: 3.0681, 20: 3.0561}
 def test_twenty_steps_give_the_losses_they_gave(place):
     options = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.steps", "20"]
     options += ["--machine.precision", "float32", "--machine.device", "cpu"]
-    options += ["--training.optimizer", "adamw"]
+    options += ["--training.optimizer", "adamw", "--training.batch-tokens", "2048"]
+    options += ["--training.decay-power", "4"]
     done = place.nextword("train", "--name", "golden", *options, "--quiet")
     assert done.returncode == 0, done.stderr
     lines = (place.folder / "runs" / "golden" / "metrics.jsonl").read_text().splitlines()
