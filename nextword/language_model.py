@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextword.base.errors import EvaluationError, RunError
-from nextword.base.files import write_text
+from nextword.base.files import check_output, write_text
 from nextword.corpus.documents import read_documents
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
@@ -141,15 +141,8 @@ class Model:
         """
         opened = self.opened
         opened.refuse("audit")
-        return audit(
-            opened.model,
-            opened.vocabulary,
-            text,
-            token=token,
-            top=top,
-            rate=rate,
-            name=self.name,
-        )
+        asked = (opened.model, opened.vocabulary, text)
+        return audit(*asked, token=token, top=top, rate=rate, name=self.name)
 
     def score(self, text: str) -> Score:
         """Return the log-probability of each token of a text, after end-of-text.
@@ -239,7 +232,7 @@ class Model:
                 "`nextword evaluate` without --pseudo gives it"
             )
         texts, withheld = self._texts(paths, corpus)
-        found = pseudo(self.opened.model, self.opened.vocabulary, texts)
+        found = pseudo(self.model, self.vocabulary, texts)
         return replace(found, num_bytes=None) if withheld else found
 
     def fill(self, text: str, top: int = 10) -> tuple[Filled, ...]:
@@ -361,18 +354,20 @@ class Model:
             count_bytes=self.vocabulary.count_bytes,
         )
 
-    def report(self, file: str | Path) -> None:
+    def report(self, file: str | Path, *, force: bool = False) -> None:
         """Write the run's whole story as one HTML file that needs no network.
 
         Args:
-            file: is replaced where it exists.
+            file: one that is there is replaced with `force` only.
+            force: replace it.
 
         Raises:
             RunError: the model belongs to no run, or the file cannot be written.
         """
+        check_output(Path(file), force=force)
+        self.opened.refuse("report")
         if self.opened.run is None:
             raise RunError(f"{self.opened.folder}: a model folder alone has no report; name a run")
-        self.opened.refuse("report")
         scores = self.evaluate()
         ruler = None if "ruler" in self.opened.objective.cannot else self._ruler(scores)
         page = report_page(build_report(self.opened, self._prepared(), scores, ruler))

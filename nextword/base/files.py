@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nextword.base.errors import RunError
+
+RUN_FACTS = "run.json"
+"""By which a run's folder is known."""
+LONGEST_NAME = 255
+"""Bytes that file systems allow."""
+
 
 def publish(aside: Path, final: Path) -> None:
     """Rename a finished file or folder to its name, after its bytes have reached the disk."""
@@ -17,6 +24,32 @@ def publish(aside: Path, final: Path) -> None:
             sync_file(file)
     os.replace(aside, final)
     sync_folder(final.parent)
+
+
+def check_output(output: Path, *, force: bool, source: Path | None = None) -> None:
+    """Refuse an output that is in the way of something; every verb that writes a file asks here.
+
+    Args:
+        output: the file to make.
+        force: whether a file that is there may be replaced.
+        source: what is read to make it.
+
+    Raises:
+        RunError: it is the input, no plain file (a folder, link, pipe or device), lies in a run's
+            folder, exists without `force`, or has no folder.
+    """
+    if source is not None and output.exists() and source.exists() and output.samefile(source):
+        raise RunError(f"{output}: is the very file that is read; give the output another name")
+    if len(output.name.encode()) > LONGEST_NAME:
+        raise RunError(f"{output.name[:40]}…: no file's name is so long; give another")
+    if os.path.lexists(output) and (output.is_symlink() or not output.is_file()):
+        raise RunError(f"{output}: not a plain file; give the output another name")
+    if not output.parent.is_dir():
+        raise RunError(f"{output.parent}: no such folder")
+    if any((folder / RUN_FACTS).is_file() for folder in output.absolute().parents):
+        raise RunError(f"{output}: lies in a run's folder, which is the run's own; write elsewhere")
+    if output.exists() and not force:
+        raise RunError(f"{output}: exists already; give another name, or --force to overwrite it")
 
 
 def sync_file(file: Path) -> None:

@@ -100,10 +100,10 @@ def _open(
     settings = resolve(given={name: value for name, value in given.items() if value is not None})
     if not file.is_file():
         raise CorpusError(f"{file}: no such file")
-    from nextword.prediction.archive import check_output
+    from nextword.base.files import check_output
     from nextword.prediction.loading import open_model
 
-    check_output(output, file, force=force)
+    check_output(output, force=force, source=file)
     opened = open_model(run, settings.machine)
     opened.refuse(verb)
     return opened

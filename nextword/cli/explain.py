@@ -110,18 +110,22 @@ def report(
         Path | None,
         Parameter(name=["--output", "-o"], help="file to write (default: RUN's name and .html)"),
     ] = None,
+    force: Annotated[
+        bool, Parameter(negative=(), help="overwrite the output if it exists")
+    ] = False,
 ) -> None:
     """Write a run's whole story as one HTML file that needs no network."""
     from nextword import language_model
-    from nextword.base.errors import RunError
+    from nextword.base.files import check_output
 
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise RunError(f"{output}: cannot be written; give the name of a file in a folder there is")
+    if output is not None:
+        check_output(output, force=force)  # before anything heavy is imported
     model = language_model.load(run)
     file = output or Path(f"{model.name.partition('@')[0]}.html")
+    check_output(file, force=force)
     model.opened.refuse("report")
     say("scoring, counting and compressing the held-out text …")
-    model.report(file)
+    model.report(file, force=force)
     write(f"{file} ({file.stat().st_size:,} bytes); open it in a browser")
 
 

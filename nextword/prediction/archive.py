@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError, EvaluationError, RunError
-from nextword.base.files import publish
+from nextword.base.files import check_output, publish
 from nextword.model.layouts import CONFIG
 from nextword.prediction.coder import Lanes, Progress, Spelling, decode, encode
 from nextword.prediction.fingerprint import Fingerprint, differences, digest_of, fingerprint_of
@@ -136,7 +136,7 @@ def compress(
         RunError: the output is in the way, or cannot be written.
         EvaluationError: what was written did not come back.
     """
-    check_output(output, file, force=force)
+    check_output(output, force=force, source=file)
     data, began, rounds = _read(file), time.monotonic(), 1 + verify
     packed = pack(opened, data, _part(progress, 0, rounds))
     packed_at, verified_at = time.monotonic(), 0.0
@@ -192,7 +192,7 @@ def decompress(
         RunError: the output is in the way, or cannot be written.
         EvaluationError: it is damaged, or made by other means than those at hand.
     """
-    check_output(output, file, force=force)
+    check_output(output, force=force, source=file)
     archive, began = _read(file), time.monotonic()
     try:
         data = unpack(opened, archive, progress)
@@ -280,22 +280,6 @@ def model_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def check_output(output: Path, file: Path, *, force: bool) -> None:
-    """Refuse an output that is in the way of something.
-
-    Raises:
-        RunError: it is the input, no plain file, exists without `force`, or has no folder.
-    """
-    if output.exists() and file.exists() and output.samefile(file):
-        raise RunError(f"{output}: is the very file that is read; give the output another name")
-    if output.exists() and not output.is_file():
-        raise RunError(f"{output}: not a plain file; give the output another name")
-    if os.path.lexists(output) and not force:
-        raise RunError(f"{output}: exists already; give another name, or --force to overwrite it")
-    if not output.parent.is_dir():
-        raise RunError(f"{output.parent}: no such folder")
-
-
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
@@ -314,7 +298,7 @@ def _write_aside(output: Path, data: bytes) -> Path:
 
 
 def _publish(aside: Path, output: Path, file: Path, force: bool) -> None:
-    check_output(output, file, force=force)  # something may have come there in the meantime
+    check_output(output, force=force, source=file)  # something may have come there in the meantime
     try:
         publish(aside, output)
     except OSError as error:

@@ -1,5 +1,6 @@
 """Where there can be no report, and where it cannot be written."""
 
+import os
 import shutil
 
 import pytest
@@ -16,9 +17,47 @@ def test_a_model_folder_alone_has_no_report(tmp_path, shared_environment, small_
     assert not (tmp_path / "x.html").exists()
 
 
-@pytest.mark.parametrize("output", ["no/such/folder/x.html", "."])
-def test_a_place_that_cannot_be_written_is_said_in_one_line(shared, small_run, output):
-    done = shared.nextword("report", small_run, "-o", output)
+@pytest.fixture
+def in_the_way(shared, small_run):
+    """What a report must not replace, by name: a file, a link to one, a pipe, the run's own."""
+    folder = shared.folder / "in-the-way"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "file").write_text("kept")
+    (folder / "link").symlink_to(folder / "file")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("no/such/folder/x.html", "no such folder"),
+        (".", "not a plain file"),
+        ("in-the-way/file", "exists already"),
+        ("in-the-way/link", "not a plain file"),
+        ("in-the-way/pipe", "not a plain file"),
+        ("/dev/null", "not a plain file"),
+        ("runs/small/run.json", "lies in a run's folder"),
+        ("runs/small/checkpoints/x.html", "lies in a run's folder"),
+        ("x" * 300, "no file's name is so long"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_place_that_is_taken_is_said_in_one_line(
+    shared, small_run, in_the_way, output, words, force
+):
+    if force and words == "exists already":
+        return
+    more = ["--force"] if force else []
+    done = shared.nextword("report", small_run, "-o", output, *more)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "cannot be written" in done.stderr
+    assert words in done.stderr
+    assert (in_the_way / "file").read_text() == "kept"
+
+
+def test_a_file_is_replaced_where_that_is_asked_for(shared, small_run, in_the_way):
+    done = shared.nextword("report", small_run, "-o", "in-the-way/file", "--force")
+    assert done.returncode == 0, done.stderr
+    assert "<html" in (in_the_way / "file").read_text()[:200]
