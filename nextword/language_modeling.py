@@ -29,6 +29,7 @@ from nextword.explanation.replay import (
 from nextword.explanation.ruler import (
     count_beginning,
     count_pieces,
+    gain_of_doubling,
     measure_ruler,
     training_documents,
 )
@@ -50,6 +51,7 @@ from nextword.rendering.training import (
     describe_end,
     describe_evaluation,
     describe_start,
+    describe_what_helps,
 )
 from nextword.run import Run
 from nextword.targets.batch import Batch
@@ -317,7 +319,16 @@ class LanguageModeling(Task):
             floor_nats=None if floor is None else floor.nats_per_token * self.final.tokens,
         )
         journal.write({"event": "ruler", "step": run.pace.steps, **ruler.as_dict()})
-        return f"\n{sentence(ruler)}"
+        if floor is not None:
+            return f"\n{sentence(ruler)}"
+        helps = describe_what_helps(
+            gain_of_doubling(self.prepared),
+            paths=run.paths,
+            num_bytes=self.prepared.facts["bytes"],
+            layers=run.shape.num_hidden_layers,
+            seconds=run.seconds,
+        )
+        return f"\n{sentence(ruler)}\n{helps}"
 
 
 def _opened(run: Run, checkpoint: Checkpoint) -> Transformer:

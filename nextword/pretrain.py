@@ -167,7 +167,7 @@ def _learn(run: Run, prepared: Prepared, warm_start: WarmStart | None = None) ->
     """Train, and sum up."""
     task = LanguageModeling(run, prepared, warm_start)
     fit(run, task)
-    if run.clock is not None and run.ranks.is_first:
+    if run.training.minutes is not None and run.ranks.is_first:
         write_recipe(run)
     summary = ""
     if run.ranks.is_first:

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from safetensors.torch import load_file
 
+from nextword import forecast
 from nextword.forecast import Choice, choose
 
 TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
@@ -34,6 +35,7 @@ def weights(run):
 def slow_clock(monkeypatch):
     """A clock that goes on by itself each time somebody looks, faster and faster."""
     ticks = itertools.count()
+    monkeypatch.setattr(forecast, "MOST_READINGS", 1e6)
     monkeypatch.setattr(time, "monotonic", lambda: 0.02 * (n := next(ticks)) + 2e-5 * n * n)
 
 
@@ -92,6 +94,18 @@ def test_a_time_that_cannot_be_is_refused(place, text, options, words):
     assert done.returncode == 2
     assert words in done.stderr
     assert not (place.folder / "runs").exists()
+
+
+def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
+    done = place.nextword("train", text, "--name", "it", "--minutes", "600", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "before its time" in done.stderr
+    assert "What would make it better? More text" in done.stderr
+    run = place.folder / "runs" / "it"
+    planned = json.loads((run / "run.json").read_text())["plan"]["steps"]
+    assert len(events(run, "step")) == planned
+    assert not events(run, "pace")
+    assert tomllib.loads((run / "recipe.toml").read_text())["training"]["steps"] == planned
 
 
 def test_the_largest_network_that_there_is_time_for_is_taken():
