@@ -1,4 +1,4 @@
-"""What the README promises of `nextword train`, held by half of a default run's training."""
+"""What the README promises of `nextword train`."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from nextword.corpus.builtin.stories import default_grammar
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-FLOOR_LIMIT = 0.05
+FLOOR_LIMIT = 0.03
 ODDS_LIMIT = 0.05
 
 
@@ -37,7 +37,7 @@ def test_it_says_what_it_does_before_during_and_after(default_run):
     assert "\x1b" not in said
 
 
-def test_it_ends_at_most_5_per_cent_above_the_floor(shared_environment, default_run):
+def test_it_ends_at_most_3_per_cent_above_the_floor(shared_environment, default_run):
     lines = (shared_environment.folder / "runs" / "stories-1" / "metrics.jsonl").read_text()
     floor = json.loads(next(line for line in lines.splitlines() if '"floor"' in line))
     assert 0 < floor["share"] <= FLOOR_LIMIT
@@ -85,19 +85,19 @@ def test_few_labels_go_far_on_what_it_read(shared_environment, default_run):
     assert len(lesson.asked) == 10
 
 
-def test_of_the_stories_that_it_writes_half_are_stories(shared_environment, default_run):
-    """After half of its training; after all of it nearly all are, as the next test says."""
+def test_the_stories_that_it_writes_are_stories(shared_environment, default_run):
     import nextword
 
     model = nextword.load("stories-1")
     written = [model.generate(seed=0, sample=sample) for sample in range(30)]
-    assert sum(default_grammar().parse(text) is not None for text in written) >= 15
+    assert sum(default_grammar().parse(text) is not None for text in written) >= 27
     assert len(set(written)) == 30
 
 
 def test_whole_runs_did_what_is_promised_on_every_seed():
     """As benchmarks/odds.py measured it."""
-    rows = json.loads((RESULTS / "odds.json").read_text(encoding="utf-8"))["runs"]
+    result = json.loads((RESULTS / "odds.json").read_text(encoding="utf-8"))
+    rows = [row for row in result["runs"] if row["program"] == "this"]
     assert len(rows) >= 5
     for row in rows:
         assert row["above_floor"] <= 0.02
@@ -105,8 +105,7 @@ def test_whole_runs_did_what_is_promised_on_every_seed():
     for words, odds in (("make", 0.6), ("make mistakes", 0.6), ("create", 0.2), ("learn", 0.1)):
         found = sorted(row[words] for row in rows)
         assert found[len(rows) // 2] == pytest.approx(odds, abs=0.02)
-        # One seed of five has 0.5495 for 0.6.
-        assert sum(abs(one - odds) > ODDS_LIMIT for one in found) <= 1
+        assert all(abs(one - odds) <= ODDS_LIMIT for one in found)
 
 
 def test_transformers_opens_the_checkpoint_with_the_same_logits(shared_environment, default_run):

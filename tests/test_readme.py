@@ -85,6 +85,7 @@ def test_the_training_commands_have_known_options():
 
     known = {"--" + option.path.replace("_", "-") for option in all_options()}
     known |= {"--name", "--recipe", "--resume", "--quiet", "--json", "--objective", "--from"}
+    known |= {"--minutes", "--dry-run"}
     asked = [line for line in commands() if line.startswith("nextword train")]
     assert len(asked) >= 3
     for line in asked:
