@@ -166,7 +166,7 @@ def test_a_tokenizer_that_fills_the_network_is_taken_as_it_is(text, tmp_path):
 
     first = nextword.train(text, name="first", options={"training.steps": 1})
     folder = tmp_path / "public"
-    shutil.copytree(first.opened.folder, folder)
+    shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config = {**config, "pad_token": None, "mask_token": None}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -203,7 +203,7 @@ def test_bad_weights_are_refused_before_a_run_is_made(text, tmp_path):
 
     first = nextword.train(text, name="first", options={"training.steps": 1})
     folder = tmp_path / "broken"
-    shutil.copytree(first.opened.folder, folder)
+    shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors only"):
         nextword.train(text, name="second", start=folder)
@@ -226,7 +226,7 @@ def test_a_folder_that_does_not_fit_is_refused_by_the_field(text, tmp_path, chan
 
     first = nextword.train(text, name="first", options={"training.steps": 1})
     folder = tmp_path / "other"
-    shutil.copytree(first.opened.folder, folder)
+    shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ModelError, match=words):
