@@ -95,6 +95,14 @@ def log_steps(run: Run) -> Callback:
 
     def note(state: TrainerState) -> None:
         journal.write(describe(state) | {"seconds": round(time.monotonic() - began, 3)})
+        if state.spike is not None:
+            norm, skips = state.gradient_norm, run.training.on_spike == "skip"
+            known = {"gradient_norm": norm, "usual": state.spike, "skipped": skips}
+            journal.write({"event": "spike", "step": state.step, **known})
+            run.progress.say(
+                f"step {state.step:,}: a gradient {norm / state.spike:.0f} times as long as usual"
+                f"{'; the step is skipped' if skips else ''}"
+            )
         speed = state.tokens_per_second
         run.progress.step(state.step, run.pace.steps, state.loss, speed, run.plan.batch_tokens)
 

@@ -7,6 +7,7 @@ What differs between ways of training (data, loss, head, score) is a `Task`.
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -25,11 +26,20 @@ from nextword.callbacks import (
     log_steps,
     stop_when_asked,
 )
+from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.rendering.progress import duration
 from nextword.run import Run, begin, go_back, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
-from nextword.training.loop import BatchLike, Callback, TrainerState, Training, run_loop
+from nextword.training.journal import Journal
+from nextword.training.loop import (
+    REMEMBERED_NORMS,
+    BatchLike,
+    Callback,
+    TrainerState,
+    Training,
+    run_loop,
+)
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.step import accumulate
 
@@ -117,6 +127,8 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
         *(loss, model, optimizers, task.read, run.plan, run.training, run.machine, run.ranks),
         every_token_is_a_target=task.every_token_is_a_target,
         pace=run.pace,
+        left_out=left_out_by(run, run.first_step),
+        norms=deque(norms_of(run, run.first_step), REMEMBERED_NORMS),
     )
 
 
@@ -146,13 +158,65 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
             if run.saved is not None and run.saved.is_unfinished and run.ranks.is_first:
                 done = run.first_step
                 judged.action(TrainerState(done, is_last=done == run.pace.steps))
-            run_loop(training, run.first_step, [*calls, stop_when_asked(run, asked, keep)])
-    except DivergedError as error:
-        saved = [f"{run.folder.name}@{point.step}" for point in list_checkpoints(run.folder)]
-        good = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved"
-        raise DivergedError(f"{error}; training stopped, {good}; try a lower {task.rate}") from None
+            calls.append(stop_when_asked(run, asked, keep))
+            _run_through(run, task, training, calls)
     finally:
         run.progress.stop()
+
+
+MOST_ROLLBACKS = 3
+
+
+def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[Callback]) -> None:
+    """Run the loop to its end; where it diverges, go back and leave that batch out, if asked to.
+
+    Raises:
+        DivergedError: it is not asked to, there is nothing to go back to, or it was often enough.
+    """
+    first = run.first_step
+    while True:
+        try:
+            run_loop(training, first, callbacks)
+            return
+        except DivergedError as error:
+            saved = list_checkpoints(run.folder)
+            good = (
+                f"the last good checkpoint is {run.folder.name}@{saved[-1].step}"
+                if saved
+                else ("no checkpoint was saved")
+            )
+            goes_back = run.training.on_nan == "rollback" and error.step is not None
+            if not goes_back or not saved or len(training.left_out) >= MOST_ROLLBACKS:
+                raise DivergedError(
+                    f"{error}; training stopped, {good}; try a lower {task.rate}"
+                ) from None
+            first = saved[-1].step
+            training.left_out.add(error.step or 0)
+            training.model.load_state_dict(read_model(saved[-1].folder).state_dict())
+            training.model.zero_grad(set_to_none=True)
+            restore_optimizers(saved[-1].folder, training.model, training.optimizers)
+            run.ranks.wait()
+            if run.ranks.is_first:
+                journal = Journal(run.folder)
+                journal.forget_after(first)
+                journal.write({"event": "rollback", "step": first, "left_out": error.step})
+                run.progress.say(f"{error}; {good}: it goes on from there without that batch")
+            training.norms.clear()
+            training.norms.extend(norms_of(run, first))
+
+
+def norms_of(run: Run, step: int) -> list[float]:
+    """Return the lengths of the gradients that a run remembers at a step."""
+    steps = [event for event in Journal(run.folder).read() if event["event"] == "step"]
+    norms = [event.get("gradient_norm") for event in steps if event["step"] <= step]
+    return [norm for norm in norms if isinstance(norm, float)][-REMEMBERED_NORMS:]
+
+
+def left_out_by(run: Run, step: int) -> set[int]:
+    """Return the steps whose batches a run has left out since it went back to a step or before."""
+    events = Journal(run.folder).read()
+    back = [event for event in events if event["event"] == "rollback" and event["step"] <= step]
+    return {event["left_out"] for event in back if type(event.get("left_out")) is int}
 
 
 def _foretell(run: Run, training: Training) -> None:

@@ -194,12 +194,12 @@ class LanguageModeling(Task):
         if run.saved is None:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
-        pins, journal, judged_at = read_pins(run.folder), Journal(run.folder), set[int]()
+        pins, journal, judged_at = read_pins(run.folder), Journal(run.folder), [TrainerState(-1)]
 
         def replay(state: TrainerState) -> None:
-            if state.step in judged_at:
+            if state is judged_at[0]:  # due for more than one reason
                 return
-            judged_at.add(state.step)
+            judged_at[0] = state
             start = time.perf_counter()
             judged = judge_pins(model, run.vocabulary, pins)
             journal.write(as_event(state.step, judged, time.perf_counter() - start))

@@ -47,6 +47,9 @@ class TrainingError(NextwordError):
 class DivergedError(TrainingError):
     """The loss or the gradient is not a number any more."""
 
+    step: int | None = None
+    """Whose batch it was, counted from 0, where that is known."""
+
 
 class EvaluationError(NextwordError):
     """There is nothing to score."""

@@ -1,6 +1,8 @@
 """The training loop: read a batch, compute the loss, step the optimizers, call the callbacks."""
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +16,8 @@ from nextword.machine.ranks import Ranks
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
 from nextword.training.step import accumulate, update
+
+REMEMBERED_NORMS, FEWEST_NORMS = 100, 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class TrainerState:
     rate_factor: float = 0.0
     tokens_per_second: float = float("nan")
     is_last: bool = False
+    spike: float | None = None
+    """Of a gradient far longer than usual: the usual length."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,10 @@ class Training:
     """Whether each token that is read is also asked for."""
     pace: Pace | None = None
     """How many steps there are, where that may change on the way; default: the plan's."""
+    left_out: set[int] = field(default_factory=set)
+    """Steps whose batches are left out: they gave no number before."""
+    norms: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED_NORMS))
+    """Lengths of the last gradients, by which one is known to be far longer than usual."""
 
 
 def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback]) -> TrainerState:
@@ -115,6 +125,10 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
     while state.step < pace.steps:
         step = state.step
         factor = rate_factor(*pace.place(step), training.settings)
+        if step in training.left_out:
+            state = TrainerState(step + 1, rate_factor=factor, is_last=step + 1 == pace.steps)
+            _call(callbacks, state)
+            continue
         parts = _rows_of(plan, ranks)
         batches = [training.read(step, rows) for rows in parts]
         targets: float = plan.batch_tokens
@@ -125,18 +139,32 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
             nats = float(
                 ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device))
             )
-        if nats != nats or nats == float("inf"):
-            raise DivergedError(f"step {step + 1}: the loss is {nats}")
+        usual, longest = _usual_and_longest(training)
         try:
-            norm = update(training.model, training.optimizers, factor, training.settings.clip_norm)
+            if nats != nats or nats == float("inf"):
+                raise DivergedError(f"the loss is {nats}")
+            moved = (training.model, training.optimizers, factor, training.settings.clip_norm)
+            norm = update(*moved, longest if training.settings.on_spike == "skip" else None)
         except DivergedError as error:
-            raise DivergedError(f"step {step + 1}: {error}") from None
+            diverged = DivergedError(f"step {step + 1}: {error}")
+            diverged.step = step
+            raise diverged from None
+        spike = usual if norm > longest else None
+        training.norms.append(norm)
         now = time.perf_counter()
         speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
-        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == pace.steps)
+        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == pace.steps, spike)
         if _call(callbacks, state):
             clock, since = time.perf_counter(), step + 1
     return state
+
+
+def _usual_and_longest(training: Training) -> tuple[float, float]:
+    """Return the median length of the last gradients, and the longest that is not far longer."""
+    if len(training.norms) < FEWEST_NORMS:
+        return float("nan"), float("inf")
+    usual = statistics.median(training.norms)
+    return usual, training.settings.spike_factor * usual
 
 
 def count_targets(batches: Sequence[BatchLike], training: Training) -> float:

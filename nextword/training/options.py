@@ -118,6 +118,20 @@ class TrainingSettings:
         0.0, "share of the peak rate at which the fall ends", minimum=0, maximum=1
     )
     clip_norm: float = option(1.0, "longest gradient let through; 0 lets all through", minimum=0)
+    on_nan: str = option(
+        "stop",
+        "where loss or gradient is no number: stop, or go back to the last good checkpoint and "
+        "leave that batch out, at most three times",
+        choices=("stop", "rollback"),
+    )
+    on_spike: str = option(
+        "log",
+        "where a gradient is far longer than usual: write it down, or skip that step too",
+        choices=("log", "skip"),
+    )
+    spike_factor: float = option(
+        10.0, "times the median length of the last hundred gradients: far longer", above=1
+    )
     within_documents: bool = option(True, "positions look only at their own document")
     evaluate_every: int | None = option(
         None,

@@ -182,7 +182,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
 @torch.no_grad()
 def update(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], factor: float, clip_norm: float
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    factor: float,
+    clip_norm: float,
+    longest: float | None = None,
 ) -> float:
     """Move the weights against the gradient, and forget it.
 
@@ -191,6 +195,7 @@ def update(
         optimizers: each takes its own parameters.
         factor: of the peak learning rate.
         clip_norm: longest gradient let through; 0 for any.
+        longest: with a gradient longer than this no weight is moved, and it is forgotten.
 
     Returns:
         the length of the gradient before clipping.
@@ -199,6 +204,9 @@ def update(
         DivergedError: the gradient is not a number; no weight has been touched.
     """
     norm = clip_gradients(model.parameters(), clip_norm)
+    if longest is not None and norm > longest:
+        model.zero_grad(set_to_none=True)
+        return norm
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor

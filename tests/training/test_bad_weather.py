@@ -1,0 +1,143 @@
+"""A loss that is no number, and gradients far longer than usual."""
+
+import json
+import math
+
+import pytest
+from safetensors.torch import load_file
+
+OPTIONS = [
+    "--corpus.stories", "40", "--vocabulary.kind", "byte", "--model.depth", "1",
+    "--model.hidden-size", "32", "--model.context", "32", "--training.batch-tokens", "128",
+    "--training.steps", "40", "--training.evaluate-every", "10", "--machine.device", "cpu",
+]  # fmt: skip
+CLOCKS = {"seconds", "tokens_per_second"}
+
+
+def log(run, *kinds):
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [
+        {key: value for key, value in line.items() if key not in CLOCKS}
+        for line in lines
+        if not kinds or line["event"] in kinds
+    ]
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Make batches give a loss that is no number, by their steps; as often as they are read."""
+    from nextword.language_modeling import LanguageModeling
+    from nextword.training import loop
+
+    bad, now = set(), []
+    read, accumulate = LanguageModeling.read, loop.accumulate
+
+    def noted(task, step, rows):
+        now[:] = [step]
+        return read(task, step, rows)
+
+    def poisoned(*args):
+        return math.nan if now[0] in bad else accumulate(*args)
+
+    monkeypatch.setattr(LanguageModeling, "read", noted)
+    monkeypatch.setattr(loop, "accumulate", poisoned)
+    return bad
+
+
+@pytest.fixture
+def spikes(monkeypatch):
+    """Make gradients a hundred times as long after some calls."""
+    from nextword.training import loop
+
+    at, calls, update = set(), [], loop.update
+
+    def longer(model, *args):
+        calls.append(1)
+        if len(calls) in at:
+            for weight in model.parameters():
+                weight.grad *= 100
+        return update(model, *args)
+
+    monkeypatch.setattr(loop, "update", longer)
+    return at, calls
+
+
+def test_it_stops_and_names_the_last_good_checkpoint(place, poison):
+    poison.add(14)
+    done = place.nextword("train", "--name", "it", *OPTIONS)
+    assert done.returncode == 2
+    assert "step 15: the loss is nan" in done.stderr
+    assert "the last good checkpoint is it@10" in done.stderr
+
+
+def test_it_goes_back_and_leaves_the_batch_out(place, poison):
+    poison.update({14, 17})
+    back = ["--training.on-nan", "rollback", "--training.checkpoint-every", "10"]
+    done = place.nextword("train", "--name", "it", *OPTIONS, *back)
+    assert done.returncode == 0, done.stderr
+    assert "it goes on from there without that batch" in done.stderr
+    run = place.folder / "runs" / "it"
+    assert [(event["step"], event["left_out"]) for event in log(run, "rollback")] == [
+        (10, 14),
+        (10, 17),
+    ]
+    steps = log(run, "step")
+    assert [event["step"] for event in steps] == list(range(1, 41))
+    assert [event["step"] for event in steps if event["loss"] is None] == [15, 18]
+    # Resumed from before the batches that are left out: the same again.
+    poison.clear()
+    weights = run / "checkpoints" / "step-000040" / "model.safetensors"
+    saved = load_file(weights)
+    before = log(run)
+    done = place.nextword("train", "--resume", "it@10")
+    assert done.returncode == 0, done.stderr
+    assert log(run) == before
+    for name, weight in load_file(weights).items():
+        assert weight.equal(saved[name]), name
+
+
+def test_four_bad_batches_are_one_too_many(place, poison):
+    poison.update({11, 12, 13, 14})
+    done = place.nextword("train", "--name", "it", *OPTIONS, "--training.on-nan", "rollback")
+    assert done.returncode == 2
+    assert "step 15: the loss is nan" in done.stderr
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(place, poison):
+    poison.add(3)
+    done = place.nextword("train", "--name", "it", *OPTIONS, "--training.on-nan", "rollback")
+    assert done.returncode == 2
+    assert "no checkpoint was saved" in done.stderr
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_spike_is_written_down_and_skipped_where_that_is_asked(place, spikes, skips):
+    at, _ = spikes
+    at.add(30)
+    more = ["--training.on-spike", "skip"] if skips else []
+    done = place.nextword("train", "--name", "it", *OPTIONS, *more)
+    assert done.returncode == 0, done.stderr
+    (event,) = log(place.folder / "runs" / "it", "spike")
+    assert event["step"] == 30
+    assert event["skipped"] is skips
+    assert event["gradient_norm"] > 10 * event["usual"]
+    assert ("the step is skipped" in done.stderr) is skips
+
+
+def test_a_skipped_step_moves_no_weight():
+    import torch
+    from torch import nn
+
+    from nextword.training.step import update
+
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["peak"] = 1.0
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 3)).sum().backward()
+    assert update(model, [optimizer], 1.0, 0, longest=0.5) > 0.5
+    assert model.weight.equal(before)
+    assert model.weight.grad is None
+    model(torch.ones(1, 3)).sum().backward()
+    update(model, [optimizer], 1.0, 0, longest=100.0)
+    assert not model.weight.equal(before)
