@@ -29,7 +29,7 @@ from nextword.callbacks import (
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.rendering.progress import duration
-from nextword.run import Run, begin, go_back, save
+from nextword.run import Run, begin, go_back, prune, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
 from nextword.training.journal import Journal
 from nextword.training.loop import (
@@ -105,6 +105,7 @@ def fit(run: Run, task: Task) -> None:
     with one_writer(run.folder) if run.ranks.is_first else nullcontext(nobody) as sign:
         if run.ranks.is_first and run.resumed is not None:
             go_back(run.resumed, run.machine, run.progress)
+            prune(run)  # who was killed after saving had not come to that
         run.ranks.wait()
         training = _set_up(run, task, model)
         if run.ranks.is_first:

@@ -183,7 +183,14 @@ def save(
     save_checkpoint(
         *(run.folder, model, optimizers, run.vocabulary, state), chat_template=run.chat_template
     )
+    prune(run)
+
+
+def prune(run: Run) -> None:
+    """Delete the checkpoints that are neither the last, nor asked for, nor the best."""
     saved = list_checkpoints(run.folder)
+    if not saved:
+        return
     every = run.training.checkpoint_every
     keep = [point.step for point in saved if every and point.step % every == 0]
     if run.keep_best:

@@ -161,10 +161,14 @@ def _claim(folder: Path, key: str) -> bool:
         )
     if folder.is_file():
         raise CorpusError(f"{folder}: is a file; name a folder to make")
-    if folder.is_dir() and any(folder.iterdir()):
-        progress = folder / PROGRESS
-        began = json.loads(progress.read_text(encoding="utf-8")) if progress.is_file() else {}
-        if began.get("key") != key:
+    # Who was killed while it wrote its first line left that line beside its name.
+    begun = [entry for entry in folder.glob("*") if not entry.name.startswith(f".{PROGRESS}.")]
+    if begun:
+        try:
+            began = json.loads((folder / PROGRESS).read_text(encoding="utf-8")).get("key")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            began = None
+        if began != key:
             raise CorpusError(
                 f"{folder}: is not empty and not an unfinished preparation of this text; choose "
                 "another folder"

@@ -275,3 +275,17 @@ def test_damaged_lines_of_the_log_are_left_out(place, run, words):
     for command in (["replay", "it"], ["report", "it", "-o", "r.html"], ["ruler", "it"]):
         done = place.nextword(*command)
         assert done.returncode == 0, done.stderr
+
+
+def test_who_was_killed_before_old_checkpoints_were_deleted_deletes_them_when_it_goes_on(
+    place, run
+):
+    kept = sorted(os.listdir(run / "checkpoints"))
+    old = run / "checkpoints" / "step-000006"
+    shutil.copytree(run / "checkpoints" / "step-000008", old)
+    state = json.loads((old / "training" / "state.json").read_text())
+    told = json.dumps({**state, "step": 6, "holdout_loss": 99.0})
+    (old / "training" / "state.json").write_text(told)
+    done = place.nextword("train", "--resume", "it@8")
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(run / "checkpoints")) == kept

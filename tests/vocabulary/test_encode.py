@@ -85,6 +85,22 @@ def test_an_interrupted_preparation_goes_on_at_the_next_shard(place, monkeypatch
     assert resumed.train.document_ends.tolist() == whole.train.document_ends.tolist()
 
 
+def test_one_killed_at_its_very_first_line_goes_on(place, monkeypatch):
+    whole = run()
+    monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "second"))
+    folder = place.folder / "second" / whole.folder.name
+    folder.mkdir(parents=True)
+    (folder / ".progress.json.4711").write_text('{"ke')  # written aside, not yet renamed
+    assert run().folder == folder
+    for words in ("", "{", "[]", "3"):
+        folder = place.folder / "third" / whole.folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "progress.json").write_text(words)
+        monkeypatch.setenv("NEXTWORD_CACHE", str(place.folder / "third"))
+        with pytest.raises(CorpusError, match="not an unfinished preparation"):
+            run()
+
+
 def test_reading_across_shards_and_before_the_start(place, monkeypatch):
     monkeypatch.setattr(encode, "SHARD_BYTES", 1000)
     monkeypatch.setattr(encode, "BATCH_PIECES", 7)
