@@ -28,7 +28,7 @@ from nextword.rendering.progress import duration
 from nextword.run import Clock, Run
 from nextword.settings import Settings
 from nextword.training.journal import Journal
-from nextword.training.loop import Training
+from nextword.training.loop import TrainerState, Training
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.step import accumulate, update
 from nextword.vocabulary.prepared import Prepared
@@ -120,10 +120,14 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
     began = time.perf_counter()
     counted = count_holdout(task.prepared) if run.shape.causal else None
     beside = time.perf_counter() - began
+    model = task.model(run)  # with the first weights that it would have, which take memory too
+    task.judge(run, model, TrainerState(1))
+    began = time.perf_counter()
+    task.judge(run, model, TrainerState(1))
+    judged = time.perf_counter() - began
+    del model
     timed, token = time_steps(run, task), time_evaluation(run, task.prepared)
     times = math.ceil(run.pace.steps / evaluation_every(run))
-    holdout = len(task.prepared.holdout)
-    judged = min(evaluated_tokens(run), holdout) * times + holdout
     tokens = run.pace.steps * run.plan.batch_tokens
     return Forecast(
         parameters=run.shape.parameters(),
@@ -131,7 +135,10 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
         tokens=tokens,
         readings=tokens / len(task.prepared.train),
         step_seconds=timed.seconds,
-        seconds=timed.seconds * run.pace.steps + token * judged + beside,
+        seconds=timed.seconds * run.pace.steps
+        + judged * times
+        + token * len(task.prepared.holdout)
+        + beside,
         memory_bytes=peak_memory(run.machine.device),
         disk_bytes=2 * timed.state_bytes + EVENT_BYTES * run.pace.steps,
         flops=tokens * run.shape.flops_per_token(),

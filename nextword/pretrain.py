@@ -23,7 +23,7 @@ from nextword.model.shape import Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
-from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
+from nextword.run import Clock, Run, check_memory, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
@@ -142,6 +142,7 @@ def _lay_out(
         else:
             context = default_context(settings.model, train_tokens)
             shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
+        check_memory(shape, settings.training, machine)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
         plan = make_plan(
             settings.training,

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.base.files import publish, write_json, write_text
+from nextword.base.files import LONGEST_NAME, publish, write_json, write_text
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
+from nextword.machine.memory import free_memory
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -39,6 +40,8 @@ from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, read_pace
 from nextword.vocabulary.tokenizer import Vocabulary
 
+LONGEST_STEM = 100
+"""Bytes of a text's name that name a run."""
 SETTINGS, RECIPE = "settings.toml", "recipe.toml"
 
 
@@ -143,6 +146,8 @@ def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
             raise SettingsError(
                 f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :"
             )
+        if len(name.encode()) > LONGEST_NAME - len("..0123456789"):
+            raise SettingsError(f"--name {name[:40]}…: no folder's name is so long; choose another")
         if (runs_folder() / name).exists():
             raise RunError(
                 f"{runs_folder() / name} exists already; choose another --name, or go on with "
@@ -154,10 +159,28 @@ def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
         first = match[1]
     stem = Path(first.rstrip("/")).name.split(".")[0].split("?")[0]
     stem = "".join(letter if letter.isalnum() else "-" for letter in stem).strip("-") or "run"
+    stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
     number = 1
     while (runs_folder() / f"{stem}-{number}").exists():
         number += 1
     return runs_folder() / f"{stem}-{number}"
+
+
+def check_memory(shape: Shape, training: TrainingSettings, machine: Machine) -> None:
+    """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
+
+    Raises:
+        SettingsError: names what is needed, what is free, and the setting that makes it smaller.
+    """
+    copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
+    needed, free = 4 * copies * shape.parameters(), free_memory(machine.device)
+    if free is None or needed <= free:
+        return
+    raise SettingsError(
+        f"a network of {shape.parameters():.3g} parameters needs {needed / 1e9:,.1f} GB for "
+        f"weights, gradients and the optimizer's state, and {free / 1e9:,.1f} GB are free here; "
+        f"choose a smaller --model.depth (it is {shape.num_hidden_layers}) or --model.hidden-size"
+    )
 
 
 def save(

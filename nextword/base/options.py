@@ -5,10 +5,14 @@ Its default, what it means and its unit, on one line, beside the code it governs
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from nextword.base.errors import SettingsError
+
+LARGEST = 2**53
+"""Of whole numbers where nothing less is said: up to it a float still knows them apart."""
 
 
 def option(
@@ -58,12 +62,16 @@ def check_options(settings: Any, room: str) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         least, above, most = (field.metadata[key] for key in ("minimum", "above", "maximum"))
+        if value in (math.inf, -math.inf) or value != value:
+            raise SettingsError(f"{name} = {value}: must be a finite number")
+        if most is None and isinstance(value, int):
+            most = LARGEST
         if least is not None and not value >= least:
             raise SettingsError(f"{name} = {value}: must be at least {least:g}")
         if above is not None and not value > above:
             raise SettingsError(f"{name} = {value}: must be more than {above:g}")
         if most is not None and not value <= most:
-            raise SettingsError(f"{name} = {value}: must be at most {most:g}")
+            raise SettingsError(f"{name} = {value:.4g}: must be at most {most:g}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

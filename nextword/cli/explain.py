@@ -34,7 +34,8 @@ def explain(
     if json_:
         write(json.dumps(judged.as_dict()))
     else:
-        write(describe_trace(judged, top=top, color=_has_color()))
+        color = _has_color()
+        write(describe_trace(judged, top=top, color=color), is_colored=color)
 
 
 @app.command(group=EXPLAIN)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from nextword import __version__
+from nextword.base.terminal import signed
 from nextword.cli.program import INSPECT, AsJson, Paths, Run, app, named, say, takes, text_of, write
 
 
@@ -184,10 +185,7 @@ def _shown(piece: str, raw: bytes) -> str:
     """Quote a piece; part of a character is told by its bytes, a line break by a sign."""
     if "\ufffd" in piece:
         return f"bytes {raw.hex(' ')}, part of a character"
-    return '"' + "".join(_SIGNS.get(letter, letter) for letter in piece) + '"'
-
-
-_SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x00": "␀", "\x1b": "␛"}
+    return f'"{signed(piece)}"'
 
 
 def _listed(words: str) -> list[str]:

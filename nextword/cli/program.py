@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from nextword.base.errors import NextwordError
+from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options
 
 app = App(
@@ -119,18 +120,18 @@ def text_of(word: str) -> str:
 
 def leave(message: str, status: int) -> NoReturn:
     """Say one line on the error stream and end with a status."""
-    print(f"nextword: {message}", file=sys.stderr)  # noqa: T201
+    print(for_stream(f"nextword: {message}", sys.stderr), file=sys.stderr)  # noqa: T201
     sys.exit(status)
 
 
 def say(line: str) -> None:
     """Say a line beside the output, which may be JSON or text to pipe on."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(for_stream(line, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def write(text: str, *, end: str = "\n") -> None:
-    """Write a verb's output."""
-    sys.stdout.write(text + end)
+def write(text: str, *, end: str = "\n", is_colored: bool = False) -> None:
+    """Write a verb's output; one that is colored on purpose has signs in it already."""
+    sys.stdout.write((text if is_colored else for_stream(text, sys.stdout)) + end)
     sys.stdout.flush()
 
 

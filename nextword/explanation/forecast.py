@@ -33,7 +33,7 @@ class Forecast:
     memory_bytes: int
     """The most held at once: of the process, or on the accelerator."""
     disk_bytes: int
-    """Of the run's folder: two checkpoints and the log."""
+    """Of the run's folder at most: the best checkpoint and the last, and the log."""
     flops: float
     """Of all steps."""
     expected: tuple[float, float, float] | None

@@ -16,5 +16,5 @@ class MachineSettings:
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int | None = option(
-        None, "CPU threads", minimum=1, rule="what torch chooses", of=("the machine",)
+        None, "CPU threads", minimum=1, maximum=4096, rule="what torch chooses", of=("the machine",)
     )

@@ -14,24 +14,33 @@ HEAD_WIDTH = 64
 class ModelSettings:
     """The network's sizes; what is not said is derived from the depth."""
 
-    depth: int = option(2, "layers; one dial from which every other size follows", minimum=1)
+    depth: int = option(
+        2, "layers; one dial from which every other size follows", minimum=1, maximum=10_000
+    )
     hidden_size: int | None = option(
-        None, "width", minimum=2, rule="64 × depth", of=("model.depth",)
+        None, "width", minimum=2, maximum=1 << 20, rule="64 × depth", of=("model.depth",)
     )
     intermediate_size: int | None = option(
         None,
         "inner width of the feed-forward part",
         minimum=1,
+        maximum=1 << 22,
         rule="8/3 × width",
         of=("model.hidden_size",),
     )
     num_attention_heads: int | None = option(
-        None, "query heads", minimum=1, rule="width / 64", of=("model.hidden_size",)
+        None,
+        "query heads",
+        minimum=1,
+        maximum=1 << 14,
+        rule="width / 64",
+        of=("model.hidden_size",),
     )
     num_key_value_heads: int | None = option(
         None,
         "key and value heads",
         minimum=1,
+        maximum=1 << 14,
         rule="as many as query heads",
         of=("model.num_attention_heads",),
     )
@@ -39,6 +48,7 @@ class ModelSettings:
         None,
         "width of a head",
         minimum=2,
+        maximum=1 << 14,
         rule="width / heads",
         of=("model.hidden_size", "model.num_attention_heads"),
     )
@@ -46,6 +56,7 @@ class ModelSettings:
         None,
         "the most tokens the model looks back on",
         minimum=2,
+        maximum=1 << 24,
         unit="tokens",
         rule="256, from depth 6 on 64 × depth, up to 2,048; at most a sixteenth of the text",
         of=("the text", "model.depth"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from nextword.base.errors import EvaluationError, RunError
 from nextword.base.options import nearest
+from nextword.base.terminal import for_stream
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
 from nextword.model.folder import read_model
@@ -171,7 +172,8 @@ def find_checkpoint(run: Path, which: str, *, whole: bool = False) -> Checkpoint
             found = find_damage(checkpoint.folder, whole=whole)
             if not found:
                 for words in damage:
-                    sys.stderr.write(f"{words}; step {checkpoint.step:,} is used instead\n")
+                    line = f"{words}; step {checkpoint.step:,} is used instead\n"
+                    sys.stderr.write(for_stream(line, sys.stderr))
                 return checkpoint
             damage.append(found)
         raise RunError(f"{run}: no checkpoint is whole ({damage[-1]})")

@@ -35,7 +35,9 @@ class GenerationSettings(SamplingSettings):
         unit="tokens",
     )
     samples: int = option(1, "how many texts to write", minimum=1)
-    seed: int | None = option(None, "of the choices", minimum=0, rule="a new one each time")
+    seed: int | None = option(
+        None, "of the choices", minimum=0, maximum=1 << 40, rule="a new one each time"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,11 @@ class EvaluationSettings:
     """How a text is scored."""
 
     batch_tokens: int = option(
-        16_384, "tokens scored at once; the result does not depend on it", minimum=1, unit="tokens"
+        16_384,
+        "tokens scored at once; the result does not depend on it",
+        minimum=1,
+        maximum=1 << 31,
+        unit="tokens",
     )
     overlap: float = option(
         0.0,

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from nextword.prediction.options import SamplingSettings
 
+COLDEST = 1e-6
+"""Temperature below which logits divided by it would be no numbers: then the likeliest it is."""
+
 
 def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None = None) -> Tensor:
     """Apply penalty, temperature and cuts to logits.
@@ -26,7 +29,7 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
         values = logits[seen]
         penalty = settings.repetition_penalty
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
-    if settings.temperature == 0:
+    if settings.temperature < COLDEST:
         only = torch.full_like(logits, -torch.inf)
         only[logits.argmax()] = 0.0
         return only

@@ -4,17 +4,12 @@ import math
 import re
 import shlex
 
-SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍", "\x00": "␀", "\x1b": "␛"}
+from nextword.base.terminal import signed
 
 
 def quoted(text: str) -> str:
     """Quote a text; line breaks and the like are shown as signs."""
     return '"' + signed(text) + '"'
-
-
-def signed(text: str) -> str:
-    """Show what would not print as signs."""
-    return "".join(SIGNS.get(letter, letter) for letter in text)
 
 
 def argument(text: str) -> str:

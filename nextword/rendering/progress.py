@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+from nextword.base.terminal import for_stream, visible
+
 
 class Progress:
     """Plain lines; a progress bar where standard error is a terminal."""
@@ -28,9 +30,11 @@ class Progress:
         if self.quiet:
             return
         if self._progress is not None:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            plain = {"markup": False, "highlight": False, "soft_wrap": True}
+            self._progress.console.print(visible(text), **plain)
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is where lines are printed
+            sys.stderr.write(for_stream(f"{text}\n", sys.stderr))
+            sys.stderr.flush()
 
     def start(self, steps: int, done: int) -> None:
         """Begin the bar."""

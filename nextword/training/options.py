@@ -17,6 +17,7 @@ class TrainingSettings:
         None,
         "optimizer steps",
         minimum=1,
+        maximum=1 << 40,
         unit="steps",
         rule="training.tokens / training.batch_tokens",
         of=("training.tokens", "training.batch_tokens"),
@@ -47,6 +48,7 @@ class TrainingSettings:
         None,
         "tokens a step learns from",
         minimum=1,
+        maximum=1 << 31,
         unit="tokens",
         rule="512 × depth², up to the next power of two, 2,048 to 524,288; with soft targets at "
         "most the power of two nearest 30 × ∛tokens, from 256 on; 1,024 on the stories, up to "
@@ -57,6 +59,7 @@ class TrainingSettings:
         None,
         "tokens held in memory at once; the rest of a step is accumulated",
         minimum=1,
+        maximum=1 << 31,
         unit="tokens",
         rule="4,096 on a CPU, 8,192 on MPS, 32,768 on CUDA",
         of=("the machine",),

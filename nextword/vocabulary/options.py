@@ -20,6 +20,7 @@ class VocabularySettings:
         None,
         "entries of a learned vocabulary",
         minimum=260,
+        maximum=1 << 24,
         unit="entries",
         rule="twice the root of the text's bytes, at most 256 and one for each 400 bytes; 320 to "
         "50,048",

@@ -52,6 +52,18 @@ def test_the_default_run_learns_as_on_a_cpu(default_on_gpu, shared):
     assert default_on_gpu["nats_per_token"] < 1.02 * floor["nats_per_token"]
 
 
+@on_cuda
+def test_a_dry_run_asks_the_card_for_its_memory(shared):
+    from nextword.machine.memory import free_memory
+
+    options = ["--machine.device", GPU, "--corpus.stories", "400", "--training.steps", "4"]
+    done = shared.nextword("train", "--dry-run", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    found, whole = json.loads(done.stdout), torch.cuda.get_device_properties(0).total_memory
+    assert 16 * found["parameters"] < found["memory_bytes"] < whole
+    assert 0 < free_memory(torch.device(GPU)) <= whole
+
+
 def test_evaluation_is_the_cpus(default_on_gpu, shared_environment):
     here, there = (nextword.load("on-gpu", device=device) for device in (GPU, "cpu"))
     assert here.opened.machine.device.type == GPU

@@ -51,12 +51,15 @@ def test_every_logit_equals_the_uncached_one_also_past_the_context():
         torch.testing.assert_close(found, uncached(network, ids[: place + 1]), atol=3e-5, rtol=1e-4)
 
 
-def test_matrices_that_threads_divide_give_the_same_logits(monkeypatch):
+@pytest.mark.parametrize("copied", [0, 1 << 30])
+def test_matrices_that_threads_divide_give_the_same_logits(monkeypatch, copied):
     monkeypatch.setattr(decode, "WORTH_DIVIDING", 1)
+    monkeypatch.setattr(decode, "COPIED_BYTES", copied)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     network = model()
     reader, ids = Reader(network), [3, 9, 4, 4, 8, 1]
     layer = reader.decoder.layers[0]
+    assert layer.down.parts.is_contiguous() is bool(copied)
     assert all(
         matrix.parts is not None
         for matrix in (layer.projections, layer.gather, layer.gate_and_up, layer.down)

@@ -1,0 +1,35 @@
+"""Texts for a terminal: what would control it is shown as a sign.
+
+A text, a model's output or a file's name may hold characters that move the cursor, change colors,
+ring, or turn the direction of what follows. Whoever prints to a terminal prints `visible` text;
+into a pipe or a file a text goes as it is.
+"""
+
+from typing import TextIO
+
+_LINE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
+_PICTURES = {**{chr(code): chr(0x2400 + code) for code in range(0x20)}, "\x7f": "␡"}
+_UNSEEN = [
+    *range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+]  # fmt: skip
+"""The second set of controls; marks of direction; ends of lines and paragraphs."""
+SIGNS = {**_PICTURES, **{chr(code): f"‹U+{code:04X}›" for code in _UNSEEN}, **_LINE}
+"""Every character that does something to a terminal → what is shown for it."""
+_IN_ONE_LINE = str.maketrans(SIGNS)
+_IN_LINES = str.maketrans({key: sign for key, sign in SIGNS.items() if key not in "\n\t"})
+
+
+def signed(text: str) -> str:
+    """Show all that would not print as signs, line breaks and tabs too."""
+    return text.translate(_IN_ONE_LINE)
+
+
+def visible(text: str) -> str:
+    """Show all that would control a terminal as signs; lines and tabs stay."""
+    return text.translate(_IN_LINES)
+
+
+def for_stream(text: str, stream: TextIO) -> str:
+    """Return a text as it may be written to a stream: to a terminal visible, elsewhere as it is."""
+    return visible(text) if stream.isatty() else text

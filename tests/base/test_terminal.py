@@ -1,0 +1,71 @@
+"""What would control a terminal is shown as a sign there, and goes as it is into a pipe."""
+
+import os
+import pty
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from nextword.base.terminal import SIGNS, for_stream, signed, visible
+
+HOSTILE = "a\x1b[31mred\x07\x08\x9b2J\u202etxt\u2066\u200f\x7f\x00\r\u2028z"
+
+
+def test_nothing_that_controls_is_left():
+    for text in (visible(HOSTILE), signed(HOSTILE + "\n\t")):
+        assert not [letter for letter in text if unicodedata.category(letter) in ("Cc", "Cf")]
+    assert visible("two\tcells\nand a line") == "two\tcells\nand a line"
+    assert visible("\x1b\x9b\u202e") == "␛‹U+009B›‹U+202E›"
+    assert signed("a\n\tb\r") == "a⏎⇥b␍"
+
+
+def test_every_control_has_a_sign_of_its_own():
+    controls = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cc"]
+    assert {SIGNS[letter] for letter in controls} == {SIGNS[letter] for letter in set(controls)}
+    assert len({SIGNS[letter] for letter in controls}) == len(controls)
+
+
+def test_into_a_pipe_a_text_goes_as_it_is(tmp_path):
+    with open(tmp_path / "file", "w") as stream:
+        assert for_stream(HOSTILE, stream) == HOSTILE
+
+
+def on_a_terminal(*arguments, cwd, env):
+    """Run a command with a terminal as its output; return all that came there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nextword", *arguments],
+        cwd=cwd, env=env, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(theirs)
+    came = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        came += part
+    process.wait(60)
+    os.close(ours)
+    return came.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("targets", f"one {HOSTILE.replace(chr(0), '')} two"),
+        ("predict", f"no{HOSTILE.replace(chr(0), '')}run", "We"),
+        ("train", f"no{HOSTILE.replace(chr(0), '')}file.txt"),
+    ],
+)
+def test_a_terminal_gets_signs(place, arguments):
+    came = on_a_terminal(*arguments, cwd=place.folder, env=place.environment())
+    assert "␛" in came
+    assert "‹U+202E›" in came
+    for letter in HOSTILE:
+        if letter in SIGNS:
+            assert letter not in came, repr(letter)
