@@ -11,11 +11,18 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from nextword.base.signals import Asked, Broken, breakable, stopped_by
+from nextword.rendering.progress import duration
 from nextword.run import Clock, Interrupted, Run
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState, describe
 
+SHORT = 50
+"""Steps of which no time is foretold."""
+TOLD_FROM, TOLD_SECONDS = 3, 3.0
+"""Steps and seconds after which the time is foretold."""
+EVALUATIONS_COST = 1.1
+"""By which a run takes longer than its steps alone."""
 LOOKS = 100
 """At the clock, in a run that follows it."""
 REMEMBERED = 5
@@ -107,6 +114,26 @@ def log_steps(run: Run) -> Callback:
         run.progress.step(state.step, run.pace.steps, state.loss, speed, run.plan.batch_tokens)
 
     return Callback(1, note)
+
+
+def foretell(run: Run) -> Callback:
+    """Return what says how long it will take, from the first steps; of a short run nothing."""
+    began: list[float] = []
+
+    def tell(state: TrainerState) -> None:
+        done, now = state.step - run.first_step, time.monotonic()
+        if not began:  # the first step pays for what is made once
+            began.append(now)
+            return
+        if len(began) > 1 or done <= TOLD_FROM or now - began[0] < TOLD_SECONDS:
+            return
+        began.append(now)
+        left = run.pace.steps - state.step
+        if left + done >= SHORT:
+            seconds = EVALUATIONS_COST * (now - began[0]) / (done - 1) * left
+            run.progress.say(f"about {duration(seconds)} for {left:,} steps more")
+
+    return Callback(1, tell)
 
 
 def follow_clock(run: Run, clock: Clock) -> Callback:

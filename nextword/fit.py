@@ -23,12 +23,12 @@ from nextword.callbacks import (
     checkpoints,
     evaluation,
     follow_clock,
+    foretell,
     log_steps,
     stop_when_asked,
 )
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
-from nextword.rendering.progress import duration
 from nextword.run import Run, begin, go_back, prune, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
 from nextword.training.journal import Journal
@@ -41,10 +41,6 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.step import accumulate
-
-SHORT = 50
-"""Steps of which no time is foretold."""
 
 
 class Task(ABC):
@@ -110,7 +106,6 @@ def fit(run: Run, task: Task) -> None:
         training = _set_up(run, task, model)
         if run.ranks.is_first:
             run.progress.say(task.describe(run))
-            _foretell(run, training)
         started = time.monotonic()
         _loop(run, task, training, model, Callback(1, lambda state: sign()))
     run.seconds = time.monotonic() - started
@@ -146,6 +141,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
     if run.ranks.is_first:
         calls = [
             alive,
+            foretell(run),
             log_steps(run),
             *task.callbacks(run, model),
             judged,
@@ -218,19 +214,3 @@ def left_out_by(run: Run, step: int) -> set[int]:
     events = Journal(run.folder).read()
     back = [event for event in events if event["event"] == "rollback" and event["step"] <= step]
     return {event["left_out"] for event in back if type(event.get("left_out")) is int}
-
-
-def _foretell(run: Run, training: Training) -> None:
-    """Say how long it will take, from two steps' gradients computed and thrown away."""
-    left = run.pace.steps - run.first_step
-    if left < SHORT:
-        return
-    batch = training.read(run.first_step, slice(0, run.plan.micro_rows))
-    parts = -(-run.plan.rows // (run.plan.micro_rows * run.ranks.size))
-    for _ in range(2):
-        began = time.perf_counter()
-        accumulate(training.loss, [batch], run.plan.batch_tokens, run.machine.device)
-        run.machine.synchronize()
-        seconds = time.perf_counter() - began
-    training.model.zero_grad(set_to_none=True)
-    run.progress.say(f"about {duration(1.1 * seconds * parts * left)} for {left:,} steps")

@@ -17,7 +17,7 @@ TIME = r"((?:\d+|a|two|three|four|five|six|seven|eight|nine|ten) (?:s|min|second
 TIMES = {
     "README.md": (
         (rf"On two CPU cores that takes about {TIME}", "readme", ("train", "seconds")),
-        (rf"\nabout {TIME} for 816 steps", "readme", ("train", "estimated_seconds")),
+        (rf"\nabout {TIME} for \d+ steps more", "readme", ("train", "estimated_seconds")),
         (rf"\nDone in {TIME}\.", "readme", ("train", "training_seconds")),
         (rf"To run the tests \(about {TIME} on two cores", "readme", ("tests", "seconds")),
         *(
