@@ -41,7 +41,7 @@ def test_written_settings_read_the_same(tmp_path):
         ({"training.steps": "many"}, "whole number"),
         ({"training.steps": True}, "whole number"),
         ({"training.steps": 0}, "at least 1"),
-        ({"training.learning_rate": float("nan")}, "more than 0"),
+        ({"training.learning_rate": float("nan")}, "finite number"),
         ({"vocabulary.kind": "words"}, "bpe"),
         ({"evaluation.overlap": 0.99}, "at most"),
     ],
