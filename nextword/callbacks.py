@@ -149,7 +149,7 @@ def follow_clock(run: Run, clock: Clock) -> Callback:
         if state.is_last:
             return
         step, then = seen[0]
-        seconds = (time.monotonic() - then) / (state.step - step)
+        seconds = max(time.monotonic() - then, 1e-9) / (state.step - step)
         total = state.step + max(1, int(clock.left / seconds))
         if run.ranks.size > 1:  # all end at the same step: at the first one's
             mine = total if run.ranks.is_first else 0

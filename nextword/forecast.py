@@ -25,9 +25,8 @@ from nextword.model.shape import ModelSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.rendering.progress import duration
-from nextword.run import Clock, Run
+from nextword.run import Clock, Run, follow_journal
 from nextword.settings import Settings
-from nextword.training.journal import Journal
 from nextword.training.loop import TrainerState, Training
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.step import accumulate, update
@@ -261,9 +260,7 @@ def go_on_by_clock(run: Run, prepared: Prepared) -> None:
     """Take up the pace that a run had when it stopped; its clock stood still meanwhile."""
     if run.clock is None:
         return
-    for event in Journal(run.folder).read():
-        if event.get("event") == "pace" and event["step"] <= run.first_step:
-            run.pace.change(event["step"], event["steps"])
+    follow_journal(run.pace, run.folder, run.first_step)
     token = _of_the_first(run, time_evaluation(run, prepared))
     reserve = ENDING_SECONDS + token * len(prepared.holdout)
     run.clock = dataclasses.replace(run.clock, reserve=reserve)

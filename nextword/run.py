@@ -335,14 +335,25 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
     if not which and not list_checkpoints(folder) and not unreadable_checkpoints(folder):
         return Resumed(folder, facts, settings, None, last)
     checkpoint = find_checkpoint(folder, which or "last", whole=True)
+    pace = read_pace(settings.training.pace or "", last)
+    if steps is None:  # a run that followed the clock ends where that had come to
+        follow_journal(pace, folder, checkpoint.step)
     # Trained to its last step, but not told of: only the end is left to be done.
-    ends = last == checkpoint.step and "task" not in facts and not Journal(folder).has_ended()
-    if last <= checkpoint.step and not checkpoint.is_unfinished and not ends:
+    ends = pace.steps == checkpoint.step and "task" not in facts
+    ends = ends and not Journal(folder).has_ended()
+    if pace.steps <= checkpoint.step and not checkpoint.is_unfinished and not ends:
         raise RunError(
-            f"{folder.name} has done {checkpoint.step:,} of {last:,} steps; "
+            f"{folder.name} has done {checkpoint.step:,} of {pace.steps:,} steps; "
             f"to train longer give --training.steps above {checkpoint.step}"
         )
     return Resumed(folder, facts, settings, checkpoint, last)
+
+
+def follow_journal(pace: Pace, folder: Path, step: int) -> None:
+    """Change a pace as a run's log says that it had changed up to a step."""
+    for event in Journal(folder).read():
+        if event["event"] == "pace" and event["step"] <= step:
+            pace.change(event["step"], event["steps"])
 
 
 def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:

@@ -66,7 +66,7 @@ class Progress:
     def step(self, step: int, steps: int, loss: float, speed: float, batch_tokens: int) -> None:
         """Move the bar on; where there is none, write a line now and then."""
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, loss=loss, speed=speed)
+            self._progress.update(self._task, total=steps, completed=step, loss=loss, speed=speed)
         elif not self.quiet and time.monotonic() - self._last_line > self.LINE_SECONDS:
             self._last_line = time.monotonic()
             left = duration((steps - step) * batch_tokens / speed)

@@ -196,16 +196,6 @@ def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 
 
-def check_digests(folder: Path) -> None:
-    """Compare every file of a checkpoint with its digest.
-
-    Raises:
-        RunError: a file is missing or has changed.
-    """
-    if damage := find_damage(folder, whole=True):
-        raise RunError(f"{damage}; resume from another checkpoint")
-
-
 def find_damage(folder: Path, *, whole: bool) -> str:
     """Name the first file of a checkpoint that is not as it was saved; "" where all are.
 

@@ -74,6 +74,13 @@ def test_a_run_that_stopped_goes_on_with_the_time_it_had_left(place, text, slow_
     assert left == sorted(left, reverse=True)
     assert 0 < left[0] < 7.2
     before = [e for e in events(run, "pace") if e["step"] <= 20]
+    ended = place.nextword("train", "--resume", "it")
+    assert ended.returncode == 2
+    done_steps = len(events(run, "step"))
+    assert f"has done {done_steps} of {done_steps} steps" in ended.stderr
+    # Planned shorter than it became: it goes on all the same.
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["plan"]["steps"] != done_steps
     done = place.nextword("train", "--resume", "it@20")
     assert done.returncode == 0, done.stderr
     assert events(run, "pace")[: len(before)] == before
