@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from nextword import forecast
 from nextword.forecast import Choice, choose
+from nextword.training.options import TrainingSettings
+from nextword.training.schedule import Pace, rate_factor
 
 TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
 SMALL = ["--model.depth", "1", "--model.hidden-size", "32", "--model.context", "16"]
@@ -50,7 +52,9 @@ def test_the_steps_follow_the_clock_and_the_recipe_gives_the_run_again(place, te
     assert changes[-1][1] == done_steps != planned
     factors = [event["rate_factor"] for event in events(run, "step")]
     assert all(after < before for before, after in itertools.pairwise(factors[20:]))
-    assert factors[-1] < 0.05
+    # How near to zero that is depends on how fast this machine is beside the clock of this test.
+    whole = rate_factor(*Pace(planned, changes).place(done_steps - 1), TrainingSettings())
+    assert factors[-1] == whole
     recipe = tomllib.loads((run / "recipe.toml").read_text())["training"]
     assert "minutes" not in recipe
     assert recipe["steps"] == planned
