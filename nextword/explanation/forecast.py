@@ -15,8 +15,8 @@ TYPICAL: tuple[tuple[float, float, float], ...] = (
     (6.0, 0.945, 0.03),
 )
 """(log10 of the text's bytes, what the default needs in units of what the 5-gram does, how far that
-has been off either way): at 10 and 100 kB seven texts (`benchmarks/results/own_text.json`, and the
-plays and manuals of EXPERIMENTS.md), at 300 kB and a megabyte one or two, so there it is a guess."""
+has been off either way): at 10 and 100 kB seven texts (`benchmarks/results/own_text.json`, plays
+and manuals in EXPERIMENTS.md), at 300 kB and a megabyte one or two, so there it is a guess."""
 
 
 @dataclass(frozen=True)
