@@ -204,13 +204,17 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
 
 def norms_of(run: Run, step: int) -> list[float]:
     """Return the lengths of the gradients that a run remembers at a step."""
-    steps = [event for event in Journal(run.folder).read() if event["event"] == "step"]
-    norms = [event.get("gradient_norm") for event in steps if event["step"] <= step]
-    return [norm for norm in norms if isinstance(norm, float)][-REMEMBERED_NORMS:]
+    norms: list[float] = []
+    for event in Journal(run.folder).latest("step"):
+        norm = event.get("gradient_norm")
+        if event["step"] <= step and norm is not None:
+            norms.append(float(norm))
+        if len(norms) == REMEMBERED_NORMS:
+            break
+    return norms[::-1]
 
 
 def left_out_by(run: Run, step: int) -> set[int]:
     """Return the steps whose batches a run has left out since it went back to a step or before."""
-    events = Journal(run.folder).read()
-    back = [event for event in events if event["event"] == "rollback" and event["step"] <= step]
-    return {event["left_out"] for event in back if type(event.get("left_out")) is int}
+    back = Journal(run.folder).read("rollback")
+    return {event["left_out"] for event in back if event["step"] <= step}

@@ -194,7 +194,8 @@ class LanguageModeling(Task):
         if run.saved is None:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
-        pins, journal, judged_at = read_pins(run.folder), Journal(run.folder), [TrainerState(-1)]
+        pins = read_pins(run.folder, run.shape)
+        journal, judged_at = Journal(run.folder), [TrainerState(-1)]
 
         def replay(state: TrainerState) -> None:
             if state is judged_at[0]:  # due for more than one reason

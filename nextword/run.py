@@ -326,12 +326,8 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
     name, _, which = target.partition("@")
     folder = find_run(name)
     facts = run_facts(folder)
-    try:
-        settings = resolve(read_recipe(folder / SETTINGS))
-        last = steps or int(Plan(**facts["plan"]).steps)
-        Shape(**facts["shape"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{folder / FACTS}: damaged ({error!r}); it cannot go on") from None
+    settings = resolve(read_recipe(folder / SETTINGS))
+    last = steps or int(facts["plan"]["steps"])
     if not which and not list_checkpoints(folder) and not unreadable_checkpoints(folder):
         return Resumed(folder, facts, settings, None, last)
     checkpoint = find_checkpoint(folder, which or "last", whole=True)
@@ -351,8 +347,8 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
 
 def follow_journal(pace: Pace, folder: Path, step: int) -> None:
     """Change a pace as a run's log says that it had changed up to a step."""
-    for event in Journal(folder).read():
-        if event["event"] == "pace" and event["step"] <= step:
+    for event in Journal(folder).read("pace"):
+        if event["step"] <= step:
             pace.change(event["step"], event["steps"])
 
 

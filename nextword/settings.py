@@ -107,6 +107,9 @@ def all_options(*rooms: str) -> Iterator[Option]:
             )
 
 
+LARGEST_RECIPE, MOST_DOTS = 1 << 18, 1000
+
+
 def resolve(
     recipe: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None
 ) -> Settings:
@@ -143,14 +146,23 @@ def read_recipe(file: Path) -> dict[str, Any]:
     """Read a TOML recipe.
 
     Raises:
-        SettingsError: it is missing or is not TOML.
+        SettingsError: it is missing or is not TOML, or larger than any recipe.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        if file.exists() and not file.is_file():
+            raise SettingsError(f"{file}: no plain file")
+        with open(file, encoding="utf-8") as stream:
+            text = stream.read(LARGEST_RECIPE + 1)
+        if len(text) > LARGEST_RECIPE:
+            raise SettingsError(f"{file}: more than {LARGEST_RECIPE:,} characters: no recipe")
+        # Each dot of a key is a table in a table: a line of them would fill the memory.
+        if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+            raise SettingsError(f"{file}: not a recipe (a line of more than {MOST_DOTS} dots)")
+        return tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not a recipe in TOML ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{file}: not a recipe in TOML ({str(error)[:120]})") from None
 
 
 def as_toml(settings: Settings) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from nextword.base.errors import ModelError, SettingsError
+from nextword.model.config import CONFIG, read_config
 from nextword.model.folder import read_model, read_shape
-from nextword.model.layouts import CONFIG, labels_of, read_config
+from nextword.model.layouts import labels_of
 from nextword.model.shape import ModelSettings, Shape
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.options import ObjectiveSettings
@@ -75,7 +76,7 @@ def find_warm_start(start: str, settings: Settings) -> WarmStart:
     shape, config = read_shape(folder), read_config(folder)
     if labels_of(config, folder / CONFIG) is not None:
         raise ModelError(
-            f"{folder / CONFIG}: architectures = {config['architectures'][0]}, whose head gives "
+            f"{folder / CONFIG}: architectures = {config.architecture}, whose head gives "
             "labels, not words; begin with the model that it was finetuned from"
         )
     _refuse_other_sizes(start, shape, settings.model)

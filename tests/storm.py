@@ -169,7 +169,7 @@ class Killer:
         from nextword.training import journal
 
         places = [
-            (fit, "go_back"), (run, "mend_checkpoints"), (journal, "publish"),
+            (fit, "go_back"), (run, "mend_checkpoints"), (journal, "sync_file"),
             (callbacks, "Journal"),
         ]  # fmt: skip
         self.at(*self.dice.choice(places))

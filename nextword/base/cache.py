@@ -4,11 +4,14 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from nextword.base.files import cache_folder, write_json
+from nextword.base.files import cache_folder, sha256_of, write_json
 
 _FOLDER = "measured"
+WORTH_REMEMBERING = 1 << 20
+"""Bytes of a file from which on its digest is remembered, by size, times and place on the disk."""
 
 
 def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
@@ -24,7 +27,7 @@ def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
     for part in made_of:
         digest.update(hashlib.sha256(part).digest())
     file = cache_folder() / _FOLDER / f"{digest.hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         return json.loads(file.read_text(encoding="utf-8"))["value"]
     value = compute()
     try:
@@ -33,3 +36,12 @@ def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
     except OSError:
         pass
     return value
+
+
+def digest_of(file: Path) -> str:
+    """Return a file's SHA-256; of a large one that was read before and is untouched, from here."""
+    state = file.stat()
+    if state.st_size < WORTH_REMEMBERING:
+        return sha256_of(file)
+    told = [str(file.absolute()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev]
+    return str(cached([json.dumps(told).encode()], lambda: sha256_of(file)))

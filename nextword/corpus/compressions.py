@@ -9,7 +9,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.packages import import_package
@@ -21,6 +21,11 @@ ZSTANDARD_READ_BYTES = 1 << 11
 """At once into the decompressor, which gives back all it can: 2 KiB of zeros are 64 MiB of text."""
 ZSTANDARD_WINDOW = 1 << 31
 """The widest that `zstd --long=31` makes, as large public dumps of text are."""
+
+
+MOST_TIMES, MOST_BESIDE = 250, 1 << 28
+"""A file may become so many times as large, and so many bytes beside; text becomes 2 to 30 times
+as large, the most regular logs 200 times. Beyond that it is no text, but made to fill a disk."""
 
 
 class _DamageError(Exception):
@@ -78,6 +83,24 @@ def _zstandard(raw: IO[bytes], name: str) -> Iterator[bytes]:
         raise _DamageError("the last frame does not end")
 
 
+class _Counted:
+    """A stream that counts what is read of it."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        """Take the stream."""
+        self._raw, self.bytes = raw, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        block = self._raw.read(size)
+        self.bytes += len(block)
+        return block
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in all else."""
+        return getattr(self._raw, name)
+
+
 class _Compression(NamedTuple):
     """How one kind of compressed file begins, and how it is read."""
 
@@ -120,10 +143,20 @@ def decompress(raw: IO[bytes], ending: str, name: str) -> Iterator[bytes]:
         name: of the file, for messages.
 
     Raises:
-        CorpusError: the file is cut short or damaged, or a package is missing.
+        CorpusError: the file is cut short or damaged, becomes larger than a text can, or a package
+            is missing.
     """
+    counted, given = _Counted(raw), 0
     try:
-        yield from _COMPRESSIONS[ending].read(raw, name)
+        for block in _COMPRESSIONS[ending].read(counted, name):  # type: ignore[arg-type]
+            given += len(block)
+            if given > MOST_TIMES * counted.bytes + MOST_BESIDE:
+                raise CorpusError(
+                    f"{name}: {counted.bytes:,} compressed bytes became more than {given:,}, which "
+                    f"no text does (at most {MOST_TIMES} times as many); decompress it yourself if "
+                    "it is one"
+                )
+            yield block
     except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, _DamageError) as error:
         raise CorpusError(
             f"{name}: the compressed file is cut short or damaged ({error}); fetch it again"

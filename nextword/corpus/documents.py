@@ -73,11 +73,28 @@ def _find(path: str, tally: Tally) -> list[str]:
             tally.add("other_files", file)
         return readable or _refuse_folder(path)
     if glob.has_magic(path):
-        matches = sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        matches = sorted(filter(os.path.isfile, _match(path)))
         if not matches:
             raise CorpusError(f"{path}: no file matches this pattern")
         return matches
     raise CorpusError(f"{path}: no such file or folder; check the spelling")
+
+
+def _match(pattern: str) -> Iterator[str]:
+    """Yield what a pattern fits; no link to a folder is followed by **, for it may lead back."""
+    if "**" not in pattern:
+        yield from glob.iglob(pattern)
+        return
+    asked = Path(pattern)
+    root = Path(asked.anchor)
+    below = asked.relative_to(asked.anchor) if asked.anchor else asked
+    if below.name == "**":
+        below = below / "*"
+    named = {part for part in below.parts if part.startswith(".")}
+    for found in root.glob(str(below)):
+        parts = found.relative_to(root).parts
+        if all(part in named or not part.startswith(".") for part in parts):
+            yield str(found)
 
 
 def _refuse_folder(path: str) -> list[str]:

@@ -22,6 +22,8 @@ from nextword.corpus.tally import Tally
 
 STANDARD_INPUT = "-"
 READ_BYTES = 1 << 20
+LONGEST_LINE = 1 << 27
+"""Characters that a record may have; they are held at once."""
 
 
 class Source:
@@ -129,17 +131,28 @@ class Source:
         return text
 
     def read_lines(self) -> Iterator[tuple[int, str]]:
-        """Yield (line number from 1, line without its end)."""
+        """Yield (line number from 1, line without its end).
+
+        Raises:
+            CorpusError: a line is longer than any record should be.
+        """
         held: list[str] = []
-        number = 0
+        number = size = 0
         for text in self.read_text():
             *lines, rest = text.split("\n")
             for line in lines:
                 number += 1
                 yield number, "".join([*held, line])
                 held.clear()
+                size = 0
             if rest:
                 held.append(rest)
+                size += len(rest)
+            if size > LONGEST_LINE:
+                raise CorpusError(
+                    f"{self.name}, line {number + 1}: longer than {LONGEST_LINE:,} characters; "
+                    "each record stands on a line of its own"
+                )
         if held:
             yield number + 1, "".join(held)
 

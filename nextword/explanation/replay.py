@@ -7,7 +7,6 @@
 Legend of shapes: B rows, T positions, V vocabulary.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from torch import Tensor
 from nextword.base.display import Displayable
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
+from nextword.base.records import Id, read_record
 from nextword.explanation.options import ExplanationSettings
 from nextword.explanation.previews import WORKED_SENTENCE, at_full_precision
+from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.scoring import states_of_each
 from nextword.training.journal import Journal
@@ -48,7 +49,7 @@ class Pin:
     source: str
     """Where it comes from, in a few words."""
     text: str
-    ids: tuple[int, ...]
+    ids: tuple[Id, ...]
     pieces: tuple[str, ...]
 
 
@@ -214,16 +215,27 @@ def write_pins(run: Path, pins: Iterable[Pin]) -> None:
     write_json(run / PINS, [vars(pin) for pin in pins])
 
 
-def read_pins(run: Path) -> list[Pin]:
-    """Read the sentences of a run; none where it has written none."""
+def read_pins(run: Path, shape: Shape | None = None) -> list[Pin]:
+    """Read the sentences of a run; none where it has written none.
+
+    Args:
+        run: its folder.
+        shape: of the network that is to read them.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     file = run / PINS
     if not file.is_file():
         return []
-    entries = json.loads(file.read_text(encoding="utf-8"))
-    return [
-        Pin(entry["source"], entry["text"], tuple(entry["ids"]), tuple(entry["pieces"]))
-        for entry in entries
-    ]
+    pins = read_record(file, list[Pin], RunError)
+    for pin in pins:
+        fits = shape is None or (
+            len(pin.ids) <= shape.context and max(pin.ids, default=0) < shape.vocab_size
+        )
+        if len(pin.ids) != len(pin.pieces) or not pin.ids or not fits:
+            raise RunError(f"{file}: damaged: {pin.text[:40]!r} is no sentence of this model's")
+    return pins
 
 
 def as_event(step: int, judged: Iterable[Judged], seconds: float) -> dict[str, Any]:
@@ -243,10 +255,11 @@ def read_replay(run: Path) -> Replay:
         RunError: the run has written nothing of it.
     """
     pins = read_pins(run)
+    lengths = [len(pin.ids) for pin in pins]
     events = {
         event["step"]: event
-        for event in Journal(run).read()
-        if event["event"] == "replay" and all(None not in pin["nats"] for pin in event["pins"])
+        for event in Journal(run).read("replay")
+        if [len(pin["nats"]) for pin in event["pins"]] == lengths and _is_judged(event)
     }
     if not pins or not events:
         raise RunError(
@@ -258,6 +271,16 @@ def read_replay(run: Path) -> Replay:
         tuple(pins),
         tuple(steps),
         tuple(tuple(_judged(entry) for entry in events[step]["pins"]) for step in steps),
+    )
+
+
+def _is_judged(event: Mapping[str, Any]) -> bool:
+    """Whether each piece of each sentence has its numbers."""
+    return all(
+        len(pin["nats"]) == len(pin["likeliest"]) == len(pin["likeliest_probability"])
+        and None not in pin["nats"]
+        and None not in pin["likeliest_probability"]
+        for pin in event["pins"]
     )
 
 

@@ -16,7 +16,7 @@ from nextword.explanation.ruler import Ruler
 from nextword.explanation.trace import Position, Trace, trace
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.loading import Opened, run_facts
-from nextword.training.journal import Journal
+from nextword.training.journal import Journal, curve_of
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -97,11 +97,11 @@ def build_report(
     if opened.run is None:
         raise RunError(f"{opened.folder}: a model folder alone has no report; name a run")
     run = opened.run
-    events = list(Journal(run).read())
-    steps = [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
-    judged = [event for event in events if event["event"] == "evaluation"]
+    journal = Journal(run)
+    curve, seconds = curve_of(journal.read("step"))
+    judged = list(journal.read("evaluation"))
     scored = [
-        (event["step"], event.get("partial_nats_per_token", event["nats_per_token"]))
+        (event["step"], event.get("partial_nats_per_token", event.get("nats_per_token")))
         for event in judged
     ]
     texts = _judged_texts(opened, prepared)
@@ -110,10 +110,10 @@ def build_report(
         run=run.name,
         facts=run_facts(run),
         settings=(run / "settings.toml").read_text(encoding="utf-8"),
-        curve=smoothed([(step, loss) for step, loss in steps if loss is not None]),
+        curve=smoothed(curve),
         evaluations=tuple((step, nats) for step, nats in scored if nats is not None),
-        samples=tuple(Written(event["step"], event["sample"]) for event in judged),
-        seconds=_seconds(events),
+        samples=tuple(Written(event["step"], event.get("sample", "")) for event in judged),
+        seconds=seconds,
         step=opened.step or run_facts(run)["plan"]["steps"],
         scores=scores,
         ruler=ruler,
@@ -125,16 +125,6 @@ def build_report(
         judged_tokens=len(positions),
         vocabulary=vocabulary_facts(prepared.vocabulary, prepared.facts),
     )
-
-
-def _seconds(events: Sequence[Mapping[str, Any]]) -> float:
-    """Add up the clocks of a run's parts: each begins anew where training was resumed."""
-    total = before = 0.0
-    for event in events:
-        if event["event"] == "step":
-            now = event["seconds"]
-            total, before = (total + before, now) if now < before else (total, now)
-    return total + before
 
 
 def _audit(opened: Opened) -> Audit:
@@ -197,7 +187,7 @@ def vocabulary_facts(vocabulary: Vocabulary, facts: Mapping[str, Any]) -> dict[s
         "entries": len(vocabulary),
         "kind": vocabulary.kind,
         "bytes_per_token": facts["bytes"] / tokens if facts.get("bytes") else None,
-        "scripts": dict(facts.get("scripts", {})),
+        "scripts": dict(facts.get("scripts") or {}),
         "words": sum(piece.startswith(" ") and piece[1:].isalpha() for piece in pieces),
         "parts": sum(piece.isalpha() for piece in pieces),
         "longest": sorted(set(pieces), key=lambda piece: (-len(piece), piece))[:LONGEST_PIECES],

@@ -16,8 +16,9 @@ from nextword.finetune.supervised import AnyScores, Start, Supervised, digests_o
 from nextword.finetune.tally import Tally
 from nextword.fit import fit
 from nextword.machine.device import choose_machine
+from nextword.model.config import CONFIG, read_config
 from nextword.model.folder import read_shape
-from nextword.model.layouts import CONFIG, labels_of, read_config
+from nextword.model.layouts import labels_of
 from nextword.model.shape import Shape
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.loading import find_model_folder

@@ -4,16 +4,20 @@ Hugging Face's layouts, with their parameter names, so that every tool opens the
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from msgspec import Struct
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from nextword.base.errors import ModelError
+from nextword.base.records import read_record
 from nextword.machine.ranks import whole
+from nextword.model.config import CONFIG, read_config
 from nextword.model.labels import SequenceClassifier
-from nextword.model.layouts import CONFIG, Ids, config_of, labels_of, read_config, shape_of
+from nextword.model.layouts import Ids, config_of, labels_of, shape_of
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
@@ -64,6 +68,7 @@ def read_model(folder: Path) -> Transformer:
     """
     config = read_config(folder)
     shape, labels = shape_of(config, folder / CONFIG), labels_of(config, folder / CONFIG)
+    _refuse_larger(shape, folder)
     model = Transformer(shape) if labels is None else SequenceClassifier(shape, labels)
     _load(model, folder)
     return model
@@ -76,6 +81,32 @@ def read_body(model: Transformer, folder: Path) -> None:
         ModelError: as `read_model`.
     """
     _load(model, folder, head=False)
+
+
+def _refuse_larger(shape: Shape, folder: Path) -> None:
+    """Refuse sizes that the weights' files do not hold, before room is made for them.
+
+    What fits roughly is built, and then compared weight by weight.
+    """
+    layers = elements = 0
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - no mapping
+                    layers += name.endswith("input_layernorm.weight")
+                    elements += math.prod(opened.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file}: damaged weights ({error})") from None
+    many, deep = shape.parameters(), shape.num_hidden_layers
+    if many > 2 * elements + SLACK or deep > layers + SLACK // 1000:
+        raise ModelError(
+            f"{folder / CONFIG}: describes {many:,} weights in {deep:,} layers, and the files hold "
+            f"{elements:,} in {layers:,}; the folder is damaged or of another kind"
+        )
+
+
+SLACK = 1 << 20
+"""Weights that may be built for nothing before it is said which are missing."""
 
 
 def _load(model: Transformer, folder: Path, *, head: bool = True) -> None:
@@ -97,30 +128,58 @@ def _load(model: Transformer, folder: Path, *, head: bool = True) -> None:
                 f"{folder}: the weight {name} has shape {tuple(weight.shape)}, config.json says "
                 f"{tuple(expected[name])}"
             )
+        _refuse_no_number(weight, f"{folder}: the weight {name}")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in weights:
                 parameter.copy_(weights[name])
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def _refuse_no_number(weight: torch.Tensor, what: str) -> None:
+    """Refuse a weight that nothing can be computed with."""
+    if weight.dtype not in NUMBERS:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in NUMBERS)
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise ModelError(f"{what} is of type {kind}; known are {kinds}")
+    # One pass: a sum is a number only where all are, but for a sum that is too large.
+    if not weight.sum(dtype=torch.float64).isfinite() and not weight.isfinite().all():
+        raise ModelError(f"{what} holds NaN or infinity; training that made it had failed")
+
+
+NUMBERS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the files of a folder's weights.
+
+    Raises:
+        ModelError: the index is damaged, or names a file outside the folder, or one is missing.
+    """
     index = folder / _WEIGHTS_INDEX
     names = [WEIGHTS]
     if index.is_file():
-        try:
-            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            names = sorted(set(listed))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{index}: damaged ({error})") from None
-    weights: dict[str, torch.Tensor] = {}
+        names = sorted(set(read_record(index, _Index, ModelError).weight_map.values()))
     for name in names:
-        file = folder / name
-        if not file.is_file():
-            raise ModelError(f"{file}: no such file; weights are read from safetensors only")
+        if name != Path(name).name:
+            raise ModelError(f"{index}: names {name!r}, which does not lie in this folder")
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: no such file; weights are safetensors only")
+    return [folder / name for name in names]
+
+
+class _Index(Struct):
+    """What is read of the index of weights in several files."""
+
+    weight_map: dict[str, str]
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
         try:
             found = load_file(file)
-            # Old folders hold the angles of rotation too, which follow from config.json.
-            weights.update({k: w for k, w in found.items() if not k.endswith("inv_freq")})
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file}: damaged weights ({error})") from None
+        # Old folders hold the angles of rotation too, which follow from config.json.
+        weights.update({k: w for k, w in found.items() if not k.endswith("inv_freq")})
     return weights

@@ -7,14 +7,13 @@
 and of each the form with labels, …ForSequenceClassification.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nextword.base.errors import ModelError, SettingsError
+from nextword.model.config import Config
 from nextword.model.shape import Shape
 
-CONFIG = "config.json"
 LABELS = "ForSequenceClassification"
 SEVERAL = "multi_label_classification"
 POOLINGS = ("mean", "late", "bos")
@@ -139,25 +138,7 @@ def config_of(shape: Shape, ids: Ids, labels: LabelHead | None = None) -> dict[s
     return config
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a folder's config.json.
-
-    Raises:
-        ModelError: it is missing, or no JSON.
-    """
-    file = folder / CONFIG
-    if not file.is_file():
-        raise ModelError(f"{folder}: no {CONFIG} here, so this is not a model folder")
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise ModelError(f"{file}: not JSON ({error})") from None
-    return config
-
-
-def shape_of(config: dict[str, Any], file: Path) -> Shape:
+def shape_of(config: Config, file: Path) -> Shape:
     """Read the sizes from config.json.
 
     Args:
@@ -167,91 +148,86 @@ def shape_of(config: dict[str, Any], file: Path) -> Shape:
     Raises:
         ModelError: it describes a network that is not known here; the field is named.
     """
-    try:
-        kind = config["model_type"]
-        if kind not in KINDS:
-            raise ModelError(
-                f"{file}: model_type {kind!r} is not known here; known are {', '.join(KINDS)}"
-            )
-        _refuse_unknown(file, config)
-        for name in _SIZES:
-            if not isinstance(config[name], int) or isinstance(config[name], bool):
-                raise ModelError(f"{file}: {name} = {config[name]!r} is no whole number")
-        heads = config["num_attention_heads"]
-        return Shape(
-            vocab_size=config["vocab_size"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            num_hidden_layers=config["num_hidden_layers"],
-            num_attention_heads=heads,
-            num_key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            context=config["max_position_embeddings"],
-            rope_theta=_rope(config).get("rope_theta", config.get("rope_theta", 10_000.0)),
-            rms_norm_eps=config["rms_norm_eps"],
-            qk_norm=KINDS[kind].qk_norm,
-            tie_word_embeddings=config.get("tie_word_embeddings", False),
-            causal=KINDS[kind].causal,
+    layout = _layout_of(config, file)
+    _refuse_unknown(file, config)
+    heads = config.num_attention_heads
+    head_dim = config.head_dim or config.hidden_size // heads
+    if head_dim * config.max_position_embeddings > MOST_ANGLES:
+        raise ModelError(
+            f"{file}: max_position_embeddings = {config.max_position_embeddings:,} with heads "
+            f"{head_dim} wide: positions need more room than is lent to them here"
         )
-    except KeyError as error:
-        raise ModelError(f"{file}: the field {error} is missing") from None
-    except (SettingsError, TypeError, ZeroDivisionError) as error:
+    try:
+        return Shape(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=heads,
+            num_key_value_heads=config.num_key_value_heads or heads,
+            head_dim=head_dim,
+            context=config.max_position_embeddings,
+            rope_theta=config.theta,
+            rms_norm_eps=config.rms_norm_eps,
+            qk_norm=layout.qk_norm,
+            tie_word_embeddings=config.tie_word_embeddings or False,
+            causal=layout.causal,
+        )
+    except SettingsError as error:
         raise ModelError(f"{file}: sizes that cannot be built ({error})") from None
 
 
-def labels_of(config: dict[str, Any], file: Path) -> LabelHead | None:
+MOST_ANGLES = 1 << 28
+"""Positions times width of a head: two gigabytes for their cosines and sines."""
+
+
+def _layout_of(config: Config, file: Path) -> Layout:
+    if config.model_type not in KINDS:
+        raise ModelError(
+            f"{file}: model_type {config.model_type!r} is not known here; known are "
+            f"{', '.join(KINDS)}"
+        )
+    return KINDS[config.model_type]
+
+
+def labels_of(config: Config, file: Path) -> LabelHead | None:
     """Return what the outputs of a head with labels stand for; None where the head is none.
 
     Raises:
         ModelError: the head is of a form not known here; the field is named.
     """
-    layout = (config.get("architectures") or [""])[0]
-    if not layout.endswith(LABELS):
+    if not config.architecture.endswith(LABELS):
         return None
-    looks_back = KINDS[config["model_type"]].causal
-    pooling = POOLINGS[0] if looks_back else config.get("classifier_pooling", "late")
+    looks_back = _layout_of(config, file).causal
+    pooling = POOLINGS[0] if looks_back else config.classifier_pooling or "late"
     if pooling not in POOLINGS:
         raise ModelError(
             f"{file}: classifier_pooling = {pooling!r} is not known here; known are "
             f"{', '.join(POOLINGS)}"
         )
-    several = config.get("problem_type") == SEVERAL
-    known = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    names = tuple(str(known[key]) for key in sorted(known, key=int))
+    several = config.problem_type == SEVERAL
+    known = config.id2label or {"0": "LABEL_0", "1": "LABEL_1"}
+    numbers = [str(number) for number in range(len(known))]
+    if set(numbers) != known.keys():
+        raise ModelError(f"{file}: id2label does not name the numbers 0 to {len(known) - 1}")
+    names = tuple(str(known[number]) for number in numbers)
     return LabelHead(names, len(names) == 1 and not several, pooling, several)
 
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-)
-
-
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
-
-
-def _refuse_unknown(file: Path, config: dict[str, Any]) -> None:
+def _refuse_unknown(file: Path, config: Config) -> None:
     """Refuse what would be read without an error and computed wrong, by the name of the field."""
-    rope = _rope(config)
-    rope_field = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    rope = config.rope
+    rope_field = "rope_parameters" if rope is config.rope_parameters else "rope_scaling"
+    partial = rope.partial_rotary_factor or config.partial_rotary_factor or 1.0
     asked = {
-        f"{rope_field}: {kind!r}": kind != "default",
-        "partial_rotary_factor": (
-            rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
-        )
-        != 1.0,
-        "attention_bias": config.get("attention_bias"),
-        "mlp_bias": config.get("mlp_bias"),
-        "use_sliding_window": config.get("use_sliding_window"),
-        "layer_types": set(config.get("layer_types") or ()) - {"full_attention"},
-        f"hidden_act: {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
-        "quantization_config": config.get("quantization_config"),
+        f"{rope_field}: {rope.kind!r}": rope.kind != "default",
+        "partial_rotary_factor": partial != 1.0,
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+        "use_sliding_window": config.use_sliding_window,
+        "layer_types": set(config.layer_types or ()) - {"full_attention"},
+        f"hidden_act: {config.hidden_act!r}": (config.hidden_act or "silu") != "silu",
+        "quantization_config": config.quantization_config,
     }
     for name, present in asked.items():
         if present:

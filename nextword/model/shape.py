@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import check_options, option
+from nextword.base.records import Base, Share, Size
 
 HEAD_WIDTH = 64
 """Width of one attention head when nothing else is said."""
@@ -84,16 +85,16 @@ class Shape:
     Legend of shapes: B rows, T positions, D width, H heads, K head width, V vocabulary.
     """
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    context: int
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size
+    head_dim: Size
+    context: Size
+    rope_theta: Base = 10_000.0
+    rms_norm_eps: Share = 1e-6
     qk_norm: bool = True
     tie_word_embeddings: bool = True
     causal: bool = True

@@ -16,8 +16,10 @@ An archive is a head and the range coder's words:
     1–9    number of tokens, seven bits a byte
     4·k    words
 
-Whatever would make the model's last bits, and so the decoded file, come out otherwise is refused
-with its reason. The original's digest is compared at the end.
+No archive holds more than MOST_TOKENS tokens a byte: a count beyond that is refused before it is
+begun with, and so is a file that would need it. Whatever would make the model's last bits, and so
+the decoded file, come out otherwise is refused with its reason. The original's digest is compared
+at the end.
 """
 
 import os
@@ -34,13 +36,15 @@ from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError, EvaluationError, RunError
 from nextword.base.files import check_output, publish
-from nextword.model.layouts import CONFIG
+from nextword.model.config import CONFIG
 from nextword.prediction.coder import Lanes, Progress, Spelling, decode, encode
 from nextword.prediction.fingerprint import Fingerprint, differences, digest_of, fingerprint_of
 from nextword.prediction.loading import Opened
 
 MAGIC, VERSION = b"nxw", 1
 DEVICES = ("cpu", "cuda", "mps")
+MOST_TOKENS = 10_000
+"""For each byte after the checksum: what a decoder may be asked to do by so small a file."""
 _FIXED = struct.Struct("<8s8s4s4s4sHBB")
 _BEFORE = struct.Struct("<3sBI")
 
@@ -221,6 +225,11 @@ def pack(opened: Opened, data: bytes, progress: Progress | None = None) -> Packe
     rest = _head_bytes(head)
     header_bytes = _BEFORE.size + len(rest)
     rest += coded.words.astype("<u4").tobytes()
+    if len(tokens) > MOST_TOKENS * len(rest):
+        raise EvaluationError(
+            f"{len(data):,} bytes would become {len(rest):,}, more regular than an archive may be "
+            f"({MOST_TOKENS:,} tokens a byte); xz makes them small in no time"
+        )
     archive = _BEFORE.pack(MAGIC, VERSION, zlib.crc32(rest)) + rest
     return Packed(archive, header_bytes, len(tokens), lanes, coded.ideal_bits)
 
@@ -347,6 +356,8 @@ def _parse(rest: bytes) -> tuple[Head, NDArray[np.uint32]]:
         weights, vocabulary, processor, arithmetic, threads, DEVICES[device], version
     )
     tokens, place = _long(rest, place)
+    if tokens > MOST_TOKENS * len(rest):
+        raise ValueError("more tokens than an archive may hold")
     words = np.frombuffer(rest[place:], dtype="<u4").astype(np.uint32)
     return Head(original, fingerprint, tokens), words
 
@@ -363,7 +374,7 @@ def _short(number: int) -> bytes:
 def _long(data: bytes, place: int) -> tuple[int, int]:
     """Read such a number; return it and the place after it."""
     number = shift = 0
-    while data[place] > 127:
+    while data[place] > 127 and shift < 63:
         number |= (data[place] & 127) << shift
         place, shift = place + 1, shift + 7
     return number | data[place] << shift, place + 1

@@ -1,20 +1,24 @@
 """Load a trained model: by name, path, model folder, `latest`, `RUN@last` or `RUN@500`."""
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nextword.base.errors import EvaluationError, RunError
+from msgspec import Struct
+
+from nextword.base.errors import EvaluationError, ModelError, RunError
 from nextword.base.options import nearest
+from nextword.base.records import Count, as_record, read_json
 from nextword.base.terminal import for_stream
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
+from nextword.model.config import CONFIG, read_config
 from nextword.model.folder import read_model
 from nextword.model.labels import SequenceClassifier
-from nextword.model.layouts import CONFIG, KINDS, labels_of, read_config
+from nextword.model.layouts import KINDS, labels_of
+from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import (
@@ -26,7 +30,9 @@ from nextword.training.checkpoint import (
     list_checkpoints,
     unreadable_checkpoints,
 )
+from nextword.training.loop import Plan
 from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.prepared import CorpusFacts
 from nextword.vocabulary.tokenizer import Vocabulary
 
 RUNS = "runs"
@@ -93,13 +99,45 @@ def run_facts(run: Path) -> dict[str, Any]:
     Raises:
         RunError: it wrote nothing readable.
     """
-    try:
-        facts: dict[str, Any] = json.loads((run / FACTS).read_text(encoding="utf-8"))
-        if not isinstance(facts, dict):
-            raise ValueError("no object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{run / FACTS}: cannot be read ({error})") from None
+    file = run / FACTS
+    facts: dict[str, Any] = read_json(file, RunError)
+    as_record(facts, _Facts, file, RunError)
     return facts
+
+
+class _Versions(Struct):
+    nextword: str
+    torch: str
+
+
+class _Hardware(Struct):
+    name: str
+    precision: str
+    threads: int
+
+
+class _Facts(Struct):
+    """What a run must say of itself."""
+
+    paths: list[str]
+    shape: Shape
+    plan: Plan
+    parameters: Count
+    flops_per_token: Count
+    versions: _Versions
+    hardware: _Hardware
+    objective: str | None = None
+    prepared: str | None = None
+    corpus: CorpusFacts | None = None
+    warm_start: str | None = None
+    task: str | None = None
+    rows: dict[str, Any] | None = None
+    digests: Any = None
+
+    def __post_init__(self) -> None:
+        """A run learned from a text, or from the examples of a task."""
+        if self.task is None and self.corpus is None:
+            raise ValueError("missing required field `corpus`")
 
 
 def prepared_folder(run: Path, facts: dict[str, Any]) -> Path:
@@ -237,6 +275,11 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
     where = choose_machine(machine or MachineSettings()).in_float32()
     model = read_model(folder).to(where.device).eval()
     vocabulary, objective = Vocabulary.load(folder), _objective(folder, run)
+    if len(vocabulary) > model.shape.vocab_size:
+        raise ModelError(
+            f"{folder}: its vocabulary has {len(vocabulary):,} entries, and its network knows "
+            f"{model.shape.vocab_size:,}; the two are not of one model"
+        )
     return Opened(folder, run, step, model, vocabulary, where, objective)
 
 
@@ -262,8 +305,7 @@ def _objective(folder: Path, run: Path | None) -> Objective:
     if run is not None and (name := run_facts(run).get("objective")):
         return find_objective(str(name))
     config = read_config(folder)
-    layouts = config.get("architectures") or []
     if labels_of(config, folder / CONFIG) is not None:
         return find_objective("labelled")
-    kind = KINDS.get(config.get("model_type", ""))
-    return objective_of(kind.language_model if kind else layouts[0] if layouts else "")
+    kind = KINDS.get(config.model_type)
+    return objective_of(kind.language_model if kind else config.architecture)

@@ -1,12 +1,11 @@
 """One prediction taken apart: as a page of text for a terminal, and as HTML."""
 
 import math
-from html import escape
 from typing import NamedTuple
 
 from nextword.explanation.audit import Audit, Entry
 from nextword.rendering.curve import log_curve_svg, log_curve_text
-from nextword.rendering.formatting import chance, figure, quoted, table, tail
+from nextword.rendering.formatting import chance, escape, figure, quoted, table, tail
 from nextword.rendering.scroll import scrolling
 
 HALF_WRONG = 0.0001

@@ -1,10 +1,8 @@
 """Several models side by side: as a table for a terminal, and as HTML."""
 
-from html import escape
-
 from nextword.explanation.compare import FEWEST_DOCUMENTS, Comparison
 from nextword.loss.bits import bits
-from nextword.rendering.formatting import counted, quoted, table
+from nextword.rendering.formatting import counted, escape, quoted, table
 from nextword.rendering.scroll import scrolling
 
 CAVEAT = (

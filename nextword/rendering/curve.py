@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from nextword.rendering.formatting import escape
 
 WIDTH, HEIGHT = 720.0, 300.0
 HIGH = 0.75

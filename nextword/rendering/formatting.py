@@ -1,15 +1,21 @@
 """Formatting that all renderers share: quoting, truncation, numbers, tables."""
 
+import html
 import math
 import re
 import shlex
 
-from nextword.base.terminal import signed
+from nextword.base.terminal import signed, visible
 
 
 def quoted(text: str) -> str:
     """Quote a text; line breaks and the like are shown as signs."""
     return '"' + signed(text) + '"'
+
+
+def escape(text: str) -> str:
+    """Write a text for a page: its signs of HTML stand for themselves, its controls are shown."""
+    return html.escape(visible(text))
 
 
 def argument(text: str) -> str:

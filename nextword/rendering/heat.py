@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterable
-from html import escape
 from typing import NamedTuple
 
 from nextword.base.terminal import signed
 from nextword.explanation.trace import Position
-from nextword.rendering.formatting import chance, quoted
+from nextword.rendering.formatting import chance, escape, quoted
 
 HOTTEST_NATS = 7.0
 """A mistake from here on (a chance below 1 in 1,100) has the strongest color."""

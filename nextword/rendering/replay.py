@@ -1,10 +1,8 @@
 """Sentences judged while the model learned: tables and lines over the steps."""
 
-from html import escape
-
 from nextword.explanation.replay import Pin, Replay
 from nextword.rendering.curve import Line, chart_svg
-from nextword.rendering.formatting import chance, one_line, quoted, table
+from nextword.rendering.formatting import chance, escape, one_line, quoted, table
 from nextword.rendering.heat import heat_style
 from nextword.rendering.scroll import scrolling
 

@@ -6,7 +6,6 @@ Each section is a pure function of the report; `report_page` puts them together.
 import json
 import math
 from collections.abc import Callable, Mapping
-from html import escape
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from nextword.explanation.report import Report
 from nextword.loss.bits import bits
 from nextword.rendering.audit import audit_html
 from nextword.rendering.curve import Line, chart_svg
-from nextword.rendering.formatting import among, chance, counted, figure, quoted, tail
+from nextword.rendering.formatting import among, chance, counted, escape, figure, quoted, tail
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_html
 from nextword.rendering.ruler import ruler_html, sentence
 from nextword.rendering.scroll import scrolling

@@ -1,10 +1,9 @@
 """The ruler: one scale from blind guessing to the best possible, and one sentence on it."""
 
 import math
-from html import escape
 
 from nextword.explanation.ruler import Mark, Ruler
-from nextword.rendering.formatting import table
+from nextword.rendering.formatting import escape, table
 from nextword.rendering.scroll import scrolling
 
 BAR = 40

@@ -1,6 +1,6 @@
 """What may be wider than the screen: it scrolls by itself, and the keyboard reaches it."""
 
-from html import escape
+from nextword.rendering.formatting import escape
 
 
 def scrolling(inside: str, label: str, tag: str = "div") -> str:

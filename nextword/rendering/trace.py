@@ -2,7 +2,6 @@
 
 import math
 import sys
-from html import escape
 
 from nextword.explanation.trace import ZERO_NATS, Position, Trace
 from nextword.loss.bits import bits
@@ -10,6 +9,7 @@ from nextword.rendering.formatting import (
     among,
     chance,
     counted,
+    escape,
     figure,
     one_line,
     quoted,

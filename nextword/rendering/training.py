@@ -58,7 +58,7 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
         f"text        {facts['corpus']}: {facts['documents']:,} documents{size}; "
         f"{train:,} tokens to learn from, {holdout:,} held out"
     ]
-    reading = facts.get("reading", {})
+    reading = facts.get("reading") or {}
     if facts["duplicate_documents"] is not None:
         first = f" (first: {reading['repeated']['first']})" if "repeated" in reading else ""
         lines.append(
@@ -84,7 +84,7 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
             f"            {asked:,} entries were asked for; this kind and this text give "
             f"{facts['entries']:,}"
         )
-    if len(scripts := facts.get("scripts", {})) > 1:
+    if len(scripts := facts.get("scripts") or {}) > 1:
         told = ", ".join(f"{script} {value:.2f}" for script, value in scripts.items())
         lines.append(f"            bytes a token by script: {told}")
     return "\n".join(lines)
@@ -92,7 +92,7 @@ def describe_text(facts: Mapping[str, Any], folder: Path) -> str:
 
 def describe_shares(facts: Mapping[str, Any], tokens: int) -> list[str]:
     """Say how often each text of a mixture will be read."""
-    portions = facts.get("portions", [])
+    portions = facts.get("portions") or []
     total = sum(portion["weight"] for portion in portions)
     return [
         f"{'mixture' if not number else '':<12}{portion['name']}: "

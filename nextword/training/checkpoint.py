@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nextword.base.cache import cached
+from nextword.base.cache import digest_of
 from nextword.base.errors import RunError
 from nextword.base.files import publish, sha256_of
 from nextword.machine.ranks import whole
@@ -30,8 +30,6 @@ from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
 
 FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
-WORTH_REMEMBERING = 1 << 20
-"""Bytes of a file from which on its digest is remembered, by size, times and place on the disk."""
 
 
 @dataclass(frozen=True)
@@ -213,18 +211,9 @@ def find_damage(folder: Path, *, whole: bool) -> str:
         if not whole and name.startswith(f"{STATE}/"):
             continue
         file = folder / name
-        if not file.is_file() or _digest_of(file) != digest:
+        if not file.is_file() or digest_of(file) != digest:
             return f"{file}: missing or changed since it was saved"
     return ""
-
-
-def _digest_of(file: Path) -> str:
-    """Return a file's digest; of a large one that was read before and is untouched, from memory."""
-    state = file.stat()
-    if state.st_size < WORTH_REMEMBERING:
-        return sha256_of(file)
-    told = [str(file.absolute()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev]
-    return str(cached([json.dumps(told).encode()], lambda: sha256_of(file)))
 
 
 def restore_optimizers(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nextword.base.errors import DivergedError
+from nextword.base.records import Size
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.training.options import TrainingSettings
@@ -24,12 +25,12 @@ REMEMBERED_NORMS, FEWEST_NORMS = 100, 20
 class Plan:
     """What a run will do, resolved."""
 
-    steps: int
-    rows: int
+    steps: Size
+    rows: Size
     """Windows a step, over all processes."""
-    micro_rows: int
+    micro_rows: Size
     """Windows a process holds in memory at once."""
-    context: int
+    context: Size
 
     @property
     def batch_tokens(self) -> int:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from msgspec import Struct
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
+from nextword.base.records import Count, read_json, read_record
 from nextword.corpus.options import HOLDOUT_TOKENS, CorpusSettings
 from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
 from nextword.corpus.tally import Tally
@@ -33,6 +35,7 @@ from nextword.vocabulary.prepared import (
     PROGRESS,
     SIDES,
     Prepared,
+    digests_in,
     open_prepared,
     read_manifest,
 )
@@ -97,7 +100,7 @@ def prepare(
             if corpus_settings.drop_duplicates:
                 write_json(job.progress, {**job.done, "dropping": True})
                 facts |= drop_repeats(folder, vocabulary, done["shards"], report)
-            write_json(folder / MANIFEST, facts)
+            write_json(folder / MANIFEST, {**facts, "digests": digests_in(folder)})
     opened = open_prepared(folder, was_cached=cached)
     # The cache knows a text by its content; it may have been called otherwise then, or have held
     # more that is no text.
@@ -165,8 +168,8 @@ def _claim(folder: Path, key: str) -> bool:
     begun = [entry for entry in folder.glob("*") if not entry.name.startswith(f".{PROGRESS}.")]
     if begun:
         try:
-            began = json.loads((folder / PROGRESS).read_text(encoding="utf-8")).get("key")
-        except (OSError, ValueError, AttributeError, RecursionError):
+            began = read_record(folder / PROGRESS, _Progress, CorpusError).key
+        except CorpusError:
             began = None
         if began != key:
             raise CorpusError(
@@ -191,6 +194,22 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+class _Progress(Struct):
+    """How far an unfinished preparation has come, as far as it must be trusted."""
+
+    key: str
+    has_vocabulary: bool
+    pieces: Count
+    shards: Count
+    train_tokens: Count
+    holdout_tokens: Count
+    unknown_tokens: Count
+    changed: Count
+    beyond_limit: Count
+    open: dict[str, int | None]
+    scripts: dict[str, float]
+
+
 class _Job:
     """One preparation, from where it stands to its last shard."""
 
@@ -209,7 +228,7 @@ class _Job:
         self.progress = folder / PROGRESS
         self.done: dict[str, Any]
         if self.progress.is_file():
-            self.done = json.loads(self.progress.read_text(encoding="utf-8"))
+            self.done = read_json(self.progress, CorpusError)
             if self.done.get("dropping"):  # interrupted between two files: they fit no more
                 self._begin(key, has_vocabulary=True)
         else:

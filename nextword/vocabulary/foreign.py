@@ -20,6 +20,7 @@ from nextword.vocabulary.prepared import (
     MANIFEST,
     PROGRESS,
     Prepared,
+    digests_in,
     is_prepared,
     open_prepared,
 )
@@ -99,7 +100,7 @@ def _describe(
         np.asarray(sizes, dtype="<u8").tofile(cache / HOLDOUT_BYTES)
     else:
         facts["bits_withheld"] = "these shards do not say how many bytes their text had"
-    write_json(cache / MANIFEST, facts)
+    write_json(cache / MANIFEST, {**facts, "digests": digests_in(cache)})
 
 
 def _refuse_other_vocabulary(folder: Path, whole: TokenStream, vocabulary: Vocabulary) -> None:

@@ -1,14 +1,16 @@
 """The contamination report of a prepared text: found once, written down, dropped if asked."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from nextword.base.errors import CorpusError
 from nextword.base.files import write_json
+from nextword.base.records import Count, as_record, read_json
 from nextword.vocabulary.deduplication import merge_ranges, remove_ranges
 from nextword.vocabulary.leakage import Leaks, exact_repeats, find_leaks
 from nextword.vocabulary.prepared import Prepared
@@ -49,10 +51,27 @@ def check_leaks(prepared: Prepared, report: Callable[[str], None]) -> dict[str, 
 def _read(file: Path) -> dict[str, Any] | None:
     """Read what was found before; nothing where there is nothing, or it is damaged."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(file, CorpusError)
+        as_record(found, _Found, file, CorpusError)
+    except CorpusError:
         return None
-    return found if isinstance(found, dict) and "checked" in found else None
+    return {"share": 0.0, "units": 0, "estimated": False, "examples": [], **found}
+
+
+class _Example(Struct):
+    similarity: float
+    holdout: str
+    train: str
+
+
+class _Found(Struct):
+    """What was found, as it is written down."""
+
+    checked: bool
+    share: float = 0.0
+    units: Count = 0
+    estimated: bool = False
+    examples: list[_Example] = []
 
 
 def describe_leaks(found: dict[str, Any]) -> str:

@@ -8,14 +8,16 @@ train-00000.ds, holdout-00000.ds   shards; or the manifest says where they lie:
 leaks.json                         near duplicates between the two sides
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct, to_builtins
 
+from nextword.base.cache import digest_of
 from nextword.base.errors import CorpusError
+from nextword.base.records import Count, Size, as_record, read_json
 from nextword.corpus.split import Side
 from nextword.vocabulary.shards import JoinedStream, TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -24,6 +26,7 @@ MANIFEST, PROGRESS = "manifest.json", "progress.json"
 HOLDOUT_BYTES = "holdout.bytes"
 """Raw bytes of each held-out document of shards made elsewhere."""
 SIDES: tuple[Side, ...] = ("train", "holdout")
+MOST_SHARDS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,14 @@ def open_prepared(folder: Path, *, was_cached: bool = True) -> Prepared:
 
 def _open_sides(folder: Path, vocabulary: Vocabulary) -> dict[Side, TokenStream]:
     facts = read_manifest(folder)
-    bounds = facts.get("bounds", {})
+    bounds = facts.get("bounds")
+    _check_digests(folder, facts)
     sides = {
         side: TokenStream(
             _files(folder, facts, side),
             len(vocabulary),
             vocabulary.end_id,
-            tuple(bounds[side]) if bounds else None,
+            tuple(bounds.get(side, (0, 0))) if bounds else None,
         )
         for side in SIDES
     }
@@ -110,23 +114,63 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CorpusError: the manifest is missing or damaged.
     """
-    try:
-        facts: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CorpusError(
-            f"{folder / MANIFEST}: cannot be read ({error}); remove the folder and prepare the "
-            "text again"
-        ) from None
-    missing = [name for name in _NEEDED if not isinstance(facts, dict) or name not in facts]
-    if missing:
-        raise CorpusError(
-            f"{folder / MANIFEST}: damaged, {missing[0]!r} is missing; remove the folder and "
-            "prepare the text again"
-        )
-    return facts
+    file = folder / MANIFEST
+    facts: dict[str, Any] = read_json(file, CorpusError, advice=_AGAIN)
+    known = as_record(facts, CorpusFacts, file, CorpusError, advice=_AGAIN)
+    return {**to_builtins(known), **facts}
 
 
-_NEEDED = ("corpus", "entries", "train_tokens", "holdout_tokens")
+_AGAIN = "remove the folder and prepare the text again"
+
+
+class _PortionFacts(Struct):
+    """A text of a mixture."""
+
+    name: str
+    weight: Annotated[float, Meta(gt=0, le=1e12)]
+    folder: str
+    train_tokens: Size
+
+
+class _Noticed(Struct):
+    """Something that was not read as it stands."""
+
+    count: Count
+    first: str
+
+
+class CorpusFacts(Struct):
+    """What a manifest must say, and a run that repeats it."""
+
+    corpus: str
+    entries: Size
+    train_tokens: Count
+    holdout_tokens: Count
+    documents: Count
+    vocabulary: str = ""
+    shards: Annotated[int, Meta(ge=0, le=MOST_SHARDS)] | None = None
+    bytes: Count | None = None
+    duplicate_documents: Count | None = None
+    unknown_tokens: Count | None = None
+    entries_asked: Count | None = None
+    beyond_limit: Count | None = None
+    dropped_tokens: Count | None = None
+    key: str | None = None
+    bits_withheld: str = ""
+    scripts: dict[str, float] = {}
+    reading: dict[str, Count | _Noticed] | None = None
+    files: list[str] | None = None
+    bounds: dict[Side, tuple[Count, Count]] | None = None
+    portions: list[_PortionFacts] | None = None
+    digests: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Of what was noticed the records are a number, and nothing else is."""
+        numbers = [kind for kind, found in (self.reading or {}).items() if isinstance(found, int)]
+        if self.reading and numbers != ["records"]:
+            raise ValueError("its reading does not say how many records there were")
+
+
 _SAMPLE_TOKENS = 1 << 16
 
 
@@ -150,6 +194,22 @@ def _check(folder: Path, facts: dict[str, Any], prepared: Prepared) -> None:
 
 
 def _files(folder: Path, facts: dict[str, Any], side: Side) -> list[Path]:
-    if "files" in facts:
-        return [Path(file) for file in facts["files"]]
-    return [folder / f"{side}-{number:05d}.ds" for number in range(facts["shards"])]
+    if (files := facts.get("files")) is not None:
+        return [Path(file) for file in files]
+    return [folder / f"{side}-{number:05d}.ds" for number in range(facts.get("shards") or 0)]
+
+
+def digests_in(folder: Path) -> dict[str, str]:
+    """Return the digests of the files that say where documents end and how long they were.
+
+    A token too many is seen by its number and by what it is; these would change figures unseen.
+    """
+    files = [*folder.glob("*.ds.index"), *folder.glob("*.ds.bytes"), *folder.glob(HOLDOUT_BYTES)]
+    return {file.name: digest_of(file) for file in sorted(files)}
+
+
+def _check_digests(folder: Path, facts: dict[str, Any]) -> None:
+    for name, digest in (facts.get("digests") or {}).items():
+        file = folder / Path(name).name
+        if not file.is_file() or digest_of(file) != digest:
+            raise CorpusError(f"{file}: missing or changed since it was written; {_AGAIN}")

@@ -1,12 +1,17 @@
 """Load a tokenizer from elsewhere: any `tokenizer.json` of Hugging Face's `tokenizers`."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.kinds import RESERVED
-from nextword.vocabulary.tokenizer import Vocabulary, kind_of, read_tokenizer, token_name
+from nextword.vocabulary.reading import (
+    TOKENIZER,
+    TokenizerConfig,
+    read_tokenizer,
+    read_tokenizer_config,
+)
+from nextword.vocabulary.tokenizer import Vocabulary, kind_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,12 +32,13 @@ def load_source(place: Path, *, as_it_is: bool = False) -> Vocabulary:
     Raises:
         VocabularyError: there is none, or it is damaged.
     """
-    file = place / "tokenizer.json" if place.is_dir() else place
+    file = place / TOKENIZER if place.is_dir() else place
     tokenizer = read_tokenizer(file)
-    config = _config(file.parent) if file.name == "tokenizer.json" else {}
+    is_named = file.name == TOKENIZER
+    config = read_tokenizer_config(file.parent) if is_named else TokenizerConfig()
     reserved: list[str | None] = []
     for role, ours in zip(_ROLES, RESERVED, strict=True):
-        name = token_name(config.get(role))
+        name = config.name_of(role)
         if name is None and role == "eos_token":
             name = next((end for end in KNOWN_ENDS if tokenizer.token_to_id(end) is not None), None)
         if name is None or name in reserved or tokenizer.token_to_id(name) is None:
@@ -48,18 +54,7 @@ def load_source(place: Path, *, as_it_is: bool = False) -> Vocabulary:
             "as eos_token"
         )
     _add(tokenizer, missing)
-    return Vocabulary(tokenizer, config.get("nextword_kind") or kind_of(tokenizer), reserved)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    if not file.is_file():
-        return {}
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VocabularyError(f"{file}: damaged ({error})") from None
-    return config
+    return Vocabulary(tokenizer, config.nextword_kind or kind_of(tokenizer), reserved)
 
 
 def _add(tokenizer: "Tokenizer", names: list[str]) -> None:

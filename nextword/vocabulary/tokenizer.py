@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.alphabet import Speller
 from nextword.vocabulary.kinds import RESERVED, find_kind, names
+from nextword.vocabulary.reading import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    no_panic,
+    read_tokenizer,
+    read_tokenizer_config,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -139,7 +146,8 @@ class Vocabulary:
                 they are ordinary text, for nobody's text is to end where it only speaks of an end.
         """
         tokenizer = self._reading_names if special else self.tokenizer
-        return list(tokenizer.encode(plain(text), add_special_tokens=False).ids)
+        with no_panic("the vocabulary cannot encode this text"):
+            return list(tokenizer.encode(plain(text), add_special_tokens=False).ids)
 
     @cached_property
     def _reading_names(self) -> "Tokenizer":
@@ -152,9 +160,10 @@ class Vocabulary:
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into ids, on all cores."""
-        encodings = self.tokenizer.encode_batch_fast(
-            [plain(text) for text in texts], add_special_tokens=False
-        )
+        with no_panic("the vocabulary cannot encode one of these texts"):
+            encodings = self.tokenizer.encode_batch_fast(
+                [plain(text) for text in texts], add_special_tokens=False
+            )
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -252,7 +261,7 @@ class Vocabulary:
             context: tokens that the model of this folder reads at once.
             names_are_read: a reserved name in a text, as the mask's, stands for its entry there.
         """
-        (folder / "tokenizer.json").write_text(
+        (folder / TOKENIZER).write_text(
             self._described_with(template, names_are_read),
             encoding="utf-8",
         )
@@ -273,7 +282,7 @@ class Vocabulary:
             config["mask_token"] = self.mask_name
         if self.unknown_id is not None:
             config["unk_token"] = self.tokenizer.id_to_token(self.unknown_id)
-        (folder / "tokenizer_config.json").write_text(
+        (folder / TOKENIZER_CONFIG).write_text(
             json.dumps(config, indent=2) + "\n", encoding="utf-8"
         )
 
@@ -300,45 +309,21 @@ class Vocabulary:
         Raises:
             VocabularyError: tokenizer.json is missing or damaged, or names no end of text.
         """
-        tokenizer = read_tokenizer(folder / "tokenizer.json")
-        config_file = folder / "tokenizer_config.json"
-        config = (
-            json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-        )
-        kind = config.get("nextword_kind") or kind_of(tokenizer)
-        names = [token_name(config.get(key)) for key in ("eos_token", "pad_token", "mask_token")]
+        tokenizer = read_tokenizer(folder / TOKENIZER)
+        config = read_tokenizer_config(folder)
+        kind = config.nextword_kind or kind_of(tokenizer)
+        names = [config.name_of(role) for role in ("eos_token", "pad_token", "mask_token")]
         if names[0] is None:
             raise VocabularyError(
-                f"{config_file}: no eos_token; name the entry that ends a text there"
+                f"{folder / TOKENIZER_CONFIG}: no eos_token; name the entry that ends a text there"
             )
-        begin = token_name(config.get("bos_token")) if config.get("add_bos_token", True) else None
+        begin = None if config.add_bos_token is False else config.name_of("bos_token")
         return cls(tokenizer, kind, names, begin)
-
-
-def read_tokenizer(file: Path) -> "Tokenizer":
-    """Read a tokenizer.json.
-
-    Raises:
-        VocabularyError: it is missing or damaged.
-    """
-    from tokenizers import Tokenizer
-
-    if not file.is_file():
-        raise VocabularyError(f"{file}: no such file; a model folder holds its vocabulary there")
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:
-        raise VocabularyError(f"{file}: damaged vocabulary ({error})") from None
 
 
 def kind_of(tokenizer: "Tokenizer") -> str:
     """Name a vocabulary from elsewhere by the library's word for its model: BPE, WordPiece, …."""
     return str(json.loads(tokenizer.to_str())["model"]["type"])
-
-
-def token_name(entry: Any) -> str | None:
-    """Return a reserved entry's name from a configuration: there plain, or as an object."""
-    return entry.get("content") if isinstance(entry, dict) else entry
 
 
 def plain(text: str) -> str:

@@ -250,7 +250,7 @@ class _Mix:
         reasons = [part.bits_withheld for _, _, part in parts if part.bits_withheld]
         scripts: dict[str, float] = {}
         for found in facts:
-            scripts = {**found.get("scripts", {}), **scripts}
+            scripts = {**(found.get("scripts") or {}), **scripts}
         counted = ("documents", "bytes", "duplicate_documents")
         tokens = ("train_tokens", "holdout_tokens", "unknown_tokens", "dropped_tokens")
         return {

@@ -220,18 +220,18 @@ def test_where_no_checkpoint_is_whole_that_is_said(place, run):
 
 
 def test_a_second_look_at_a_large_file_costs_nothing(tmp_path, monkeypatch):
-    from nextword.training import checkpoint
+    from nextword.base import cache
 
     monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"
-    file.write_bytes(bytes(checkpoint.WORTH_REMEMBERING))
-    first = checkpoint._digest_of(file)
+    file.write_bytes(bytes(cache.WORTH_REMEMBERING))
+    first = cache.digest_of(file)
     read = []
-    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: read.append(path))
-    assert checkpoint._digest_of(file) == first
+    monkeypatch.setattr(cache, "sha256_of", lambda path: read.append(path))
+    assert cache.digest_of(file) == first
     assert not read
-    file.write_bytes(bytes(checkpoint.WORTH_REMEMBERING - 1) + b"\1")
-    checkpoint._digest_of(file)
+    file.write_bytes(bytes(cache.WORTH_REMEMBERING - 1) + b"\1")
+    cache.digest_of(file)
     assert read == [file]
 
 

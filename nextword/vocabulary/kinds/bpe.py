@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LOSSLESS = SIZED = True
+LONGEST = 128
+"""Bytes of an entry. A text of one letter a thousand times would teach ever longer ones, of no use
+to any other, and they are slow to build."""
 
 
 def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
@@ -27,6 +30,7 @@ def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
         special_tokens=list(RESERVED),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
+        max_token_length=LONGEST,
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

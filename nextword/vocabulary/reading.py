@@ -1,0 +1,239 @@
+"""Read a tokenizer.json, ours or a public one, and what lies beside it; nothing in it is trusted.
+
+What a file describes is looked at first: ids within bounds, a model that can be built. Then, where
+it holds more than parts known to be harmless (a pattern of its own may take a time that grows with
+the power of a text's length, a replacement may multiply the text), it is tried in a process of its
+own, under limits of memory and time, before it is used here.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, Struct
+
+from nextword.base.cache import cached
+from nextword.base.errors import VocabularyError
+from nextword.base.records import Id, as_record, read_json, read_record
+from nextword.vocabulary.patterns import PATTERNS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+LARGEST = 1 << 28
+"""Bytes of a tokenizer.json; those in use have up to 35 million."""
+HOLES = 1 << 16
+"""Ids that may be left out beside as many as there are; a network has a row for each of them."""
+SECONDS, BYTES = 20, 2 << 30
+"""What a trial may take."""
+MOST_IDS_PER_BYTE, MOST_TEXT = 64, 64
+"""Times its text's length that a trial's ids, and the text of these, may have."""
+HARMLESS = frozenset(
+    {
+        *("BPE", "Unigram", "WordPiece", "WordLevel"),
+        *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer", "Strip"),
+        *("ByteLevel", "Whitespace", "WhitespaceSplit", "Metaspace", "BertPreTokenizer"),
+        *("Digits", "Punctuation", "UnicodeScripts", "ByteFallback", "Fuse", "Sequence"),
+    }
+)
+"""Parts whose time and output grow with a text as it does."""
+
+
+class _Added(Struct):
+    """An entry beside the model's own."""
+
+    id: Id
+    content: str
+    special: bool = False
+
+
+class _Model(Struct):
+    vocab: (
+        Annotated[dict[str, Id], Meta(min_length=1)]
+        | Annotated[list[tuple[str, float]], Meta(min_length=1)]
+    )
+    type: str = ""
+    """Left out in old files, where the other fields show it."""
+    unk_token: str | None = None
+    unk_id: Id | None = None
+    continuing_subword_prefix: str | None = None
+    byte_fallback: bool | None = None
+
+
+class _Described(Struct):
+    """What is looked at in a tokenizer.json before the library sees it."""
+
+    model: _Model
+    added_tokens: list[_Added] = []
+
+
+class _Entry(Struct):
+    """A reserved entry, written as an object."""
+
+    content: str
+
+
+class TokenizerConfig(Struct):
+    """What is read of tokenizer_config.json."""
+
+    bos_token: str | _Entry | None = None
+    eos_token: str | _Entry | None = None
+    pad_token: str | _Entry | None = None
+    mask_token: str | _Entry | None = None
+    add_bos_token: bool | None = None
+    nextword_kind: str | None = None
+
+    def name_of(self, role: str) -> str | None:
+        """Return the name of the entry with a role, as `eos_token`."""
+        entry = getattr(self, role)
+        return entry.content if isinstance(entry, _Entry) else entry
+
+
+def read_tokenizer_config(folder: Path) -> TokenizerConfig:
+    """Read what a model folder says of its vocabulary; nothing where it says nothing.
+
+    Raises:
+        VocabularyError: the file is damaged.
+    """
+    file = folder / TOKENIZER_CONFIG
+    if not file.exists():
+        return TokenizerConfig()
+    return read_record(file, TokenizerConfig, VocabularyError)
+
+
+def read_tokenizer(file: Path) -> "Tokenizer":
+    """Read a tokenizer.json.
+
+    Raises:
+        VocabularyError: it is missing or damaged, or cannot be used without harm.
+    """
+    if not file.is_file():
+        raise VocabularyError(f"{file}: no such file; a model folder holds its vocabulary there")
+    described = read_json(file, VocabularyError, largest=LARGEST)
+    _check(as_record(described, _Described, file, VocabularyError), file)
+    described |= {"padding": None, "truncation": None}  # a text is read as it is, and whole
+    text = json.dumps(described, ensure_ascii=False)
+    if not _is_harmless(described):
+        made_of = [b"trial of a tokenizer 1", text.encode("utf-8", "replace")]
+        if found := cached(made_of, lambda: _trial(text)):
+            raise VocabularyError(f"{file}: damaged vocabulary ({found})")
+    return build(text, file)
+
+
+def build(text: str, file: Path | str) -> "Tokenizer":
+    """Build what a tokenizer.json describes.
+
+    Raises:
+        VocabularyError: the library cannot.
+    """
+    from tokenizers import Tokenizer
+
+    with no_panic(f"{file}: damaged vocabulary"):
+        return Tokenizer.from_str(text)
+
+
+class no_panic:  # noqa: N801 - used as a statement
+    """Turn what the library raises, its panics too, which are no `Exception`, into ours."""
+
+    def __init__(self, where: str) -> None:
+        """Say what was being done."""
+        self.where = where
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        """Tell a panic or an error as one line."""
+        if kind is None or issubclass(kind, KeyboardInterrupt | MemoryError | VocabularyError):
+            return
+        if issubclass(kind, Exception) or kind.__name__ == "PanicException":
+            words = " ".join(str(error).split())[:160]
+            raise VocabularyError(f"{self.where} ({words})") from None
+
+
+def _check(described: _Described, file: Path) -> None:
+    model, entries = described.model, described.model.vocab
+    ids = list(entries.values()) if isinstance(entries, dict) else range(len(entries))
+    highest = max([*ids, *(added.id for added in described.added_tokens)])
+    if highest > 2 * (len(ids) + len(described.added_tokens)) + HOLES:
+        raise VocabularyError(
+            f"{file}: damaged: an entry has the id {highest:,}, and there are {len(ids):,} entries"
+        )
+    if model.type == "WordLevel" and (model.unk_token is None or model.unk_token not in entries):
+        raise VocabularyError(
+            f"{file}: a vocabulary of words without an entry for words that it does not know; its "
+            "unk_token must name one"
+        )
+
+
+def _is_harmless(part: Any) -> bool:
+    """Whether all parts of a description are known to take no more time and room than the text."""
+    if not isinstance(part, dict):
+        return True
+    kind = part.get("type")
+    if kind == "Split":
+        pattern = part.get("pattern")
+        return isinstance(pattern, dict) and pattern.get("Regex") in PATTERNS.values()
+    if kind is not None and kind not in HARMLESS:
+        return False
+    inside = [part.get(name) for name in ("normalizer", "pre_tokenizer", "decoder", "model")]
+    for name in ("normalizers", "pretokenizers", "decoders"):
+        more = part.get(name)
+        inside += more if isinstance(more, list) else []
+    return all(map(_is_harmless, inside))
+
+
+def _trial(text: str) -> str:
+    """Let a process of its own use a described tokenizer; return what went wrong, or nothing."""
+    command = [sys.executable, "-m", "nextword.vocabulary.reading"]
+    try:
+        done = subprocess.run(
+            command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"to encode a plain text takes it more than {SECONDS} seconds"
+    if done.returncode == 0:
+        return ""
+    said = done.stdout.decode("utf-8", "replace").strip()[-200:]
+    return said or "it ended the process in which it was tried"
+
+
+def _try_out() -> None:
+    """Be that process: build what standard input describes, and encode texts of many kinds."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    except (ImportError, ValueError):  # no such limits on Windows: the time alone is limited there
+        pass
+    try:
+        tokenizer = build(sys.stdin.buffer.read().decode("utf-8"), TOKENIZER)
+        for text in _TEXTS:
+            with no_panic(f"it cannot encode {text[:12]!r}…"):
+                ids = tokenizer.encode(text, add_special_tokens=False).ids
+                back = tokenizer.decode(ids)
+            size = len(text.encode())
+            if len(ids) > MOST_IDS_PER_BYTE * size or len(back) > MOST_TEXT * size:
+                raise VocabularyError(f"it makes {len(ids):,} ids of {size:,} bytes")
+    except VocabularyError as error:
+        sys.stdout.write(str(error))
+        sys.exit(1)
+    except MemoryError:
+        sys.stdout.write("it takes more than two gigabytes for a plain text")
+        sys.exit(1)
+
+
+_WORDS = "We are all humans, born to make mistakes. 3.14 != «Ünïcode» 日本語\tif x:\n  y = 1\r\n\n"
+_TEXTS = (
+    _WORDS,
+    *(20 * _WORDS, _WORDS.replace(" ", "")),
+    *(letter * 4000 for letter in "a -\n0.é日\0"),
+    *("ab" * 2000, "a b" * 1500, "a" * 3000 + "!"),
+)
+
+if __name__ == "__main__":
+    _try_out()

@@ -1,0 +1,370 @@
+"""Feed damaged files to everything that reads files, each in a child under limits.
+
+    python -m tests.fuzz --files 1000000 [--minutes 60] [--seed 0] [--only config.json]
+
+A good file of each kind is damaged: bytes turned, cut out, doubled, the end missing; in JSON and
+TOML a value replaced by one of another kind or beyond reason, a field left out. A verb of the
+command line then reads it, in a forked child that may take 2 GB and so many seconds. It may do its
+work or leave with one clear line (status 2, or 1 of a verdict); anything else is a fault: a
+traceback, a signal, too much time or memory, a file written outside its folder.
+"""
+
+import argparse
+import collections
+import contextlib
+import copy
+import gzip
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SECONDS, BYTES = 20, 2 << 30
+HOSTILE = [
+    None, True, False, 0, 1, -1, 2, 7, 1 << 16, 10**9, 1 << 31, 1 << 63, -(1 << 63), 10**30, 0.0,
+    -0.5, 1e-300, 1e308, float("nan"), float("inf"), "", "x", "0", "\x1b[31m", "../../x",
+    "/etc/passwd",
+    "\ud800", "a" * 5000, [], [None], ["x"], [0], [[]], {}, {"x": 1}, {"": {}}, [1.5] * 100,
+]  # fmt: skip
+
+
+class Kind(NamedTuple):
+    """One kind of file, and the verbs that read it."""
+
+    file: str
+    """Below the place in which all good files lie."""
+    verbs: tuple[tuple[str, ...], ...]
+    structured: bool = False
+    """Whether it is JSON (or lines of it), whose values are replaced too."""
+
+
+CHECKPOINT = "runs/it/checkpoints/step-000006"
+MODEL = "folder"
+ASK = (
+    ("predict", MODEL, "We are all humans"),
+    ("generate", MODEL, "We are", "--max-tokens", "3", "--seed", "0"),
+    ("explain", MODEL, "We are"),
+)
+TEXT = (("evaluate", MODEL, "line.txt"),)
+RESUME = (("train", "--resume", "it", "--training.steps", "8", "--quiet"),)
+LOOK = (("runs",), ("report", "it", "-o", "page.html", "--force"), ("evaluate", "it"))
+TRAIN = ("train", "--dry-run", "--model.depth", "1", "--model.hidden-size", "32")
+TEACH = ("finetune", "it", "labels.jsonl", "--name", "other", "--finetune.steps", "1")
+READ = ("prepare", "--vocabulary.kind", "byte")
+KINDS = (
+    Kind(f"{MODEL}/config.json", (*ASK, *TEXT), structured=True),
+    Kind(f"{MODEL}/tokenizer.json", (*ASK, *TEXT), structured=True),
+    Kind(f"{MODEL}/tokenizer_config.json", ASK, structured=True),
+    Kind(f"{MODEL}/model.safetensors", ASK),
+    Kind("sharded/model.safetensors.index.json", (("predict", "sharded", "We"),), structured=True),
+    Kind("runs/it/run.json", (*LOOK, *RESUME, ("replay", "it")), structured=True),
+    Kind("runs/it/metrics.jsonl", (*LOOK[:2], ("replay", "it"), *RESUME), structured=True),
+    Kind("runs/it/pins.json", (*RESUME, ("replay", "it"), LOOK[1]), structured=True),
+    Kind("runs/it/settings.toml", RESUME),
+    Kind(f"{CHECKPOINT}/training/state.json", (*RESUME, ("runs",)), structured=True),
+    Kind(f"{CHECKPOINT}/training/manifest.json", (*RESUME, ("predict", "it")), structured=True),
+    Kind(f"{CHECKPOINT}/training/optimizer.safetensors", RESUME),
+    Kind("prepared/manifest.json", ((*TRAIN, "prepared"),), structured=True),
+    Kind("prepared/train-00000.ds", ((*TRAIN, "prepared"),)),
+    Kind("prepared/holdout-00000.ds.index", ((*TRAIN, "prepared"), ("evaluate", "it"))),
+    Kind("prepared/holdout-00000.ds.bytes", ((*TRAIN, "prepared"),)),
+    Kind("text.nw", (("decompress", MODEL, "text.nw", "-o", "back.txt", "--force"),)),
+    Kind("recipe.toml", (("train", "--recipe", "recipe.toml", "--dry-run"),)),
+    Kind("rows.jsonl", ((*READ, "rows.jsonl", "-o", "made"),), structured=True),
+    Kind("labels.jsonl", (TEACH,), structured=True),
+    Kind("text.txt.gz", ((*READ, "text.txt.gz", "-o", "made"),)),
+    Kind("text.txt.zst", ((*READ, "text.txt.zst", "-o", "made"),)),
+    Kind("rows.csv", ((*READ, "rows.csv", "-o", "made"),)),
+)
+
+
+def child(work: Callable[[], int], *, limited: bool = True) -> tuple[int, str]:
+    """Do something in a forked child under limits; return its status and what it said."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 70
+        try:
+            os.close(read)
+            os.dup2(write, 1)
+            os.dup2(write, 2)
+            if limited:
+                now = resource.getrusage(resource.RUSAGE_SELF)
+                spent = int(now.ru_utime + now.ru_stime) + 1
+                resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS,) * 2)
+                resource.setrlimit(resource.RLIMIT_AS, (_size_now() + BYTES,) * 2)
+                signal.alarm(2 * SECONDS)
+            status = work()
+        finally:
+            os._exit(status)
+    os.close(write)
+    said = bytearray()
+    with open(read, "rb") as stream:
+        while part := stream.read(1 << 16):
+            said = (said + part)[-(1 << 14) :]
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode("utf-8", "replace")
+
+
+def _size_now() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def run_verb(arguments: tuple[str, ...]) -> int:
+    """Run the command line in this process; return its status."""
+    from nextword.cli import main
+
+    try:
+        main(list(arguments))
+    except SystemExit as left:
+        sys.stdout.flush()
+        return left.code if isinstance(left.code, int) else 70
+    return 0
+
+
+def make_good(place: Path) -> None:
+    """Write one good file of every kind."""
+    import torch
+
+    from nextword.model.folder import write_model
+
+    torch.set_num_threads(1)
+    said = [
+        ("train", "--name", "it", *_TINY, "--corpus.stories", "40", "--training.steps", "6"),
+        ("prepare", "text.txt", "-o", "prepared", "--vocabulary.kind", "byte"),
+    ]
+    (place / "text.txt").write_text(_TEXT)
+    (place / "line.txt").write_text(_TEXT[:200])
+    (place / "text.txt.gz").write_bytes(gzip.compress(_TEXT.encode()))
+    rows = [{"text": line, "label": str(len(line) % 2)} for line in _TEXT.splitlines()]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(place / "rows.jsonl", place / "labels.jsonl")
+    (place / "rows.csv").write_text("text,label\n" + "".join(f'"{r["text"]}",x\n' for r in rows))
+    import zstandard
+
+    (place / "text.txt.zst").write_bytes(zstandard.compress(_TEXT.encode()))
+    for arguments in said:
+        status, words = child(lambda a=arguments: run_verb(a), limited=False)
+        if status:
+            raise SystemExit(f"{arguments}: {status}: {words}")
+    shutil.copytree(place / CHECKPOINT, place / MODEL)
+    shutil.rmtree(place / MODEL / "training")
+    shutil.copytree(place / MODEL, place / "sharded")
+    os.rename(place / "sharded/model.safetensors", place / "sharded/model-1.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(place / "sharded/model-1.safetensors", "pt") as opened:
+        index = {"weight_map": dict.fromkeys(opened.keys(), "model-1.safetensors")}
+    (place / "sharded/model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copy(place / "runs/it/settings.toml", place / "recipe.toml")
+    arguments = ("compress", MODEL, "line.txt", "-o", "text.nw")
+    status, words = child(lambda: run_verb(arguments), limited=False)
+    if status:
+        raise SystemExit(f"{arguments}: {status}: {words}")
+    assert write_model
+
+
+_TINY = (
+    "--model.depth", "1", "--model.hidden-size", "16", "--model.head-dim", "8",
+    "--model.context", "16",
+    "--model.num-attention-heads", "2", "--vocabulary.kind", "byte", "--training.batch-tokens",
+    "64", "--training.checkpoint-every", "3", "--machine.threads", "1", "--machine.device", "cpu",
+    "--quiet",
+)  # fmt: skip
+_TEXT = "".join(
+    f"We are all humans, born to make {word} of our own, said number {number}.\n"
+    for number in range(40)
+    for word in ("mistakes", "music", "room")
+)
+
+
+def damage(raw: bytes, structured: bool, dice: random.Random) -> bytes:
+    """Damage a file's bytes, as JSON where it is some."""
+    if structured and dice.random() < 0.8:
+        with contextlib.suppress(ValueError):
+            return _damage_json(raw, dice)
+    return _damage_bytes(raw, dice)
+
+
+def _damage_bytes(raw: bytes, dice: random.Random) -> bytes:
+    changed = bytearray(raw)
+    for _ in range(dice.choice((1, 1, 2, 5, 20))):
+        place = dice.randrange(len(changed) + 1) if dice.random() < 0.6 else dice.randrange(64)
+        place = min(place, len(changed))
+        size = dice.choice((1, 1, 2, 8, 100))
+        how = dice.randrange(6)
+        if how == 0 and place < len(changed):
+            changed[place] ^= 1 << dice.randrange(8)
+        elif how == 1:
+            changed[place : place + size] = dice.randbytes(size)
+        elif how == 2:
+            del changed[place : place + size]
+        elif how == 3:
+            changed[place:place] = changed[place : place + size] * dice.choice((1, 3, 100))
+        elif how == 4:
+            changed[place:place] = dice.choice(_PARTS)
+        else:
+            del changed[dice.choice((0, place, len(changed) // 2)) :]
+    return bytes(changed)
+
+
+_PARTS = (
+    b"\x00", b"\xff" * 8, b"\n", b"\n\n", b"[" * 20_000, b"{" * 20_000, b'{"a":' * 5000,
+    b"9" * 6000, b"\x1b[2J", b"\xef\xbb\xbf", b"\r", b"-1", b"1e999", b'"', b"NaN", b"a.b." * 3000,
+    b"\x80\x02}q\x00.",
+)  # fmt: skip
+
+
+def _damage_json(raw: bytes, dice: random.Random) -> bytes:
+    try:
+        lines: list[Any] = [json.loads(raw)]
+        ends = b""
+    except ValueError:
+        lines = [json.loads(line) for line in raw.splitlines()]
+        ends = b"\n"
+    for _ in range(dice.choice((1, 1, 1, 2, 4))):
+        number = dice.randrange(len(lines))
+        places = [((), None), *_places(lines[number])]
+        path, key = dice.choice(places)
+        if key is None:
+            lines[number] = copy.deepcopy(dice.choice(HOSTILE))
+            continue
+        where = lines[number]
+        for step in path:
+            where = where[step]
+        how = dice.randrange(5)
+        if how == 0:
+            del where[key]
+        elif how == 1 and isinstance(where[key], int | float):
+            it = where[key]
+            where[key] = dice.choice((-it, it * 1000, it + 1, it / 2))
+        elif how == 2 and isinstance(where[key], list | str) and where[key]:
+            where[key] = where[key][:-1] if dice.random() < 0.5 else where[key] * 3
+        else:
+            where[key] = copy.deepcopy(dice.choice(HOSTILE))
+    return ends.join(json.dumps(line).encode() for line in lines) + ends
+
+
+def _places(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Yield where every value within one stands."""
+    if not isinstance(value, dict | list):
+        return
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(inside)[:60]:
+        yield path, key
+        if isinstance(inner, dict | list) and len(path) < 6:
+            yield from _places(inner, (*path, key))
+
+
+class Fault(NamedTuple):
+    """What should not have happened."""
+
+    kind: str
+    verb: str
+    seed: int
+    what: str
+
+
+def outside(place: Path) -> set[str]:
+    """List what lies beside the folders in which files may be written."""
+    return {entry.name for entry in place.parent.iterdir()}
+
+
+def attempt(
+    verb: tuple[str, ...], good: Path, place: Path, changed: Mapping[str, bytes] = {}
+) -> tuple[int, str]:
+    """Let a verb read good files but for those that were changed; return status and words."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(good, place, symlinks=True)
+    for name, raw in changed.items():
+        (place / name).write_bytes(raw)
+
+    def work() -> int:
+        os.chdir(place)
+        os.environ.update(NEXTWORD_RUNS=str(place / "runs"), NEXTWORD_CACHE=str(place / "cache"))
+        return run_verb(verb)
+
+    return child(work)
+
+
+def try_one(kind: Kind, seed: int, good: Path, place: Path) -> tuple[str, Fault | None]:
+    """Damage one file, let a verb read it; return how it ended, and the fault if it was one."""
+    dice = random.Random(f"{kind.file} {seed}")
+    raw = damage((good / kind.file).read_bytes(), kind.structured, dice)
+    verb = dice.choice(kind.verbs)
+    beside = outside(place)
+    status, said = attempt(verb, good, place, {kind.file: raw})
+    words = " ".join(verb)
+    if outside(place) != beside:
+        return "outside", Fault(kind.file, words, seed, f"wrote {outside(place) - beside}")
+    if status in (0, 1, 2) and "Traceback" not in said:
+        return {0: "taken", 1: "verdict", 2: "refused"}[status], None
+    return "fault", Fault(kind.file, words, seed, f"{status}: {said[-1500:]}")
+
+
+def fuzz(
+    files: int, seed: int = 0, minutes: float | None = None, only: str = ""
+) -> tuple[dict[str, collections.Counter], list[Fault]]:
+    """Try so many damaged files; return how they ended by kind, and the faults."""
+    from nextword.cli import main  # imported once, before all forks
+    from nextword.prediction import loading
+
+    assert main
+    assert loading
+    ends: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    faults: list[Fault] = []
+    began = time.monotonic()
+    shared = Path("/dev/shm")
+    kinds = [kind for kind in KINDS if only in kind.file]
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as root:
+        good, here = Path(root) / "good", Path.cwd()
+        good.mkdir()
+        os.chdir(good)
+        os.environ.update(NEXTWORD_RUNS=str(good / "runs"), NEXTWORD_CACHE=str(good / "cache"))
+        make_good(good)
+        place = Path(root) / "place"
+        for verb in {verb for kind in kinds for verb in kind.verbs}:
+            status, said = attempt(verb, good, place)
+            if status:
+                raise SystemExit(f"the good files are refused: {verb}: {status}: {said}")
+        for number in range(files):
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                break
+            kind = kinds[number % len(kinds)]
+            how, fault = try_one(kind, seed + number, good, place)
+            ends[kind.file][how] += 1
+            if fault is not None:
+                faults.append(fault)
+        os.chdir(here)
+    return ends, faults
+
+
+def main() -> None:
+    """Try files, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds whose file's name holds this")
+    given = parser.parse_args()
+    began = time.monotonic()
+    ends, faults = fuzz(given.files, given.seed, given.minutes, given.only)
+    for kind, counted in ends.items():
+        print(f"{kind:<60}{', '.join(f'{how} {many}' for how, many in sorted(counted.items()))}")
+    for fault in faults[:40]:
+        print(f"\n== {fault.kind}, seed {fault.seed}: {fault.verb}\n{fault.what}")
+    total = sum(sum(counted.values()) for counted in ends.values())
+    print(f"{total} files in {time.monotonic() - began:.0f} s, {len(faults)} faults")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()
