@@ -24,6 +24,8 @@ Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Base = Annotated[float, Meta(gt=0, le=1e15)]
 """Of a power."""
+Place = Annotated[str, Meta(pattern=r"^[^\0]*$", max_length=4096)]
+"""Path of a file or folder."""
 Id = Annotated[int, Meta(ge=0, lt=1 << 31)]
 """Of an entry of a vocabulary."""
 

@@ -79,7 +79,8 @@ def _of_the_machine(error: Exception) -> str:
     """Say what the machine lacks or forbids, where that ended a command; else nothing."""
     first = " ".join(str(error).split()).partition(". ")[0]
     if isinstance(error, OSError) and error.errno in _FULL_OR_CLOSED:
-        place = f"{error.filename}: " if error.filename else ""
+        name = str(error.filename or "")
+        place = f"{name[:80]}{'…' if len(name) > 80 else ''}: " if name else ""
         return f"{place}{os.strerror(error.errno)}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return (
@@ -89,7 +90,10 @@ def _of_the_machine(error: Exception) -> str:
     return ""
 
 
-_FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL_OR_CLOSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 
 

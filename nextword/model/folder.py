@@ -5,6 +5,7 @@ Hugging Face's layouts, with their parameter names, so that every tool opens the
 
 import json
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -161,9 +162,9 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(read_record(index, _Index, ModelError).weight_map.values()))
     for name in names:
         if name != Path(name).name:
-            raise ModelError(f"{index}: names {name!r}, which does not lie in this folder")
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: no such file; weights are safetensors only")
+            raise ModelError(f"{index}: names {name[:80]!r}, which does not lie in this folder")
+        if not os.path.isfile(folder / name):
+            raise ModelError(f"{folder / name[:80]}: no such file; weights are safetensors only")
     return [folder / name for name in names]
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nextword.base.errors import EvaluationError, ModelError, RunError
 from nextword.base.options import nearest
-from nextword.base.records import Count, as_record, read_json
+from nextword.base.records import Count, Place, as_record, read_json
 from nextword.base.terminal import for_stream
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
@@ -119,7 +119,7 @@ class _Hardware(Struct):
 class _Facts(Struct):
     """What a run must say of itself."""
 
-    paths: list[str]
+    paths: list[Place]
     shape: Shape
     plan: Plan
     parameters: Count
@@ -127,9 +127,9 @@ class _Facts(Struct):
     versions: _Versions
     hardware: _Hardware
     objective: str | None = None
-    prepared: str | None = None
+    prepared: Place | None = None
     corpus: CorpusFacts | None = None
-    warm_start: str | None = None
+    warm_start: Place | None = None
     task: str | None = None
     rows: dict[str, Any] | None = None
     digests: Any = None

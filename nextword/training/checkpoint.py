@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -22,6 +23,7 @@ from torch import nn
 from nextword.base.cache import digest_of
 from nextword.base.errors import RunError
 from nextword.base.files import publish, sha256_of
+from nextword.base.records import Count, read_record
 from nextword.machine.ranks import whole
 from nextword.model.folder import write_model
 from nextword.model.labels import SequenceClassifier
@@ -60,15 +62,21 @@ def unreadable_checkpoints(run: Path) -> list[Path]:
 
 def _read_state(folder: Path) -> Checkpoint | None:
     try:
-        values = json.loads((folder / STATE / "state.json").read_text(encoding="utf-8"))
-        step, loss, left = values["step"], values["holdout_loss"], values.get("seconds_left")
-        is_unfinished = bool(values.get("is_unfinished", False))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        known = read_record(folder / STATE / "state.json", _State, RunError)
+    except RunError:
         return None
-    numbers = [loss, left]
-    if type(step) is not int or not all(one is None or type(one) is float for one in numbers):
-        return None
-    return Checkpoint(folder, step, loss, left, is_unfinished)
+    return Checkpoint(
+        folder, known.step, known.holdout_loss, known.seconds_left, known.is_unfinished
+    )
+
+
+class _State(Struct):
+    """What is read again of a checkpoint's state.json."""
+
+    step: Count
+    holdout_loss: float | None
+    seconds_left: float | None = None
+    is_unfinished: bool = False
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -203,16 +211,15 @@ def find_damage(folder: Path, *, whole: bool) -> str:
     """
     manifest = folder / STATE / MANIFEST
     try:
-        digests = json.loads(manifest.read_text(encoding="utf-8"))
-        names = {str(name): str(digest) for name, digest in digests.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
+        digests = read_record(manifest, dict[str, str], RunError)
+    except RunError:
         return f"{manifest}: missing or damaged, so what it vouches for cannot be trusted"
-    for name, digest in names.items():
+    there = {str(file.relative_to(folder).as_posix()): file for file in folder.rglob("*")}
+    for name, digest in digests.items():
         if not whole and name.startswith(f"{STATE}/"):
             continue
-        file = folder / name
-        if not file.is_file() or digest_of(file) != digest:
-            return f"{file}: missing or changed since it was saved"
+        if name not in there or not there[name].is_file() or digest_of(there[name]) != digest:
+            return f"{folder / name[:80]}: missing or changed since it was saved"
     return ""
 
 

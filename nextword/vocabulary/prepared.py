@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, to_builtins
 
 from nextword.base.cache import digest_of
 from nextword.base.errors import CorpusError
-from nextword.base.records import Count, Size, as_record, read_json
+from nextword.base.records import Count, Place, Size, as_record, read_json
 from nextword.corpus.split import Side
 from nextword.vocabulary.shards import JoinedStream, TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -128,7 +128,7 @@ class _PortionFacts(Struct):
 
     name: str
     weight: Annotated[float, Meta(gt=0, le=1e12)]
-    folder: str
+    folder: Place
     train_tokens: Size
 
 
@@ -159,7 +159,7 @@ class CorpusFacts(Struct):
     bits_withheld: str = ""
     scripts: dict[str, float] = {}
     reading: dict[str, Count | _Noticed] | None = None
-    files: list[str] | None = None
+    files: list[Place] | None = None
     bounds: dict[Side, tuple[Count, Count]] | None = None
     portions: list[_PortionFacts] | None = None
     digests: dict[str, str] | None = None

@@ -6,6 +6,7 @@ train-00000.ds.index    uint64, one a document: the position just after its end-
 train-00000.ds.bytes    uint64, one a document: bytes of its raw text (without it no bits per byte)
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ class TokenStream:
         """
         kind = token_type(vocab_size)
         self.end_id, self._entries = end_id, vocab_size
-        missing = [file for file in files if not file.is_file()]
+        missing = [file for file in files if not os.path.isfile(file)]
         if missing or not files:
             raise CorpusError(
                 f"{missing[0] if missing else 'shards'}: no such token shard; prepare the text "

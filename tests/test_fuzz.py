@@ -1,0 +1,146 @@
+"""Damaged files: every reader in this process, and the verbs in children under limits."""
+
+import contextlib
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nextword.base.errors import NextwordError
+from tests import fuzz
+
+ALL = 1000
+"""Files whose readers are called here; every twentieth of a kind goes to its verbs too."""
+
+
+def read_folder(place: Path) -> None:
+    from nextword.model.config import CONFIG, read_config
+    from nextword.model.layouts import labels_of, shape_of
+    from nextword.vocabulary.reading import read_tokenizer_config
+
+    config = read_config(place / fuzz.MODEL)
+    shape_of(config, Path(CONFIG))
+    labels_of(config, Path(CONFIG))
+    read_tokenizer_config(place / fuzz.MODEL)
+
+
+def read_run(place: Path) -> None:
+    from nextword.explanation.replay import read_replay
+    from nextword.prediction.loading import find_checkpoint, run_facts
+    from nextword.settings import read_recipe, resolve
+    from nextword.training.journal import Journal, curve_of
+
+    run = place / "runs" / "it"
+    journal = Journal(run)
+    curve_of(journal.read("step"))
+    assert len(list(journal.latest())) == len(list(journal.read()))
+    journal.has_ended()
+    journal.forget_after(3)
+    assert all(event["step"] <= 3 for event in journal.read())
+    for read in (
+        lambda: run_facts(run),
+        lambda: read_replay(run),
+        lambda: find_checkpoint(run, "last", whole=True),
+        lambda: resolve(read_recipe(run / "settings.toml")),
+    ):
+        with contextlib.suppress(NextwordError):
+            read()
+
+
+def read_text(place: Path) -> None:
+    from nextword.vocabulary.prepared import open_prepared
+
+    opened = open_prepared(place / "prepared")
+    for stream in (opened.train, opened.holdout):
+        for number in range(stream.num_documents):
+            stream.document(number)
+
+
+def read_rows(place: Path) -> None:
+    from nextword.corpus.documents import read_pieces
+    from nextword.corpus.options import CorpusSettings
+
+    for name in ("rows.jsonl", "rows.csv", "text.txt.gz", "text.txt.zst"):
+        with contextlib.suppress(NextwordError):
+            list(read_pieces([str(place / name)], CorpusSettings()))
+
+
+def read_others(place: Path) -> None:
+    from nextword.model.folder import weight_files
+    from nextword.prediction.archive import read_archive
+
+    read_archive((place / "text.nw").read_bytes())
+    weight_files(place / "sharded")
+
+
+READERS = {
+    "folder/": read_folder, "runs/": read_run, "prepared/": read_text, "rows": read_rows,
+    "text.txt": read_rows,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """One good file of every kind, made once."""
+    root = tmp_path_factory.mktemp("fuzz")
+    place = root / "good"
+    place.mkdir()
+    here, before = Path.cwd(), dict(os.environ)
+    os.chdir(place)
+    os.environ.update(NEXTWORD_RUNS=str(place / "runs"), NEXTWORD_CACHE=str(place / "cache"))
+    fuzz.make_good(place)
+    yield place
+    os.chdir(here)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS, ids=[kind.file for kind in fuzz.KINDS])
+def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(fuzz, "SECONDS", 8)
+    for verb in kind.verbs[:1]:  # what is good is taken, or the test says nothing
+        status, said = fuzz.attempt(verb, good, tmp_path / "place")
+        assert status == 0, said
+    place = tmp_path / "read"
+    shutil.copytree(good, place)
+    reader = next((READERS[key] for key in READERS if kind.file.startswith(key)), read_others)
+    number = -(-ALL // len(fuzz.KINDS))
+    for seed in range(number):
+        dice = random.Random(f"{kind.file} {seed}")
+        raw = fuzz.damage((good / kind.file).read_bytes(), kind.structured, dice)
+        (place / kind.file).write_bytes(raw)
+        with contextlib.suppress(NextwordError):
+            reader(place)
+        if kind.file.endswith("metrics.jsonl"):
+            shutil.copy(good / kind.file, place / kind.file)
+        if seed % 20 == 0:
+            how, fault = fuzz.try_one(kind, seed, good, tmp_path / "place")
+            assert fault is None, fault
+            assert how in ("taken", "verdict", "refused", "long")
+
+
+def test_a_fault_would_be_seen(good, tmp_path, monkeypatch):
+    from nextword.model import config
+
+    monkeypatch.setattr(config, "read_record", lambda *_: {}["no such field"])
+    kind = next(kind for kind in fuzz.KINDS if kind.file.endswith("/config.json"))
+    how, fault = fuzz.try_one(kind, 0, good, tmp_path / "place")
+    assert how == "fault"
+    assert "KeyError" in fault.what
+
+
+def test_a_child_that_takes_too_much_is_ended(monkeypatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 2)
+
+    def greedy() -> int:
+        kept = [bytearray(1 << 28) for _ in range(40)]
+        return len(kept)
+
+    def endless() -> int:
+        while True:
+            pass
+
+    assert fuzz.child(greedy)[0] not in (0, 1, 2)
+    assert fuzz.child(endless)[0] < 0
