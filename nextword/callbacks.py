@@ -185,5 +185,6 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
 
 
 def _save_once(run: Run, step: int, save: Save) -> None:
+    run.saver.finish()
     if not any(saved.step == step for saved in list_checkpoints(run.folder)):
         save(step, None)

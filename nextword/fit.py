@@ -41,6 +41,7 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.saver import Saver
 
 
 class Task(ABC):
@@ -156,12 +157,27 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
                 done = run.first_step
                 judged.action(TrainerState(done, is_last=done == run.pace.steps))
             calls.append(stop_when_asked(run, asked, keep))
-            _run_through(run, task, training, calls)
+            try:
+                _run_through(run, task, training, calls)
+            finally:
+                run.saver.finish()  # what was saved arrives, however the loop has ended
     finally:
         run.progress.stop()
+    if run.saver.taken >= WORTH_TELLING:
+        run.progress.say(describe_saving(run.saver))
 
 
 MOST_ROLLBACKS = 3
+WORTH_TELLING = 1.0
+"""Seconds of saving from which on they are told of."""
+
+
+def describe_saving(saver: Saver) -> str:
+    """Say what saving took."""
+    return (
+        f"checkpoints {saver.saves} saved, {saver.bytes / saver.saves / 1e6:,.1f} MB each; "
+        f"training waited {saver.lost:.2f} of the {saver.taken:.2f} seconds that took"
+    )
 
 
 def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[Callback]) -> None:
@@ -176,6 +192,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             run_loop(training, first, callbacks)
             return
         except DivergedError as error:
+            run.saver.finish()
             saved = list_checkpoints(run.folder)
             good = (
                 f"the last good checkpoint is {run.folder.name}@{saved[-1].step}"

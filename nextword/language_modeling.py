@@ -271,6 +271,7 @@ class LanguageModeling(Task):
 
     def _better_before(self, run: Run, loss: float) -> Checkpoint | None:
         """Return the best checkpoint, where it was better by more than chance."""
+        run.saver.finish()
         saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
         best = best_of(saved) if saved else None
         if best is None or best.holdout_loss is None or loss <= BY_HEART * best.holdout_loss:

@@ -27,6 +27,7 @@ from nextword.rendering.progress import Progress
 from nextword.settings import Settings, as_toml, read_recipe, resolve
 from nextword.training.checkpoint import (
     Checkpoint,
+    TrainingSnapshot,
     best_of,
     list_checkpoints,
     mend_checkpoints,
@@ -37,6 +38,7 @@ from nextword.training.checkpoint import (
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
+from nextword.training.saver import Saver
 from nextword.training.schedule import Pace, read_pace
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -116,6 +118,8 @@ class Run:
     """That training took."""
     clock: Clock | None = None
     """What says when to end, where that is said in minutes."""
+    saver: Saver = field(default_factory=Saver)
+    """What writes its checkpoints."""
     pace: Pace = field(init=False)
     """How many steps there are; of a run that follows the clock that changes on the way."""
 
@@ -192,25 +196,31 @@ def save(
     *,
     is_unfinished: bool = False,
 ) -> None:
-    """Save a checkpoint; keep the last, those asked for, and the best.
+    """Save a checkpoint while training goes on; keep the last, those asked for, and the best.
 
     Raises:
-        RunError: it could not be written; those before it are intact.
+        RunError: the one before it could not be written; those before that are intact.
     """
     state = {"step": step, "holdout_loss": holdout, "tokens": step * run.plan.batch_tokens}
     if is_unfinished:
         state["is_unfinished"] = True
     if run.clock is not None:
         state["seconds_left"] = run.clock.ends - time.monotonic()
-    Journal(run.folder).sync()
-    save_checkpoint(
-        *(run.folder, model, optimizers, run.vocabulary, state), chat_template=run.chat_template
-    )
-    prune(run)
+
+    def write(taken: TrainingSnapshot) -> int:
+        Journal(run.folder).sync()
+        folder = save_checkpoint(
+            *(run.folder, taken, run.vocabulary, state), chat_template=run.chat_template
+        )
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        prune(run)
+        return size
+
+    run.saver.save(lambda: TrainingSnapshot.of(model, optimizers), write)
 
 
 def prune(run: Run) -> None:
-    """Delete the checkpoints that are neither the last, nor asked for, nor the best."""
+    """Delete the checkpoints that are neither among the last, nor asked for, nor the best."""
     saved = list_checkpoints(run.folder)
     if not saved:
         return
@@ -218,7 +228,8 @@ def prune(run: Run) -> None:
     keep = [point.step for point in saved if every and point.step % every == 0]
     if run.keep_best:
         keep.append(best_of(saved).step)
-    remove_checkpoints(saved, keep=[saved[-1].step, *keep])
+    last = [point.step for point in saved[-run.training.keep_last :]]
+    remove_checkpoints(saved, keep=[*last, *keep])
 
 
 def named_fully(paths: Sequence[str]) -> list[str]:

@@ -100,7 +100,8 @@ def child(work: Callable[[], int], *, limited: bool = True) -> tuple[int, str]:
             if limited:
                 now = resource.getrusage(resource.RUSAGE_SELF)
                 spent = int(now.ru_utime + now.ru_stime) + 1
-                resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS,) * 2)
+                # The signal first, and the end where it is not heard.
+                resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, spent + SECONDS + 5))
                 resource.setrlimit(resource.RLIMIT_AS, (_size_now() + BYTES,) * 2)
                 signal.alarm(8 * SECONDS)
             status = work()

@@ -1,1 +1,1 @@
-"""The network: token ids in, hidden states and logits out, in Qwen3's layout."""
+"""The network, token ids in, hidden states and logits out: a file for each part and layout."""

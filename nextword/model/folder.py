@@ -7,6 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from msgspec import Struct
@@ -18,7 +19,7 @@ from nextword.base.records import read_record
 from nextword.machine.ranks import whole
 from nextword.model.config import CONFIG, read_config
 from nextword.model.labels import SequenceClassifier
-from nextword.model.layouts import Ids, config_of, labels_of, shape_of
+from nextword.model.layouts import Ids, LabelHead, config_of, labels_of, shape_of
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
@@ -27,17 +28,36 @@ _WEIGHTS_INDEX = "model.safetensors.index.json"
 _HEAD = ("lm_head.", "score.", "dense.", "classifier.")
 
 
-def write_model(model: Transformer, folder: Path, ids: Ids) -> None:
+class Snapshot(NamedTuple):
+    """A network as it is at one moment: nothing that training does reaches it any more."""
+
+    shape: Shape
+    labels: LabelHead | None
+    weights: dict[str, torch.Tensor]
+    """Copies on the CPU, by their names in Hugging Face's layouts."""
+
+    @classmethod
+    def of(cls, model: Transformer) -> "Snapshot":
+        """Copy a network's weights; of sharded ones every process must take part."""
+        labels = model.labels if isinstance(model, SequenceClassifier) else None
+        weights = {
+            name: whole(weight.detach()).to("cpu", copy=True)
+            for name, weight in model.named_parameters()
+        }
+        return cls(model.shape, labels, weights)
+
+
+def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> None:
     """Write config, generation config and weights; the vocabulary writes its own files.
 
     Args:
-        model: the network.
+        model: the network, or a copy of it.
         folder: exists already.
         ids: entries that the configuration names.
     """
-    labels = model.labels if isinstance(model, SequenceClassifier) else None
-    written = {CONFIG: config_of(model.shape, ids, labels)}
-    if labels is None and model.shape.causal:
+    taken = model if isinstance(model, Snapshot) else Snapshot.of(model)
+    written = {CONFIG: config_of(taken.shape, ids, taken.labels)}
+    if taken.labels is None and taken.shape.causal:
         written[GENERATION_CONFIG] = {
             "bos_token_id": ids.end,
             "eos_token_id": ids.end,
@@ -46,9 +66,7 @@ def write_model(model: Transformer, folder: Path, ids: Ids) -> None:
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    weights = {
-        name: whole(weight.detach()).cpu().clone() for name, weight in model.named_parameters()
-    }
+    weights = {name: weight.contiguous() for name, weight in taken.weights.items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from msgspec import Struct
@@ -25,8 +25,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import publish, sha256_of
 from nextword.base.records import Count, read_record
 from nextword.machine.ranks import whole
-from nextword.model.folder import write_model
-from nextword.model.labels import SequenceClassifier
+from nextword.model.folder import Snapshot, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -92,10 +91,25 @@ def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     )
 
 
+class TrainingSnapshot(NamedTuple):
+    """Network and optimizers as they are at one moment, copied."""
+
+    model: Snapshot
+    optimizers: dict[str, torch.Tensor]
+    """By weight and name of the state."""
+
+    @classmethod
+    def of(
+        cls, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+    ) -> "TrainingSnapshot":
+        """Copy them; the state of optimizers in the type that it has."""
+        names = {weight: name for name, weight in model.named_parameters()}
+        return cls(Snapshot.of(model), _flatten(optimizers, names))
+
+
 def save_checkpoint(
     run: Path,
-    model: Transformer,
-    optimizers: Sequence[torch.optim.Optimizer],
+    taken: TrainingSnapshot,
     vocabulary: Vocabulary,
     state: dict[str, Any],
     *,
@@ -105,20 +119,22 @@ def save_checkpoint(
 
     Args:
         run: the run's folder.
-        model: its network.
-        optimizers: their state is saved in float32.
+        taken: its network and optimizers.
         vocabulary: written beside the weights.
         state: holds at least `step` and `holdout_loss`.
         chat_template: how other programs write a chat down for this model, where it is one.
 
     Returns:
         the checkpoint's folder.
+
+    Raises:
+        RunError: it could not be written; those before it are intact.
     """
     final = run / FOLDER / f"step-{state['step']:06d}"
     aside = final.with_name(f".{final.name}{_ASIDE}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        _write(aside, model, optimizers, vocabulary, state, chat_template)
+        _write(aside, taken, vocabulary, state, chat_template)
         # No folder can be renamed over another: for a moment there is none, and who goes on then
         # finds the old one where `mend_checkpoints` looks.
         if final.exists():
@@ -151,14 +167,14 @@ def mend_checkpoints(run: Path) -> None:
 
 def _write(
     aside: Path,
-    model: Transformer,
-    optimizers: Sequence[torch.optim.Optimizer],
+    taken: TrainingSnapshot,
     vocabulary: Vocabulary,
     state: dict[str, Any],
     chat_template: str | None,
 ) -> None:
     (aside / STATE).mkdir(parents=True)
     ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
+    model = taken.model
     write_model(model, aside, ids)
     vocabulary.save(
         aside,
@@ -168,8 +184,7 @@ def _write(
     )
     if chat_template is not None:
         add_chat_template(aside, chat_template)
-    names = {weight: name for name, weight in model.named_parameters()}
-    save_file(_flatten(optimizers, names), aside / STATE / "optimizer.safetensors")
+    save_file(taken.optimizers, aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     digests = {
         str(file.relative_to(aside).as_posix()): sha256_of(file)
@@ -190,14 +205,14 @@ def add_chat_template(folder: Path, template: str) -> None:
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def template_of(model: Transformer, vocabulary: Vocabulary) -> str:
+def template_of(model: Snapshot, vocabulary: Vocabulary) -> str:
     """Say what a text stands between when the network reads it, for other programs.
 
     A language model reads it after end-of-text, and leaves open whether more would follow; one with
     labels reads it between two end-of-texts. Where end-of-text also fills rows up, a causal network
     with labels must find the text's last token before it.
     """
-    if not isinstance(model, SequenceClassifier):
+    if model.labels is None:
         return "begin"
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
 
@@ -268,8 +283,11 @@ def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -
 def _flatten(
     optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]
 ) -> dict[str, torch.Tensor]:
+    def copy(value: Any) -> torch.Tensor:
+        return whole(torch.as_tensor(value).detach()).to("cpu", copy=True).contiguous()
+
     return {
-        f"{names[weight]}/{key}": whole(torch.as_tensor(value).detach()).cpu().clone().contiguous()
+        f"{names[weight]}/{key}": copy(value)
         for optimizer in optimizers
         for weight, state in optimizer.state.items()
         for key, value in state.items()

@@ -159,6 +159,9 @@ class TrainingSettings:
         unit="steps",
         rule="only the best and the last",
     )
+    keep_last: int = option(
+        1, "keep so many of the last checkpoints, beside the best and those above", minimum=1
+    )
     initialization: str | None = option(
         None,
         "first weights: random, or with the odds of pairs of tokens as the text's counts give them",
