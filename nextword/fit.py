@@ -172,7 +172,7 @@ WORTH_TELLING = 1.0
 """Seconds of saving from which on they are told of."""
 
 
-def describe_saving(saver: Saver) -> str:
+def describe_saving(saver: Saver[Any]) -> str:
     """Say what saving took."""
     return (
         f"checkpoints {saver.saves} saved, {saver.bytes / saver.saves / 1e6:,.1f} MB each; "

@@ -118,7 +118,7 @@ class Run:
     """That training took."""
     clock: Clock | None = None
     """What says when to end, where that is said in minutes."""
-    saver: Saver = field(default_factory=Saver)
+    saver: Saver[TrainingSnapshot] = field(default_factory=Saver)
     """What writes its checkpoints."""
     pace: Pace = field(init=False)
     """How many steps there are; of a run that follows the clock that changes on the way."""
@@ -216,7 +216,7 @@ def save(
         prune(run)
         return size
 
-    run.saver.save(lambda: TrainingSnapshot.of(model, optimizers), write)
+    run.saver.save(lambda room: TrainingSnapshot.of(model, optimizers, room), write)
 
 
 def prune(run: Run) -> None:

@@ -37,14 +37,27 @@ class Snapshot(NamedTuple):
     """Copies on the CPU, by their names in Hugging Face's layouts."""
 
     @classmethod
-    def of(cls, model: Transformer) -> "Snapshot":
-        """Copy a network's weights; of sharded ones every process must take part."""
+    def of(cls, model: Transformer, room: "Snapshot | None" = None) -> "Snapshot":
+        """Copy a network's weights; of sharded ones every process must take part.
+
+        Args:
+            model: the network.
+            room: an earlier copy that nobody needs any more, to be written over.
+        """
         labels = model.labels if isinstance(model, SequenceClassifier) else None
+        rooms = {} if room is None else room.weights
         weights = {
-            name: whole(weight.detach()).to("cpu", copy=True)
+            name: copied(whole(weight.detach()), rooms.get(name))
             for name, weight in model.named_parameters()
         }
         return cls(model.shape, labels, weights)
+
+
+def copied(value: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
+    """Copy a tensor to the CPU, where it fits over another: fresh memory costs three copies."""
+    if room is None or room.shape != value.shape or room.dtype != value.dtype:
+        room = torch.empty(value.shape, dtype=value.dtype)
+    return room.copy_(value)
 
 
 def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> None:
@@ -66,8 +79,7 @@ def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> None:
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    weights = {name: weight.contiguous() for name, weight in taken.weights.items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(taken.weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def read_shape(folder: Path) -> Shape:

@@ -25,7 +25,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import publish, sha256_of
 from nextword.base.records import Count, read_record
 from nextword.machine.ranks import whole
-from nextword.model.folder import Snapshot, write_model
+from nextword.model.folder import Snapshot, copied, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -100,11 +100,27 @@ class TrainingSnapshot(NamedTuple):
 
     @classmethod
     def of(
-        cls, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]
+        cls,
+        model: Transformer,
+        optimizers: Sequence[torch.optim.Optimizer],
+        room: "TrainingSnapshot | None" = None,
     ) -> "TrainingSnapshot":
-        """Copy them; the state of optimizers in the type that it has."""
-        names = {weight: name for name, weight in model.named_parameters()}
-        return cls(Snapshot.of(model), _flatten(optimizers, names))
+        """Copy them; the state of optimizers in the type that it has.
+
+        Args:
+            model: the network.
+            optimizers: of its weights.
+            room: an earlier copy that nobody needs any more, to be written over.
+        """
+        names: dict[Any, str] = {weight: name for name, weight in model.named_parameters()}
+        rooms = {} if room is None else room.optimizers
+        state = {
+            key: copied(whole(torch.as_tensor(value).detach()), rooms.get(key))
+            for optimizer in optimizers
+            for weight, values in optimizer.state.items()
+            for key, value in ((f"{names[weight]}/{name}", value) for name, value in values.items())
+        }
+        return cls(Snapshot.of(model, room and room.model), state)
 
 
 def save_checkpoint(
@@ -278,17 +294,3 @@ def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -
             gone = checkpoint.folder.with_name(f".{checkpoint.folder.name}{_GONE}")
             checkpoint.folder.rename(gone)  # half of one must not stand under a checkpoint's name
             shutil.rmtree(gone, ignore_errors=True)
-
-
-def _flatten(
-    optimizers: Sequence[torch.optim.Optimizer], names: dict[Any, str]
-) -> dict[str, torch.Tensor]:
-    def copy(value: Any) -> torch.Tensor:
-        return whole(torch.as_tensor(value).detach()).to("cpu", copy=True).contiguous()
-
-    return {
-        f"{names[weight]}/{key}": copy(value)
-        for optimizer in optimizers
-        for weight, state in optimizer.state.items()
-        for key, value in state.items()
-    }
