@@ -10,6 +10,7 @@ from nextword.base.files import check_output, write_text
 from nextword.corpus.documents import read_documents
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
+from nextword.explanation.checks import Check, checks
 from nextword.explanation.compare import Comparison, compare_documents, compare_text
 from nextword.explanation.previews import Floor, floor_of
 from nextword.explanation.replay import Replay, read_replay
@@ -333,6 +334,14 @@ class Model:
         floor, prepared = self.floor(scores), self._prepared()
         nats = None if floor is None else floor.nats_per_token * scores.tokens
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
+
+    def checks(self) -> Iterator[Check]:
+        """Compute the run's figures again in other ways, one after the other, and compare.
+
+        Raises:
+            EvaluationError: it does not predict the next token, or belongs to no run.
+        """
+        return checks(self.opened, self._prepared())
 
     def tour(self) -> list[Stop]:
         """Return the stops through the ideas, with this model's numbers."""

@@ -1,6 +1,7 @@
 """Command line: targets, vocabulary, runs, settings, and the versions of all that computes."""
 
 import json
+import sys
 import time
 from typing import Annotated, Any
 
@@ -234,6 +235,26 @@ def runs(*, json_: AsJson = False) -> None:
             if rows
             else f"no run in {runs_folder()} yet; `nextword train` makes one"
         )
+
+
+@app.command(group=INSPECT)
+def check(run: Run, *, json_: AsJson = False) -> None:
+    """Compute a run's numbers again in other ways; leave with 1 if two do not agree."""
+    from nextword import language_model
+    from nextword.rendering.checks import describe_check, describe_verdict
+
+    found = []
+    for one in language_model.load(run).checks():
+        found.append(one)
+        if not json_:
+            write(describe_check(one))
+    passed = all(one.passed for one in found)
+    if json_:
+        write(json.dumps({"passed": passed, "checks": [one.as_dict() for one in found]}))
+    else:
+        write(describe_verdict(found))
+    if not passed:
+        sys.exit(1)
 
 
 @app.command(group=INSPECT)

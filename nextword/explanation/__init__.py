@@ -1,1 +1,1 @@
-"""What there is to know about a model and its run, as plain data; rendering/ draws it."""
+"""What there is to know of a model and its run, as plain data, a file for each question."""
