@@ -336,11 +336,7 @@ class Model:
         return measure_ruler(prepared, scores, model=self.name, floor_nats=nats, primed=primed)
 
     def checks(self) -> Iterator[Check]:
-        """Compute the run's figures again in other ways, one after the other, and compare.
-
-        Raises:
-            EvaluationError: it does not predict the next token, or belongs to no run.
-        """
+        """Compute the run's figures again in other ways, one by one, and compare."""
         return checks(self.opened, self._prepared())
 
     def tour(self) -> list[Stop]:

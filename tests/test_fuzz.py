@@ -30,11 +30,11 @@ def read_run(place: Path) -> None:
     from nextword.explanation.replay import read_replay
     from nextword.prediction.loading import find_checkpoint, run_facts
     from nextword.settings import read_recipe, resolve
-    from nextword.training.journal import Journal, curve_of
+    from nextword.training.journal import Journal
 
     run = place / "runs" / "it"
     journal = Journal(run)
-    curve_of(journal.read("step"))
+    journal.curve()
     assert len(list(journal.latest())) == len(list(journal.read()))
     journal.has_ended()
     journal.forget_after(3)
@@ -118,7 +118,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, monkeypat
         if seed % 20 == 0:
             how, fault = fuzz.try_one(kind, seed, good, tmp_path / "place")
             assert fault is None, fault
-            assert how in ("taken", "verdict", "refused", "long")
+            assert how in ("taken", "refused", "long")
 
 
 def test_a_fault_would_be_seen(good, tmp_path, monkeypatch):

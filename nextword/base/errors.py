@@ -11,8 +11,9 @@
     │   └── DivergedError    the loss is not a number any more
     └── EvaluationError      there is nothing to score
 
-The command line prints the message on one line and leaves with status 2; a caller in Python catches
-the class.
+The command line prints the message on one line and leaves with status 2 (with --debug it shows
+where it came from, too); a caller in Python catches the class. Whatever else comes out is a mistake
+of the program's own: one line that asks for a report and names the versions, and status 1.
 """
 
 

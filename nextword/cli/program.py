@@ -1,23 +1,28 @@
 """The command-line program: parsing of options, output, exit statuses."""
 
+import contextlib
 import errno
 import inspect
 import os
+import platform
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
+from nextword import __version__
 from nextword.base.errors import NextwordError
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options
 
 app = App(
     name="nextword",
-    help="Train a language model to predict the next word from text, and watch it learn.",
+    help="Train a language model to predict the next word from text, and watch it learn.\n\n"
+    "With --debug beside any command an error shows where it came from.",
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
 )
@@ -39,6 +44,7 @@ SPIN_COUNT = "1000"
 """How often a waiting thread looks before it sleeps. (benchmarks/shared.py)"""
 ABOUT = "nextword --version --verbose"
 """Prints what a report of a mistake needs."""
+DEBUG = "--debug"
 _STANDARD_INPUT = "<standard input>"
 """Stands for "-" while options are read, which takes a lone dash for an option without a name."""
 
@@ -46,33 +52,60 @@ _STANDARD_INPUT = "<standard input>"
 def main(arguments: list[str] | None = None) -> None:
     """Run one command.
 
-    Leave with 0, 2 (wrong input or a machine that is full, said in one line), 70 (a mistake of the
-    program's own, with all that a report of it needs) or 130 (interrupted).
+    Leave with 0; 1 (a mistake of the program's own, with what a report of it needs, or a check that
+    failed); 2 (wrong input or a machine that is full, said in one line); 130 or 143 (interrupted).
     """
     # Read by libgomp when torch is imported: threads that wait for others let other programs run.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     given = sys.argv[1:] if arguments is None else arguments
+    shows_all = DEBUG in given
+    given = [word for word in given if word != DEBUG]
     for word in given:
         if not (_is_text(word) or Path(word).exists()):
             leave(f"{word!a}: not UTF-8; give texts and options in that encoding", 2)
     try:
         app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
         sys.stdout.flush()  # here, where a full disk or a closed pipe is still said in one line
-    except (NextwordError, CycloptsError) as error:
-        leave(" ".join(str(error).split()), 2)
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
         leave("interrupted", 130)
     except Exception as error:
+        if shows_all:
+            traceback.print_exc()
+        if isinstance(error, NextwordError | CycloptsError):
+            leave(" ".join(str(error).split()), 2)
         if words := _of_the_machine(error):
             leave(words, 2)
-        traceback.print_exc()
-        leave(
-            f"this is a mistake of the program's own ({type(error).__name__}); please report it, "
-            f"with the lines above and what `{ABOUT}` prints",
-            70,
-        )
+        leave(_of_its_own(error), 1)
+
+
+def _of_its_own(error: Exception) -> str:
+    """Say that a mistake is the program's own, and where all that a report needs is kept."""
+    kept = "--debug beside the command prints all of it"
+    try:
+        number, name = tempfile.mkstemp(prefix="nextword-", suffix=".txt")
+        with open(number, "w", encoding="utf-8", errors="replace") as stream:
+            stream.write("".join(traceback.format_exception(error)))
+        kept = f"{name} holds all of it"
+    except OSError:  # no room, perhaps the very reason
+        pass
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" in {Path(last[0].filename).name}, line {last[0].lineno}" if last else ""
+    packages = ", ".join(f"{name} {number}" for name, number in _versions())
+    return (
+        f"this is a mistake of the program's own ({type(error).__name__}{place}; {packages}); "
+        f"please report it: {kept}, and `{ABOUT}` prints the rest"
+    )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    yield "nextword", __version__
+    yield "Python", platform.python_version()
+    with contextlib.suppress(PackageNotFoundError):
+        yield "torch", version("torch")
 
 
 def _of_the_machine(error: Exception) -> str:

@@ -16,7 +16,7 @@ from nextword.explanation.ruler import Ruler
 from nextword.explanation.trace import Position, Trace, trace
 from nextword.prediction.evaluate import Evaluation
 from nextword.prediction.loading import Opened, run_facts
-from nextword.training.journal import Journal, curve_of
+from nextword.training.journal import Journal
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -98,7 +98,7 @@ def build_report(
         raise RunError(f"{opened.folder}: a model folder alone has no report; name a run")
     run = opened.run
     journal = Journal(run)
-    curve, seconds = curve_of(journal.read("step"))
+    steps, losses, seconds = journal.curve()
     judged = list(journal.read("evaluation"))
     scored = [
         (event["step"], event.get("partial_nats_per_token", event.get("nats_per_token")))
@@ -110,7 +110,7 @@ def build_report(
         run=run.name,
         facts=run_facts(run),
         settings=(run / "settings.toml").read_text(encoding="utf-8"),
-        curve=smoothed(curve),
+        curve=smoothed(steps, losses),
         evaluations=tuple((step, nats) for step, nats in scored if nats is not None),
         samples=tuple(Written(event["step"], event.get("sample", "")) for event in judged),
         seconds=seconds,
@@ -198,17 +198,17 @@ def _has(vocabulary: Vocabulary, id_: int) -> bool:
     return bool(vocabulary.piece_bytes(id_))
 
 
-def smoothed(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+def smoothed(steps: Sequence[int], losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
     """Average neighbors so that at most some hundred points are left.
 
     Early steps keep their own: there the loss falls fastest.
     """
-    if len(points) <= CURVE_POINTS:
-        return tuple(points)
-    kept = list(points[: CURVE_POINTS // 4])
-    rest = points[CURVE_POINTS // 4 :]
-    size = -(-len(rest) // (CURVE_POINTS - len(kept)))
-    for start in range(0, len(rest), size):
-        part = rest[start : start + size]
-        kept.append((part[len(part) // 2][0], sum(loss for _, loss in part) / len(part)))
+    if len(steps) <= CURVE_POINTS:
+        return tuple(zip(steps, losses, strict=True))
+    own = CURVE_POINTS // 4
+    kept = list(zip(steps[:own], losses[:own], strict=True))
+    size = -(-(len(steps) - own) // (CURVE_POINTS - own))
+    for start in range(own, len(steps), size):
+        part = losses[start : start + size]
+        kept.append((steps[start + len(part) // 2], float(np.mean(part))))
     return tuple(kept)

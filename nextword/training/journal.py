@@ -5,10 +5,13 @@ however long the log has become.
 """
 
 import json
+import mmap
 import os
-from collections.abc import Iterable, Iterator
+import re
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 from msgspec import Meta, Struct
@@ -36,6 +39,10 @@ class _StepDone(_Event):
     loss: _Number = None
     seconds: float = 0.0
     gradient_norm: _Number = None
+
+
+class _Line(_StepDone, gc=False):
+    """Any line, as far as a curve of the loss needs it."""
 
 
 class _Evaluation(_Event):
@@ -71,6 +78,10 @@ _KINDS: dict[str, type[_Event]] = {
     "rollback": _Rollback,
 }
 """Events that are read again; a line that is not what its kind must be counts as damaged."""
+
+
+_DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_LINE_END = ord("\n")
 
 
 class Journal:
@@ -121,14 +132,35 @@ class Journal:
         """
         if not self.file.is_file():
             return
-        names = [json.dumps(kind).encode() for kind in kinds]
-        with open(self.file, "rb") as lines:
-            for line in lines:
-                if names and not any(name in line for name in names):
-                    continue
+        with open(self.file, "rb") as stream:
+            for line in _lines_with(stream, kinds) if kinds else stream:
                 event = _event(line)
                 if event is not None and (not kinds or event["event"] in kinds):
                     yield event
+
+    def curve(self) -> tuple[array[int], array[float], float]:
+        """Return steps, their training loss, and the seconds that all of them took.
+
+        Clocks begin anew where training was resumed; their parts are added up.
+        """
+        steps, losses, total, before = array("q"), array("d"), 0.0, 0.0
+        if not self.file.is_file():
+            return steps, losses, 0.0
+        decode, errors = msgspec.json.Decoder(_Line).decode, _DAMAGE
+        with open(self.file, "rb") as lines:
+            for text in lines:
+                try:
+                    line = decode(text)
+                except errors:
+                    continue
+                if line.event != "step" or text[-1] != _LINE_END:
+                    continue
+                now = line.seconds
+                total, before = (total + before, now) if now < before else (total, now)
+                if line.loss is not None:
+                    steps.append(line.step)
+                    losses.append(line.loss)
+        return steps, losses, total + before
 
     def latest(self, *kinds: str) -> Iterator[dict[str, Any]]:
         """Yield the events from the last to the first, all or of some kinds."""
@@ -164,6 +196,19 @@ def _lines_backwards(block: bytes, place: int) -> Iterator[tuple[int, bytes]]:
         end = begin
 
 
+def _lines_with(stream: BinaryIO, kinds: tuple[str, ...]) -> Iterator[bytes]:
+    """Yield the lines that name one of these kinds, which may be few among very many."""
+    named = re.compile(b"|".join(re.escape(json.dumps(kind).encode()) for kind in kinds))
+    if not os.fstat(stream.fileno()).st_size:
+        return
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        place = 0
+        while found := named.search(view, place):
+            begin = view.rfind(b"\n", 0, found.start()) + 1
+            place = view.find(b"\n", found.end()) + 1 or len(view)
+            yield view[begin:place]
+
+
 def _event(line: bytes) -> dict[str, Any] | None:
     """Read a line, if it is a whole event."""
     if not line.endswith(b"\n"):
@@ -173,7 +218,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
         known = msgspec.convert(event, _Event)
         if (kind := _KINDS.get(known.event)) is not None:
             msgspec.convert(event, kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _DAMAGE:
         return None
     return event
 
@@ -188,17 +233,3 @@ def _finite(value: Any) -> Any:
         if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
         else value
     )
-
-
-def curve_of(events: Iterable[dict[str, Any]]) -> tuple[list[tuple[int, float]], float]:
-    """Return steps with their training loss, and the seconds that all of them took.
-
-    Clocks begin anew where training was resumed; their parts are added up.
-    """
-    curve, total, before = [], 0.0, 0.0
-    for event in events:
-        now = event.get("seconds", 0.0)
-        total, before = (total + before, now) if now < before else (total, now)
-        if (loss := event.get("loss")) is not None:
-            curve.append((event["step"], loss))
-    return curve, total + before

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,13 +138,28 @@ def test_a_mistake_of_the_programs_own_ends_in_one_line_that_names_it(place, cap
         raise KeyError("planted")
 
     monkeypatch.setattr(language_model, "load", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(place.folder))
     status, said = run_cli(capsys, "predict", "RUN", "x")
-    assert status == 70
-    *trace, last = said.err.splitlines()
-    assert "KeyError: 'planted'" in trace
+    assert status == 1
+    (last,) = said.err.splitlines()
     assert last.startswith("nextword: ")
-    assert "KeyError" in last
+    assert re.search(r"KeyError in test_about\.py, line \d+; nextword \S+, Python \S+, torch", last)
     assert "`nextword --version --verbose`" in last
+    account = re.search(r"report it: (\S+) holds", last)[1]
+    assert "KeyError: 'planted'" in Path(account).read_text()
+    status, said = run_cli(capsys, "predict", "RUN", "x", "--debug")
+    assert status == 1
+    assert "KeyError: 'planted'" in said.err.splitlines()
+
+
+def test_debug_shows_where_an_error_of_the_users_came_from(place, capsys):
+    for words in (["--debug", "predict", "RUN", "x"], ["predict", "RUN", "x", "--debug"]):
+        status, said = run_cli(capsys, *words)
+        assert status == 2
+        assert said.err.startswith("Traceback")
+        assert said.err.splitlines()[-1].startswith("nextword: no run 'RUN'")
+    status, said = run_cli(capsys, "predict", "RUN", "x")
+    assert said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

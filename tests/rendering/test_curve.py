@@ -10,7 +10,7 @@ from nextword.rendering.report import named_together
 
 def test_neighbors_are_averaged_and_the_average_stays():
     points = [(step, math.exp(-step / 50)) for step in range(1, 2001)]
-    kept = smoothed(points)
+    kept = smoothed(*zip(*points, strict=True))
     assert len(kept) <= 300
     assert kept[0] == points[0]
     assert smoothed(points[:10]) == tuple(points[:10])
