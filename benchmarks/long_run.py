@@ -72,8 +72,10 @@ def read(folder, events):
         '{"event": "step", "step": %d, "loss": 2.5, "gradient_norm": 0.5, "rate_factor": 0.5, '
         '"tokens_per_second": 9000.0, "seconds": %d.125}\n'
     )
-    judged = '{"event": "replay", "step": %d, "seconds": 0.1, "pins": [{"nats": [1.5], '
+    judged = (
+        '{"event": "replay", "step": %d, "seconds": 0.1, "pins": [{"nats": [1.5], '
         '"likeliest": ["a"], "likeliest_probability": [0.5]}]}\n'
+    )
     with open(folder / journals.METRICS, "w") as stream:
         for number in range(1, events + 1):
             stream.write(step % (number, number))

@@ -138,7 +138,7 @@ class Journal:
                 if event is not None and (not kinds or event["event"] in kinds):
                     yield event
 
-    def curve(self) -> tuple[array[int], array[float], float]:
+    def curve(self) -> "tuple[array[int], array[float], float]":
         """Return steps, their training loss, and the seconds that all of them took.
 
         Clocks begin anew where training was resumed; their parts are added up.
