@@ -113,7 +113,7 @@ def _of_the_machine(error: Exception) -> str:
     first = " ".join(str(error).split()).partition(". ")[0]
     if isinstance(error, OSError) and error.errno in _FULL_OR_CLOSED:
         name = str(error.filename or "")
-        place = f"{name[:80]}{'…' if len(name) > 80 else ''}: " if name else ""
+        place = f"{name[:255]}: " if name else ""
         return f"{place}{os.strerror(error.errno)}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
         return (
@@ -125,7 +125,7 @@ def _of_the_machine(error: Exception) -> str:
 
 _FULL_OR_CLOSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG),
 )
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 

@@ -124,3 +124,59 @@ def test_damage_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):
         read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_size": 10**9}, "describes|max|weights"),
+        ({"hidden_size": 2**63}, "hidden_size"),
+        ({"vocab_size": -1}, "vocab_size"),
+        ({"num_hidden_layers": 10**6}, "layers"),
+        ({"max_position_embeddings": 10**9}, "max_position_embeddings"),
+        ({"rms_norm_eps": "x"}, "rms_norm_eps"),
+        ({"rms_norm_eps": 0.0}, "rms_norm_eps"),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, "rope_theta"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta"),
+        ({"rope_parameters": []}, "rope_parameters"),
+        ({"architectures": "Qwen3ForCausalLM"}, "architectures"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"model_type": ["qwen3"]}, "model_type"),
+        ({"rope_parameters": {}, "rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_scaling"),
+    ],
+)
+def test_fields_of_other_types_or_beyond_reason_are_named(tmp_path, change, words):
+    write_model(scattered(), tmp_path, Ids(0, 1))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=words):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    model = scattered()
+    with torch.no_grad():
+        model.model.norm.weight[3] = value
+    write_model(model, tmp_path, Ids(0, 1))
+    with pytest.raises(ModelError, match=r"model\.norm\.weight holds NaN or infinity"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64, torch.uint8])
+def test_weights_of_other_types_are_refused_by_name(tmp_path, kind):
+    write_model(scattered(), tmp_path, Ids(0, 1))
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].to(kind)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"model\.norm\.weight is of type {str(kind)[6:]}"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "a/b", "x" * 5000, "\0"])
+def test_an_index_names_only_files_of_its_folder(tmp_path, name):
+    write_model(scattered(), tmp_path, Ids(0, 1))
+    index = {"weight_map": {"model.norm.weight": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError):
+        read_model(tmp_path)

@@ -315,3 +315,15 @@ def test_the_receipt_says_what_was_promised_and_what_was_taken():
 )
 def test_the_receipt_has_words_for_what_is_unusual(changes, said):
     assert said in describe_receipt(dataclasses.replace(RECEIPT, **changes))
+
+
+def test_a_promise_of_endless_tokens_is_refused_though_its_checksum_fits():
+    rest = archive._FIXED.pack(bytes(8), bytes(8), bytes(4), bytes(4), bytes(4), 1, 0, 0)
+    for count in (10**7, 2**60, 2**200):
+        told = rest + archive._short(count) + bytes(8)
+        whole = archive._BEFORE.pack(b"nxw", 1, zlib.crc32(told)) + told
+        with pytest.raises(EvaluationError, match="damaged"):
+            archive.read_archive(whole)
+    told = rest + archive._short(1000) + bytes(8)
+    whole = archive._BEFORE.pack(b"nxw", 1, zlib.crc32(told)) + told
+    assert archive.read_archive(whole)[0].tokens == 1000

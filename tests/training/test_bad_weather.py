@@ -141,3 +141,90 @@ def test_a_skipped_step_moves_no_weight():
     model(torch.ones(1, 3)).sum().backward()
     update(model, [optimizer], 1.0, 0, longest=100.0)
     assert not model.weight.equal(before)
+
+
+def stopped_halfway(place, monkeypatch, *more):
+    """Train until a signal at step 20, as a machine that is taken away; return the run."""
+    import os
+    import signal
+
+    from nextword.training import loop
+
+    calls, update = [], loop.update
+
+    def asked(*args):
+        calls.append(1)
+        if len(calls) == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "update", asked)
+        done = place.nextword("train", *more, "--name", "it", *OPTIONS)
+    assert done.returncode == 143
+    return place.folder / "runs" / "it"
+
+
+def test_a_clock_set_back_changes_nothing(place, monkeypatch):
+    import time
+
+    real = time.time
+    run = stopped_halfway(place, monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: real() - 1e8)
+    done = place.nextword("train", "--resume", "it")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(time, "time", real)
+    other = place.nextword("train", "--name", "other", *OPTIONS)
+    assert other.returncode == 0
+    assert log(run, "step") == log(place.folder / "runs" / "other", "step")
+
+
+def text_of_one(place):
+    file = place.folder / "own.txt"
+    lines = [f"We are all humans born to make mistake number {n}.\n" for n in range(400)]
+    file.write_text("".join(lines))
+    return file
+
+
+def test_a_text_that_vanished_or_changed_is_not_needed_to_go_on(place, monkeypatch):
+    file = text_of_one(place)
+    own = [str(file), "--corpus.holdout", "0.2"]
+    stopped_halfway(place, monkeypatch, *own)
+    file.write_text("something else altogether")
+    done = place.nextword("train", "--resume", "it")
+    assert done.returncode == 0, done.stderr
+    file.unlink()
+    assert place.nextword("evaluate", "it").returncode == 0
+
+
+def test_prepared_text_that_vanished_is_one_line_that_says_what_to_do(place, monkeypatch):
+    import shutil
+
+    stopped_halfway(place, monkeypatch, str(text_of_one(place)))
+    shutil.rmtree(place.folder / "cache")
+    for verb in (["train", "--resume", "it"], ["evaluate", "it"], ["report", "it", "-o", "x.html"]):
+        done = place.nextword(*verb)
+        assert done.returncode == 2
+        last = done.stderr.splitlines()[-1]
+        assert "no prepared text here; run train on the text again" in last
+
+
+def test_a_full_disk_under_the_log_is_one_line(place, monkeypatch):
+    import errno
+
+    from nextword.training.journal import Journal
+
+    real, calls = Journal.write, []
+
+    def full(journal, event):
+        calls.append(1)
+        if len(calls) > 25:
+            raise OSError(errno.ENOSPC, "No space left on device", str(journal.file))
+        real(journal, event)
+
+    monkeypatch.setattr(Journal, "write", full)
+    done = place.nextword("train", "--name", "it", *OPTIONS)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("metrics.jsonl: No space left on device")
+    monkeypatch.setattr(Journal, "write", real)
+    assert place.nextword("train", "--resume", "it").returncode == 0
