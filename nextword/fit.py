@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError
+from nextword.base.errors import DivergedError, SettingsError
 from nextword.base.signals import listening
 from nextword.base.writer import nobody, one_writer
 from nextword.callbacks import (
@@ -27,6 +27,7 @@ from nextword.callbacks import (
     log_steps,
     stop_when_asked,
 )
+from nextword.machine.memory import free_memory
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.run import Run, begin, go_back, prune, save
@@ -42,6 +43,7 @@ from nextword.training.loop import (
 )
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.saver import Saver
+from nextword.training.step import kept_bytes
 
 
 class Task(ABC):
@@ -97,6 +99,7 @@ def fit(run: Run, task: Task) -> None:
         Interrupted: on Ctrl-C, after saving.
     """
     model = task.model(run)
+    check_steps_memory(run, task, model)
     if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
     with one_writer(run.folder) if run.ranks.is_first else nullcontext(nobody) as sign:
@@ -127,6 +130,46 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
         left_out=left_out_by(run, run.first_step),
         norms=deque(norms_of(run, run.first_step), REMEMBERED_NORMS),
     )
+
+
+def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
+    """Refuse a step that cannot fit beside the weights, by what one row of it keeps.
+
+    A quick bound says first whether that is worth a forward pass. What a row keeps is measured, and
+    grows with the rows; gradients and the optimizer's state are as large as the weights.
+
+    Raises:
+        SettingsError: names what is needed, what is free, and the setting that would fit.
+    """
+    free, plan = free_memory(run.machine.device), run.plan
+    copies = 3 if run.training.optimizer == "adamw" else 2
+    beside = 4 * copies * sum(weight.numel() for weight in model.parameters())
+    tokens = plan.micro_rows * plan.context
+    bound = tokens * run.shape.num_hidden_layers * MOST_PER_TOKEN * run.shape.hidden_size
+    if free is None or beside + bound < free:
+        return
+    batch = task.read(run.first_step, slice(0, 1))
+    row = SPARE * kept_bytes(task.loss(run, model), batch, run.machine.device)
+    if beside + plan.micro_rows * row <= free:
+        return
+    fitting = int(max(free - beside, 0) / row)
+    advice = (
+        f"--training.micro-batch-tokens {fitting * plan.context} would fit"
+        if fitting
+        else f"choose a smaller --model.depth (it is {run.shape.num_hidden_layers}) or "
+        f"--model.context (it is {plan.context})"
+    )
+    needed = (beside + plan.micro_rows * row) / 1e9
+    raise SettingsError(
+        f"a step over {tokens:,} tokens at once needs {needed:,.2f} GB beside the weights, and "
+        f"{free / 1e9:,.2f} GB are free here; {advice}"
+    )
+
+
+MOST_PER_TOKEN = 200
+"""Bytes that no layer keeps for a token, for each unit of its width."""
+SPARE = 1.2
+"""By which a step held more than its forward pass keeps: 1.15 to 1.23, at 4 layers 256 wide."""
 
 
 def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: Callback) -> None:

@@ -147,14 +147,40 @@ def accumulate(
         last = number == len(batches) - 1
         if isinstance(loss, nn.parallel.DistributedDataParallel):
             loss.require_backward_grad_sync = last  # gradients travel once a step
-        given = [
-            None if array is None else torch.from_numpy(array).to(device, non_blocking=True)
-            for array in batch
-        ]
-        total = loss(*given) / (total_tokens or 1)
+        total = loss(*_on(batch, device)) / (total_tokens or 1)
         (total * ranks).backward()
         nats += float(total.detach())
     return nats
+
+
+def kept_bytes(loss: nn.Module, batch: Iterable[Any], device: torch.device) -> int:
+    """Measure what a batch's forward pass keeps for its gradient, weights not counted.
+
+    Args:
+        loss: as `accumulate` takes it, not wrapped.
+        batch: arrays, or None; small, for what is kept grows with its rows.
+        device: where the network is.
+    """
+    weights = {weight.untyped_storage().data_ptr() for weight in loss.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        total = loss(*_on(batch, device))
+    del total
+    return sum(kept.values())
+
+
+def _on(batch: Iterable[Any], device: torch.device) -> list[Any]:
+    return [
+        None if array is None else torch.from_numpy(array).to(device, non_blocking=True)
+        for array in batch
+    ]
 
 
 @torch.no_grad()

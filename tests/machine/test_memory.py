@@ -1,9 +1,16 @@
 """Free memory is the tightest limit known; what cannot fit is refused before it is built."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
 from nextword.machine.memory import free_memory
+from nextword.model.transformer import Transformer
+from nextword.targets.batch import Batch
+from nextword.training.step import LanguageModelLoss, kept_bytes
+from tests.model.test_transformer import SHAPE
 
 CPU = torch.device("cpu")
 
@@ -76,3 +83,42 @@ def test_a_temperature_of_nearly_nothing_takes_the_likeliest(shared, small_run, 
     )
     assert cold.returncode == 0, cold.stderr
     assert cold.stdout == none.stdout
+
+
+SMALL = [
+    "--corpus.stories", "60", "--vocabulary.kind", "byte", "--model.depth", "2", "--training.steps",
+    "3", "--training.batch-tokens", "8192", "--training.micro-batch-tokens", "8192",
+]  # fmt: skip
+
+
+def test_a_step_that_cannot_fit_is_refused_before_the_run_with_what_would(place, monkeypatch):
+    from nextword import fit
+
+    monkeypatch.setattr(fit, "free_memory", lambda device: 60_000_000)
+    done = place.nextword("train", "--name", "it", *SMALL)
+    assert done.returncode == 2, done.stderr
+    assert "a step over 8,192 tokens at once needs" in done.stderr
+    assert not (place.folder / "runs" / "it").exists()
+    fits = int(re.search(r"micro-batch-tokens (\d+) would fit", done.stderr)[1])
+    assert 256 <= fits < 8192
+    again = [*SMALL[:-1], str(fits)]
+    assert place.nextword("train", "--name", "it", *again).returncode == 0
+    monkeypatch.setattr(fit, "free_memory", lambda device: 1_000_000)
+    done = place.nextword("train", "--name", "other", *SMALL)
+    assert "choose a smaller --model.depth (it is 2) or --model.context (it is 256)" in done.stderr
+
+
+def test_what_a_row_keeps_is_measured_and_grows_with_the_rows():
+    model = Transformer(SHAPE)
+    loss = LanguageModelLoss(model, precision=torch.float32)
+
+    def batch(rows):
+        ids = np.zeros((rows, 24), dtype=np.int64)
+        return Batch(ids, ids)
+
+    one, four = (kept_bytes(loss, batch(rows), CPU) for rows in (1, 4))
+    assert 3.5 * one < four <= 4 * one
+    # At least the states before and after each norm, and what the feed-forward parts keep.
+    least = 4 * 24 * SHAPE.num_hidden_layers * (4 * SHAPE.hidden_size + 3 * SHAPE.intermediate_size)
+    most = 4 * 24 * SHAPE.num_hidden_layers * 50 * SHAPE.hidden_size
+    assert least < one < most

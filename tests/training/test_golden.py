@@ -4,24 +4,63 @@ import json
 
 import pytest
 
-# From `nextword train --corpus.stories 200 --vocabulary.kind byte --training.steps 20
-# --training.optimizer adamw --machine.precision float32 --machine.device cpu`. AdamW, because Muon
-# computes in bfloat16, whose rounding differs between processors.
-GOLDEN = {1: 5.5335, 5: 3.2197, 10: 3.0661, 15: 3.0681, 20: 3.0561}
+# From the command lines below, --machine.precision float32 --machine.device cpu. Muon computes in
+# bfloat16 where the processor knows it, whose rounding differs between processors: 2 % are let be.
+TEXT = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.steps", "20"]
+TEXT += ["--training.batch-tokens", "2048", "--training.decay-power", "4"]
+TAUGHT = ["--finetune.steps", "20"]
+GOLDEN = {
+    ("causal", "adamw"): {1: 5.5335, 5: 3.2197, 10: 3.0661, 15: 3.0681, 20: 3.0561},
+    ("causal", "muon"): {1: 5.5335, 5: 3.2285, 10: 3.0569, 15: 3.0494, 20: 3.0433},
+    ("masked", "adamw"): {1: 5.5392, 5: 3.7571, 10: 3.2283, 15: 3.2017, 20: 3.2173},
+    ("masked", "muon"): {1: 5.5392, 5: 3.7978, 10: 3.2415, 15: 3.2110, 20: 3.2241},
+    ("labels", "adamw"): {1: 0.6931, 5: 0.6379, 10: 0.6535, 15: 0.6573, 20: 0.6498},
+    ("answers", "adamw"): {1: 3.5255, 5: 3.1026, 10: 2.8343, 15: 2.7103, 20: 2.6633},
+}
+LET_BE = {"adamw": 2e-3, "muon": 2e-2}
+EXACT = ["--machine.precision", "float32", "--machine.device", "cpu"]
 
 
-def test_twenty_steps_give_the_losses_they_gave(place):
-    options = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.steps", "20"]
-    options += ["--machine.precision", "float32", "--machine.device", "cpu"]
-    options += ["--training.optimizer", "adamw", "--training.batch-tokens", "2048"]
-    options += ["--training.decay-power", "4"]
-    done = place.nextword("train", "--name", "golden", *options, "--quiet")
+def losses_of(place, run):
+    lines = (place.folder / "runs" / run / "metrics.jsonl").read_text().splitlines()
+    return {event["step"]: event["loss"] for event in map(json.loads, lines) if "loss" in event}
+
+
+def write_examples(place):
+    names = ("fox", "owl", "hen", "cat", "dog", "bee")
+    kinds = {"good": "warm", "kind": "warm", "grim": "cold", "mean": "cold", "cross": "cold"}
+    rows = [
+        {"text": f"the {name} was {kind} and said nothing", "label": label}
+        for name in names
+        for kind, label in kinds.items()
+    ]
+    asked = [
+        {"prompt": f"What is {name} like?", "answer": f"It is {kind}."}
+        for name in names
+        for kind in kinds
+    ]
+    for name, found in (("labels", rows), ("answers", asked)):
+        text = "".join(json.dumps(row) + "\n" for row in found)
+        (place.folder / f"{name}.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize(("objective", "optimizer"), GOLDEN)
+def test_twenty_steps_give_the_losses_they_gave(place, objective, optimizer):
+    golden = GOLDEN[objective, optimizer]
+    command = ["train", "--name", "golden", *TEXT, *EXACT, "--training.optimizer", optimizer]
+    if objective in ("causal", "masked"):
+        done = place.nextword(*command, "--objective", objective, "--quiet")
+    else:
+        write_examples(place)
+        base = ["train", "--name", "base", *TEXT, *EXACT, "--training.optimizer", "adamw"]
+        assert place.nextword(*base, "--quiet").returncode == 0
+        given = ["finetune", "base", f"{objective}.jsonl", "--name", "golden", *TAUGHT]
+        done = place.nextword(*given, *EXACT[2:])
     assert done.returncode == 0, done.stderr
-    lines = (place.folder / "runs" / "golden" / "metrics.jsonl").read_text().splitlines()
-    losses = {event["step"]: event["loss"] for event in map(json.loads, lines) if "loss" in event}
+    losses = losses_of(place, "golden")
     assert len(losses) == 20
-    for step, loss in GOLDEN.items():
-        assert losses[step] == pytest.approx(loss, rel=2e-3)
+    for step, loss in golden.items():
+        assert losses[step] == pytest.approx(loss, rel=LET_BE[optimizer])
 
 
 def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):

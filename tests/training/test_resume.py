@@ -92,6 +92,19 @@ def test_other_threads_are_said(place, trained):
     assert "not be the same bit for bit" in done.stderr
 
 
+def test_another_torch_and_another_processor_are_said(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
+    facts = place.folder / "runs" / "whole" / "run.json"
+    values = json.loads(facts.read_text())
+    values["versions"]["torch"] = "2.0.1"
+    values["hardware"]["name"] = "Abacus"
+    facts.write_text(json.dumps(values))
+    done = place.nextword("train", "--resume", "whole@10")
+    assert "torch was 2.0.1 and is" in done.stderr
+    assert "name was Abacus and is" in done.stderr
+    assert done.stderr.count("the rest will not be the same bit for bit") == 2
+
+
 def test_a_changed_checkpoint_is_not_resumed(place, trained):
     trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
     file = (
