@@ -6,6 +6,7 @@ before the number was looked at.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,6 +29,7 @@ Place = Annotated[str, Meta(pattern=r"^[^\0]*$", max_length=4096)]
 """Path of a file or folder."""
 Id = Annotated[int, Meta(ge=0, lt=1 << 31)]
 """Of an entry of a vocabulary."""
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(
@@ -50,11 +52,17 @@ def read_json(
             raise error(f"{file}: no such file{after}")
         if (size := file.stat().st_size) > largest:
             raise error(f"{file}: {size:,} bytes, where {largest:,} are more than enough{after}")
-        return json.loads(file.read_bytes().decode("utf-8"))
+        raw = file.read_bytes()
+        value = json.loads(raw.decode("utf-8"))
+        if _HALF.search(raw):  # whole pairs have become characters; a half can be written nowhere
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except OSError as why:
         raise error(f"{file}: cannot be read ({why.strerror}){after}") from None
     except RecursionError:
         raise error(f"{file}: damaged (nested too deeply){after}") from None
+    except UnicodeEncodeError:
+        raise error(f"{file}: damaged (a character is cut in two){after}") from None
     except ValueError as why:
         raise error(f"{file}: damaged, not JSON ({_short(why)}){after}") from None
 
