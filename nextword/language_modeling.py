@@ -327,6 +327,7 @@ class LanguageModeling(Task):
             gain_of_doubling(self.prepared),
             paths=run.paths,
             num_bytes=self.prepared.facts["bytes"],
+            has_begun=run.warm_start is not None,
             layers=run.shape.num_hidden_layers,
             seconds=run.seconds,
         )

@@ -96,7 +96,8 @@ def child(work: Callable[[], int], *, limited: bool = True) -> tuple[int, str]:
             os.close(read)
             os.dup2(write, 1)
             os.dup2(write, 2)
-            sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 - they end with it
+            sys.stdout = open(1, "w")  # noqa: SIM115 - it ends with the process
+            sys.stderr = open(2, "w", errors="backslashreplace")  # noqa: SIM115 - as Python does
             if limited:
                 now = resource.getrusage(resource.RUSAGE_SELF)
                 spent = int(now.ru_utime + now.ru_stime) + 1

@@ -31,5 +31,9 @@ def visible(text: str) -> str:
 
 
 def for_stream(text: str, stream: TextIO) -> str:
-    """Return a text as it may be written to a stream: to a terminal visible, elsewhere as it is."""
-    return visible(text) if stream.isatty() else text
+    """Return a text as it may be written to a stream: to a terminal visible, elsewhere as it is.
+
+    A half of a character, which no stream can carry, becomes a question mark.
+    """
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return visible(whole) if stream.isatty() else whole

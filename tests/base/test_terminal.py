@@ -68,3 +68,12 @@ def test_a_terminal_gets_signs(place, arguments):
     for letter in HOSTILE:
         if letter in SIGNS:
             assert letter not in came, repr(letter)
+
+
+def test_half_a_character_ends_no_command():
+    import io
+
+    pipe = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    pipe.write(for_stream("a\ud800b", pipe))
+    pipe.flush()
+    assert pipe.buffer.getvalue() == b"a?b"
