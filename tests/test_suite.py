@@ -230,6 +230,6 @@ def test_an_error_of_the_programs_own_is_shown(place, monkeypatch):
         raise ZeroDivisionError("not meant for users")
 
     monkeypatch.setattr(program, "app", broken)
-    done = place.nextword("runs")
+    done = place.nextword("runs", "--debug")
     assert done.returncode not in (0, 2)
     assert "ZeroDivisionError: not meant for users" in done.stderr
