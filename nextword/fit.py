@@ -30,6 +30,7 @@ from nextword.callbacks import (
 from nextword.machine.memory import free_memory
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
+from nextword.rendering.training import describe_saving
 from nextword.run import Run, begin, go_back, prune, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
 from nextword.training.journal import Journal
@@ -42,7 +43,6 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.saver import Saver
 from nextword.training.step import kept_bytes
 
 
@@ -167,7 +167,7 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
 
 
 MOST_PER_TOKEN = 200
-"""Bytes that no layer keeps for a token, for each unit of its width."""
+"""More bytes than a layer keeps for a token and each unit of its width (85 at 256 wide)."""
 SPARE = 1.2
 """By which a step held more than its forward pass keeps: 1.15 to 1.23, at 4 layers 256 wide."""
 
@@ -213,14 +213,6 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
 MOST_ROLLBACKS = 3
 WORTH_TELLING = 1.0
 """Seconds of saving from which on they are told of."""
-
-
-def describe_saving(saver: Saver[Any]) -> str:
-    """Say what saving took."""
-    return (
-        f"checkpoints {saver.saves} saved, {saver.bytes / saver.saves / 1e6:,.1f} MB each; "
-        f"training waited {saver.lost:.2f} of the {saver.taken:.2f} seconds that took"
-    )
 
 
 def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[Callback]) -> None:

@@ -71,17 +71,35 @@ def read_rows(place: Path) -> None:
             list(read_pieces([str(place / name)], CorpusSettings()))
 
 
-def read_others(place: Path) -> None:
-    from nextword.model.folder import weight_files
-    from nextword.prediction.archive import read_archive
+def read_archive(place: Path) -> None:
+    from nextword.prediction import archive
 
-    read_archive((place / "text.nw").read_bytes())
+    archive.read_archive((place / "text.nw").read_bytes())
+
+
+def read_index(place: Path) -> None:
+    from nextword.model.folder import weight_files
+
     weight_files(place / "sharded")
+
+
+def read_settings(place: Path) -> None:
+    from nextword.settings import read_recipe, resolve
+
+    resolve(read_recipe(place / "recipe.toml"))
+
+
+def read_examples(place: Path) -> None:
+    from nextword.corpus.examples import read_rows as rows_of
+    from nextword.corpus.options import CorpusSettings
+
+    list(rows_of([str(place / "labels.jsonl")], CorpusSettings()))
 
 
 READERS = {
     "folder/": read_folder, "runs/": read_run, "prepared/": read_text, "rows": read_rows,
-    "text.txt": read_rows,
+    "text.txt": read_rows, "text.nw": read_archive, "sharded/": read_index, "recipe": read_settings,
+    "labels": read_examples,
 }  # fmt: skip
 
 
@@ -105,11 +123,10 @@ def good(tmp_path_factory):
 def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
     place = tmp_path / "read"
     shutil.copytree(good, place)
-    reader = next((READERS[key] for key in READERS if kind.file.startswith(key)), read_others)
+    (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
     for seed in range(-(-ALL // len(fuzz.KINDS))):
         dice = random.Random(f"{kind.file} {seed}")
-        raw = fuzz.damage((good / kind.file).read_bytes(), kind.structured, dice)
-        (place / kind.file).write_bytes(raw)
+        (place / kind.file).write_bytes(fuzz.damaged(kind, good, dice))
         with contextlib.suppress(NextwordError):
             reader(place)
         if kind.file.endswith("metrics.jsonl"):

@@ -73,7 +73,7 @@ def as_record(
     """Take a value for a record of a kind.
 
     Args:
-        value: as JSON reads.
+        value: as `read_json` gives it.
         kind: what it must be: a `msgspec.Struct`, or a type with bounds.
         file: where it stood, for the message.
         error: raised where it is anything else.
@@ -89,8 +89,6 @@ def as_record(
         raise error(f"{file}: {why}{after}") from None
     except RecursionError:
         raise error(f"{file}: damaged (nested too deeply){after}") from None
-    except UnicodeEncodeError:
-        raise error(f"{file}: damaged (a character is cut in two){after}") from None
     except msgspec.ValidationError as why:
         raise error(f"{file}: {_in_words(str(why))}{after}") from None
 

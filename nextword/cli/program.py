@@ -1,20 +1,17 @@
 """The command-line program: parsing of options, output, exit statuses."""
 
-import contextlib
 import errno
 import inspect
 import os
-import platform
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from nextword import __version__
 from nextword.base.errors import NextwordError
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options
@@ -92,20 +89,14 @@ def _of_its_own(error: Exception) -> str:
         pass
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" in {Path(last[0].filename).name}, line {last[0].lineno}" if last else ""
-    packages = ", ".join(f"{name} {number}" for name, number in _versions())
+    from nextword.machine.about import versions
+
+    known = versions()
+    packages = ", ".join(f"{name} {known[name]}" for name in ("nextword", "python", "torch"))
     return (
         f"this is a mistake of the program's own ({type(error).__name__}{place}; {packages}); "
         f"please report it: {kept}, and `{ABOUT}` prints the rest"
     )
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    yield "nextword", __version__
-    yield "Python", platform.python_version()
-    with contextlib.suppress(PackageNotFoundError):
-        yield "torch", version("torch")
 
 
 def _of_the_machine(error: Exception) -> str:

@@ -8,6 +8,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,11 +91,15 @@ def _match(pattern: str) -> Iterator[str]:
     below = asked.relative_to(asked.anchor) if asked.anchor else asked
     if below.name == "**":
         below = below / "*"
-    named = {part for part in below.parts if part.startswith(".")}
+    hidden = [part for part in below.parts if part.startswith(".")]  # those that are asked for
     for found in root.glob(str(below)):
         parts = found.relative_to(root).parts
-        if all(part in named or not part.startswith(".") for part in parts):
+        if all(_is_shown(part, hidden) for part in parts):
             yield str(found)
+
+
+def _is_shown(name: str, hidden: Sequence[str]) -> bool:
+    return not name.startswith(".") or any(fnmatch(name, part) for part in hidden)
 
 
 def _refuse_folder(path: str) -> list[str]:

@@ -12,6 +12,7 @@ from nextword.prediction.evaluate import Evaluation
 from nextword.rendering.formatting import argument, one_line, quoted, tail
 from nextword.training.checkpoint import Checkpoint
 from nextword.training.loop import Plan
+from nextword.training.saver import Saver
 
 WORKED_EXAMPLE = "We are all humans born to"
 
@@ -149,6 +150,14 @@ def describe_by_heart(best: Checkpoint) -> str:
     return (
         f"it begins to learn the text by heart: held-out text was less of a surprise at step "
         f"{best.step:,}, which is kept"
+    )
+
+
+def describe_saving(saver: Saver[Any]) -> str:
+    """Say what saving took."""
+    return (
+        f"checkpoints {saver.saves} saved, {saver.bytes / saver.saves / 1e6:,.1f} MB each; "
+        f"training waited {saver.lost:.2f} of the {saver.taken:.2f} seconds that took"
     )
 
 

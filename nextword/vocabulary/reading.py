@@ -7,8 +7,11 @@ own, under limits of memory and time, before it is used here.
 """
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +31,7 @@ LARGEST = 1 << 28
 HOLES = 1 << 16
 """Ids that may be left out beside as many as there are; a network has a row for each of them."""
 SECONDS, BYTES = 20, 2 << 30
-"""What a trial may take."""
+"""What a trial may take: of a processor, and of memory."""
 MOST_IDS_PER_BYTE, MOST_TEXT = 64, 64
 """Times its text's length that a trial's ids, and the text of these, may have."""
 HARMLESS = frozenset(
@@ -135,23 +138,24 @@ def build(text: str, file: Path | str) -> "Tokenizer":
         return Tokenizer.from_str(text)
 
 
-class no_panic:  # noqa: N801 - used as a statement
-    """Turn what the library raises, its panics too, which are no `Exception`, into ours."""
+@contextmanager
+def no_panic(where: str) -> Iterator[None]:
+    """Turn what the library raises into one line; its panics too, which are no `Exception`.
 
-    def __init__(self, where: str) -> None:
-        """Say what was being done."""
-        self.where = where
+    Args:
+        where: what was being done.
 
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        """Tell a panic or an error as one line."""
-        if kind is None or issubclass(kind, KeyboardInterrupt | MemoryError | VocabularyError):
-            return
-        if issubclass(kind, Exception) or kind.__name__ == "PanicException":
-            words = " ".join(str(error).split())[:160]
-            raise VocabularyError(f"{self.where} ({words})") from None
+    Raises:
+        VocabularyError: it failed.
+    """
+    try:
+        yield
+    except (MemoryError, VocabularyError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise VocabularyError(f"{where} ({' '.join(str(error).split())[:160]})") from None
 
 
 def _check(described: _Described, file: Path) -> None:
@@ -187,27 +191,47 @@ def _is_harmless(part: Any) -> bool:
 
 
 def _trial(text: str) -> str:
-    """Let a process of its own use a described tokenizer; return what went wrong, or nothing."""
-    command = [sys.executable, "-m", "nextword.vocabulary.reading"]
+    """Let a process of its own use a described tokenizer; return what went wrong, or nothing.
+
+    Raises:
+        VocabularyError: it could not be tried; that is no finding to be remembered.
+    """
+    command = [sys.executable, "-m", "nextword.vocabulary.reading", str(SECONDS)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
-            command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=SECONDS
+            command,
+            input=text.encode("utf-8"),
+            env=environment,
+            timeout=PATIENCE * SECONDS,
+            capture_output=True,
+            check=False,
         )
-    except subprocess.TimeoutExpired:
-        return f"to encode a plain text takes it more than {SECONDS} seconds"
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise VocabularyError(f"{TOKENIZER}: could not be tried ({error})"[:200]) from None
     if done.returncode == 0:
         return ""
-    said = done.stdout.decode("utf-8", "replace").strip()[-200:]
-    return said or "it ended the process in which it was tried"
+    if done.returncode < 0:
+        return f"to encode a plain text took it more than {SECONDS} seconds, or ended the process"
+    if done.returncode != REFUSED:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        raise VocabularyError(f"{TOKENIZER}: could not be tried ({''.join(last)[:120]})")
+    return done.stdout.decode("utf-8", "replace").strip()[-200:]
 
 
-def _try_out() -> None:
+REFUSED = 3
+"""Status of a trial with a finding."""
+PATIENCE = 10
+"""Times the seconds of a processor: a machine may have others to serve."""
+
+
+def _try_out(seconds: int) -> None:
     """Be that process: build what standard input describes, and encode texts of many kinds."""
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     except (ImportError, ValueError):  # no such limits on Windows: the time alone is limited there
         pass
     try:
@@ -219,12 +243,9 @@ def _try_out() -> None:
             size = len(text.encode())
             if len(ids) > MOST_IDS_PER_BYTE * size or len(back) > MOST_TEXT * size:
                 raise VocabularyError(f"it makes {len(ids):,} ids of {size:,} bytes")
-    except VocabularyError as error:
-        sys.stdout.write(str(error))
-        sys.exit(1)
-    except MemoryError:
-        sys.stdout.write("it takes more than two gigabytes for a plain text")
-        sys.exit(1)
+    except (VocabularyError, MemoryError) as error:
+        sys.stdout.write(str(error) or "it takes more than two gigabytes for a plain text")
+        sys.exit(REFUSED)
 
 
 _WORDS = "We are all humans, born to make mistakes. 3.14 != «Ünïcode» 日本語\tif x:\n  y = 1\r\n\n"
@@ -236,4 +257,4 @@ _TEXTS = (
 )
 
 if __name__ == "__main__":
-    _try_out()
+    _try_out(int(sys.argv[1]))

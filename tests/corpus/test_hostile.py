@@ -50,7 +50,7 @@ def test_a_row_that_json_chokes_on_is_named_by_its_line(tmp_path, line):
         pieces(file)
 
 
-def test_a_folder_that_links_to_itself_is_walked_once(tmp_path):
+def test_a_folder_that_links_to_itself_is_walked_once(tmp_path, monkeypatch):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "one.txt").write_text("one")
     (tmp_path / "a" / "b" / "two.txt").write_text("two")
@@ -58,6 +58,10 @@ def test_a_folder_that_links_to_itself_is_walked_once(tmp_path):
     for number in range(8):
         (tmp_path / "a" / "b" / f"again-{number}").symlink_to(tmp_path / "a")
     wanted = [str(tmp_path / "a" / "b" / "two.txt"), str(tmp_path / "a" / "one.txt")]
+    monkeypatch.chdir(tmp_path / "a")
+    assert find_files(["**/*.txt"]) == ["b/two.txt", "one.txt"]
+    assert find_files(["../a/**/t*.txt"]) == ["../a/b/two.txt"]
+    assert find_files([".h*"]) == find_files(["**/.h*"]) == [".hidden.txt"]
     began = time.monotonic()
     assert find_files([str(tmp_path / "**" / "*.txt")]) == wanted
     assert find_files([str(tmp_path / "**")]) == wanted

@@ -143,7 +143,7 @@ def test_a_mistake_of_the_programs_own_ends_in_one_line_that_names_it(place, cap
     assert status == 1
     (last,) = said.err.splitlines()
     assert last.startswith("nextword: ")
-    assert re.search(r"KeyError in test_about\.py, line \d+; nextword \S+, Python \S+, torch", last)
+    assert re.search(r"KeyError in test_about\.py, line \d+; nextword \S+, python \S+, torch", last)
     assert "`nextword --version --verbose`" in last
     account = re.search(r"report it: (\S+) holds", last)[1]
     assert "KeyError: 'planted'" in Path(account).read_text()

@@ -8,6 +8,7 @@ import torch
 
 from nextword.base.errors import RunError
 from nextword.model.transformer import Transformer
+from nextword.rendering.training import describe_saving
 from nextword.training.checkpoint import TrainingSnapshot
 from nextword.training.saver import Saver
 from tests.model.test_transformer import SHAPE
@@ -126,3 +127,13 @@ def test_a_slow_disk_changes_nothing_but_the_time(place, monkeypatch):
             for run in ("quick", "slow")
         )
         assert one == two
+
+
+def test_what_saving_took_is_said_where_it_took_long():
+    saver = Saver()
+    for _ in range(2):
+        saver.save(lambda _: 1, lambda _: 3_000_000)
+    saver.finish()
+    saver.lost, saver.taken = 0.25, 1.5
+    said = describe_saving(saver)
+    assert "2 saved, 3.0 MB each; training waited 0.25 of the 1.50 seconds" in said

@@ -258,3 +258,22 @@ def test_two_that_prepare_the_same_text_at_once_wait_for_each_other(place):
     waiting.join()
     assert made[0].folder == first.folder
     assert np.array_equal(made[0].train.read(0, 50), first.train.read(0, 50))
+
+
+@pytest.mark.parametrize("side", ["train", "holdout"])
+@pytest.mark.parametrize(
+    ("ending", "change"),
+    [
+        ("index", lambda ends: ends - 1),  # each document ends a token early
+        ("index", lambda ends: np.append(ends[:-1], np.uint64(2**63))),
+        ("bytes", lambda sizes: sizes * 2),
+        ("bytes", lambda sizes: sizes[:-1]),
+    ],
+)
+def test_a_changed_side_car_is_named_and_changes_no_figure(tmp_path, side, ending, change):
+    folder = tmp_path / "made"
+    prepare(corpus(), CorpusSettings(), VocabularySettings(kind="byte"), folder=folder)
+    file = folder / f"{side}-00000.ds.{ending}"
+    change(np.fromfile(file, dtype="<u8")).astype("<u8").tofile(file)
+    with pytest.raises(CorpusError, match=rf"{file.name}: missing or changed"):
+        open_prepared(folder)
