@@ -170,3 +170,13 @@ def test_other_models_are_refused_in_one_line(subject):
     opened = replace(subject.opened, model=Transformer(masked))
     with pytest.raises(EvaluationError, match="predicts the next token"):
         next(checks.checks(opened, subject.prepared))
+
+
+def test_a_model_folder_alone_is_refused_in_one_line(shared, small_run, place):
+    import shutil
+
+    saved = sorted((shared.folder / "runs" / small_run / "checkpoints").iterdir())[-1]
+    shutil.copytree(saved, place.folder / "alone", ignore=shutil.ignore_patterns("training"))
+    done = place.nextword("check", "alone")
+    assert done.returncode == 2
+    assert "no hold-out of its own; name a run" in done.stderr
