@@ -390,7 +390,7 @@ class Model:
     def _prepared(self) -> Any:
         if self.opened.run is None:
             raise EvaluationError(
-                f"{self.opened.folder}: no run, no hold-out of its own; name a run, or a text to score"
+                f"{self.opened.folder}: no hold-out of its own; name a run, or a text to score"
             )
         facts = run_facts(self.opened.run)
         if "task" in facts:

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from nextword.base.cache import cached
 from nextword.base.errors import VocabularyError
 from nextword.base.records import Id, as_record, read_json, read_record
-from nextword.vocabulary.patterns import PATTERNS
+from nextword.vocabulary.kinds import expressions
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -178,9 +178,9 @@ def _is_harmless(part: Any) -> bool:
     if not isinstance(part, dict):
         return True
     kind = part.get("type")
-    if kind == "Split":
-        pattern = part.get("pattern")
-        return isinstance(pattern, dict) and pattern.get("Regex") in PATTERNS.values()
+    if kind in ("Split", "Replace"):
+        pattern, put = part.get("pattern"), part.get("content") or ""
+        return isinstance(pattern, dict) and pattern.get("Regex") in expressions() and put == ""
     if kind is not None and kind not in HARMLESS:
         return False
     inside = [part.get(name) for name in ("normalizer", "pre_tokenizer", "decoder", "model")]

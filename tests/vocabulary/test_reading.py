@@ -7,7 +7,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary import reading
+from nextword.vocabulary.kinds import names
 from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.patterns import PATTERNS
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import train_vocabulary
 
@@ -63,6 +65,16 @@ def test_padding_and_truncation_written_there_are_not_used(folder):
         truncation={"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
     )  # fmt: skip
     assert Vocabulary.load(folder).encode("we are all humans") == ids
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("kind", names())
+def test_what_is_built_here_needs_no_trial(tmp_path, monkeypatch, kind, pattern):
+    text = "we are all humans born to make mistakes " * 20
+    settings = VocabularySettings(kind=kind, pattern=pattern)
+    train_vocabulary([text], len(text), settings).save(tmp_path)
+    monkeypatch.setattr(reading, "_trial", lambda text: pytest.fail("tried"))
+    assert Vocabulary.load(tmp_path).encode("we are")
 
 
 def test_what_is_harmless_needs_no_trial_and_what_is_strange_one(folder, monkeypatch):

@@ -2,20 +2,23 @@
 
 A kind's module offers
 
-    build      (texts, size, pattern) → a tokenizer of the `tokenizers` library, with the reserved
-               entries; `pattern` is a name of `patterns.py`, and means nothing to some kinds
-    LOSSLESS   whether decode(encode(text)) is the text for every text
-    SIZED      whether `size` chooses the number of entries
+    build        (texts, size, pattern) → a tokenizer of the `tokenizers` library, with the reserved
+                 entries; `pattern` is a name of `patterns.py`, and means nothing to some kinds
+    LOSSLESS     whether decode(encode(text)) is the text for every text
+    SIZED        whether `size` chooses the number of entries
+    EXPRESSIONS  optional: regular expressions in it beside those of `patterns.py`
 
 and its docstring's first line says what the pieces are.
 """
 
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 
 from nextword.base.errors import VocabularyError
 from nextword.base.options import nearest
+from nextword.vocabulary.patterns import PATTERNS
 
 RESERVED = ("<|endoftext|>", "<|pad|>", "<|mask|>")
 """End of text, pad and mask: the first entries of every vocabulary built here."""
@@ -26,6 +29,13 @@ UNKNOWN = "<|unknown|>"
 def names() -> list[str]:
     """List the kinds there are."""
     return sorted(entry.name for entry in pkgutil.iter_modules(__path__))
+
+
+@cache
+def expressions() -> frozenset[str]:
+    """Return all regular expressions that stand in vocabularies built here."""
+    own = (getattr(find_kind(name), "EXPRESSIONS", ()) for name in names())
+    return frozenset({*PATTERNS.values(), *(part for parts in own for part in parts)})
 
 
 def find_kind(name: str) -> ModuleType:

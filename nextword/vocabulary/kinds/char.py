@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 LOSSLESS = SIZED = False
+EXPRESSIONS = (r"[\s\S]",)
 
 
 def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
@@ -21,7 +22,7 @@ def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
         characters.update(text)
     entries = {name: id_ for id_, name in enumerate((*RESERVED, UNKNOWN, *sorted(characters)))}
     tokenizer = Tokenizer(models.WordLevel(entries, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(EXPRESSIONS[0]), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([*RESERVED, UNKNOWN])
     return tokenizer

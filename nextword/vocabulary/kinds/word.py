@@ -21,6 +21,7 @@ PATTERN = (
     r"| ?[^\s\p{L}\p{M}\p{N}]"
     r"|\s+(?!\S)|\s"
 )
+EXPRESSIONS = (PATTERN,)
 
 
 def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":

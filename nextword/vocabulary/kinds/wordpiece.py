@@ -18,6 +18,7 @@ CONTINUES = "\u2040"
 """Marks a piece that goes on inside a word: a character that no byte's letter is."""
 LONGEST = 100
 """Letters of a word; longer ones are cut, for finding its pieces costs the square of its length."""
+EXPRESSIONS = (f".{{1,{LONGEST}}}", "^" + CONTINUES)
 
 
 def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
@@ -30,7 +31,7 @@ def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     before_words = pre_tokenizers.Sequence(
         [
             before_subwords(pattern),
-            pre_tokenizers.Split(Regex(f".{{1,{LONGEST}}}"), "isolated"),
+            pre_tokenizers.Split(Regex(EXPRESSIONS[0]), "isolated"),
         ]
     )
     learner = Tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=CONTINUES))
@@ -51,7 +52,7 @@ def build(texts: Iterable[str], size: int, pattern: str) -> "Tokenizer":
     )
     tokenizer.pre_tokenizer = before_words
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(Regex("^" + CONTINUES), ""), decoders.ByteLevel()]
+        [decoders.Replace(Regex(EXPRESSIONS[1]), ""), decoders.ByteLevel()]
     )
     tokenizer.add_special_tokens([*RESERVED, UNKNOWN])
     return tokenizer
