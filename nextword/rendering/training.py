@@ -207,8 +207,8 @@ def describe_what_helps(
     if not has_begun and num_bytes is not None and num_bytes < OTHER_TEXT_HELPS:
         text = " ".join(map(argument, paths)) or "…"
         rest += (
-            " Other text in the same language, learned first: after 300 kB of it 10 kB came out 9 "
-            "to 10 % better: nextword train OTHER --name first, then "
+            " Other text in the same language, learned first: after 300 kB of it 10 kB came out 8 "
+            "to 12 % better: nextword train OTHER --name first, then "
             f"nextword train {text} --from first"
         )
     return f"What would make it better? {more} {rest}"
