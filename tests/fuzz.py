@@ -14,6 +14,7 @@ import collections
 import contextlib
 import copy
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -58,13 +59,17 @@ TEXT = (("evaluate", MODEL, "line.txt"),)
 RESUME = (("train", "--resume", "it", "--training.steps", "8", "--quiet"),)
 LOOK = (("runs",), ("report", "it", "-o", "page.html", "--force"), ("evaluate", "it"))
 TRAIN = ("train", "--dry-run", "--model.depth", "1", "--model.hidden-size", "32")
-TEACH = ("finetune", "it", "labels.jsonl", "--name", "other", "--finetune.steps", "1")
+TEACH = ("finetune", MODEL, "labels.jsonl", "--name", "other", "--finetune.steps", "1", "--quiet")
+CHAT = ("finetune", MODEL, "chat.jsonl", "--name", "other", "--finetune.steps", "1", "--quiet")
+CLASSIFY = ("classify", "labelled", "We are all humans")
+FILL = ("fill", "masked", "We are [MASK] humans")
+BESIDE = (("compare", "sharded", MODEL, "We are all humans"),)
 READ = ("prepare", "--vocabulary.kind", "byte")
 KINDS = (
-    Kind(f"{MODEL}/config.json", (*ASK, *TEXT), structured=True),
-    Kind(f"{MODEL}/tokenizer.json", (*ASK, *TEXT), structured=True),
-    Kind(f"{MODEL}/tokenizer_config.json", ASK, structured=True),
-    Kind(f"{MODEL}/model.safetensors", ASK),
+    Kind(f"{MODEL}/config.json", (*ASK, *TEXT, *BESIDE, TEACH), structured=True),
+    Kind(f"{MODEL}/tokenizer.json", (*ASK, *TEXT, *BESIDE, TEACH), structured=True),
+    Kind(f"{MODEL}/tokenizer_config.json", (*ASK, CHAT), structured=True),
+    Kind(f"{MODEL}/model.safetensors", (*ASK, *BESIDE, TEACH)),
     Kind("sharded/model.safetensors.index.json", (("predict", "sharded", "We"),), structured=True),
     Kind("runs/it/run.json", (*LOOK, *RESUME, ("replay", "it")), structured=True),
     Kind("runs/it/metrics.jsonl", (*LOOK[:2], ("replay", "it"), *RESUME), structured=True),
@@ -77,10 +82,20 @@ KINDS = (
     Kind("prepared/train-00000.ds", ((*TRAIN, "prepared"),)),
     Kind("prepared/holdout-00000.ds.index", ((*TRAIN, "prepared"),)),
     Kind("prepared/holdout-00000.ds.bytes", ((*TRAIN, "prepared"),)),
+    Kind("several/manifest.json", ((*TRAIN, "several"),), structured=True),
+    Kind("several/train-00001.ds", ((*TRAIN, "several"),)),
+    Kind("several/train-00001.ds.index", ((*TRAIN, "several"),)),
+    Kind("labelled/config.json", (CLASSIFY,), structured=True),
+    Kind("labelled/tokenizer.json", (CLASSIFY,), structured=True),
+    Kind("labelled/model.safetensors", (CLASSIFY,)),
+    Kind("masked/config.json", (FILL,), structured=True),
+    Kind("masked/tokenizer.json", (FILL,), structured=True),
+    Kind("masked/tokenizer_config.json", (FILL,), structured=True),
     Kind("text.nw", (("decompress", MODEL, "text.nw", "-o", "back.txt", "--force"),)),
     Kind("recipe.toml", (("train", "--recipe", "recipe.toml", "--dry-run"),)),
     Kind("rows.jsonl", ((*READ, "rows.jsonl", "-o", "made"),), structured=True),
     Kind("labels.jsonl", (TEACH,), structured=True),
+    Kind("chat.jsonl", (CHAT,), structured=True),
     Kind("text.txt.gz", ((*READ, "text.txt.gz", "-o", "made"),)),
     Kind("text.txt.zst", ((*READ, "text.txt.zst", "-o", "made"),)),
     Kind("rows.csv", ((*READ, "rows.csv", "-o", "made"),)),
@@ -140,30 +155,33 @@ def run_verb(arguments: tuple[str, ...]) -> int:
 def make_good(place: Path) -> None:
     """Write one good file of every kind."""
     import torch
-
-    from nextword.model.folder import write_model
+    import zstandard
 
     torch.set_num_threads(1)
-    said = [
-        ("train", "--name", "it", *_TINY, "--corpus.stories", "40", "--training.steps", "6"),
-        ("prepare", "text.txt", "-o", "prepared", "--vocabulary.kind", "byte"),
-    ]
     (place / "text.txt").write_text(_TEXT)
     (place / "line.txt").write_text(_TEXT[:200])
     (place / "text.txt.gz").write_bytes(gzip.compress(_TEXT.encode()))
-    rows = [{"text": line, "label": str(len(line) % 2)} for line in _TEXT.splitlines()]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shutil.copy(place / "rows.jsonl", place / "labels.jsonl")
-    (place / "rows.csv").write_text("text,label\n" + "".join(f'"{r["text"]}",x\n' for r in rows))
-    import zstandard
-
     (place / "text.txt.zst").write_bytes(zstandard.compress(_TEXT.encode()))
-    for arguments in said:
-        status, words = child(lambda a=arguments: run_verb(a), limited=False)
-        if status:
-            raise SystemExit(f"{arguments}: {status}: {words}")
-    shutil.copytree(place / CHECKPOINT, place / MODEL)
-    shutil.rmtree(place / MODEL / "training")
+    rows = [{"text": line, "label": str(len(line) % 2)} for line in _TEXT.splitlines()]
+    said = [{"prompt": f"B{number}?", "answer": "we"} for number in range(40)]
+    for name, written in (("rows", rows), ("labels", rows), ("chat", said)):
+        lines = "".join(json.dumps(row) + "\n" for row in written)
+        (place / f"{name}.jsonl").write_text(lines)
+    (place / "rows.csv").write_text("text,label\n" + "".join(f'"{r["text"]}",x\n' for r in rows))
+    short = ("--corpus.stories", "40", "--training.steps")
+    _must("train", "--name", "it", *_TINY, *short, "6")
+    _must("train", "--name", "hidden", *_TINY, *short, "3", "--objective.name", "masked")
+    _must("finetune", "it", "labels.jsonl", "--name", "named", "--finetune.steps", "2", "--quiet")
+    for run, name in (("it", MODEL), ("hidden", "masked"), ("named", "labelled")):
+        (checkpoint, *_) = sorted((place / "runs" / run / "checkpoints").glob("step-*"))[::-1]
+        shutil.copytree(checkpoint, place / name)
+        shutil.rmtree(place / name / "training")
+        if run != "it":
+            shutil.rmtree(place / "runs" / run)
+    _must("prepare", "text.txt", "-o", "prepared", "--vocabulary.kind", "byte")
+    _must("prepare", "rows.jsonl", "-o", "several", "--vocabulary.kind", "byte", shard_bytes=3000)
+    assert len(list((place / "several").glob("train-*.ds"))) > 1
+    _must("compress", MODEL, "line.txt", "-o", "text.nw")
     shutil.copytree(place / MODEL, place / "sharded")
     os.rename(place / "sharded/model.safetensors", place / "sharded/model-1.safetensors")
     from safetensors import safe_open
@@ -172,11 +190,21 @@ def make_good(place: Path) -> None:
         index = {"weight_map": dict.fromkeys(opened.keys(), "model-1.safetensors")}
     (place / "sharded/model.safetensors.index.json").write_text(json.dumps(index))
     shutil.copy(place / "runs/it/settings.toml", place / "recipe.toml")
-    arguments = ("compress", MODEL, "line.txt", "-o", "text.nw")
-    status, words = child(lambda: run_verb(arguments), limited=False)
+
+
+def _must(*arguments: str, shard_bytes: int | None = None) -> None:
+    """Run a verb that makes good files, with small shards if asked for."""
+
+    def work() -> int:
+        if shard_bytes is not None:
+            from nextword.vocabulary import encode
+
+            encode.SHARD_BYTES, encode.BATCH_PIECES = shard_bytes, 8
+        return run_verb(arguments)
+
+    status, words = child(work, limited=False)
     if status:
         raise SystemExit(f"{arguments}: {status}: {words}")
-    assert write_model
 
 
 _TINY = (
@@ -199,6 +227,17 @@ def damaged(kind: Kind, good: Path, dice: random.Random) -> bytes:
     if kind.file.endswith(".nw") and len(raw) > 8 and dice.random() < 0.5:
         raw = b"nxw\x01" + zlib.crc32(raw[8:]).to_bytes(4, "little") + raw[8:]
     return raw
+
+
+def with_digest(kind: Kind, raw: bytes, good: Path, dice: random.Random) -> dict[str, bytes]:
+    """Return the damaged file, half of the time beside a manifest whose digest fits it again."""
+    changed = {kind.file: raw}
+    manifest = Path(kind.file).with_name("manifest.json")
+    if kind.file.endswith((".index", ".bytes")) and dice.random() < 0.5:
+        facts = json.loads((good / manifest).read_text())
+        facts["digests"][Path(kind.file).name] = hashlib.sha256(raw).hexdigest()
+        changed[str(manifest)] = json.dumps(facts).encode()
+    return changed
 
 
 def damage(raw: bytes, structured: bool, dice: random.Random) -> bytes:
@@ -316,7 +355,7 @@ def try_one(kind: Kind, seed: int, good: Path, place: Path) -> tuple[str, Fault 
     raw = damaged(kind, good, dice)
     verb = dice.choice(kind.verbs)
     beside = outside(place)
-    status, said = attempt(verb, good, place, {kind.file: raw})
+    status, said = attempt(verb, good, place, with_digest(kind, raw, good, dice))
     words = " ".join(verb)
     if outside(place) != beside:
         return "outside", Fault(kind.file, words, seed, f"wrote {outside(place) - beside}")

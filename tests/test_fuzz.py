@@ -15,7 +15,7 @@ from tests import fuzz
 
 ALL = 1000
 """Files whose readers are called here."""
-THROUGH_VERBS = 2 * len(fuzz.KINDS)
+THROUGH_VERBS = len(fuzz.KINDS)
 """Files that verbs read, in children of a process of its own, which is small and forks fast."""
 
 
@@ -24,10 +24,12 @@ def read_folder(place: Path) -> None:
     from nextword.model.layouts import labels_of, shape_of
     from nextword.vocabulary.reading import read_tokenizer_config
 
-    config = read_config(place / fuzz.MODEL)
-    shape_of(config, Path(CONFIG))
-    labels_of(config, Path(CONFIG))
-    read_tokenizer_config(place / fuzz.MODEL)
+    for name in (fuzz.MODEL, "masked", "labelled"):
+        with contextlib.suppress(NextwordError):
+            config = read_config(place / name)
+            shape_of(config, Path(CONFIG))
+            labels_of(config, Path(CONFIG))
+            read_tokenizer_config(place / name)
 
 
 def read_run(place: Path) -> None:
@@ -56,10 +58,12 @@ def read_run(place: Path) -> None:
 def read_text(place: Path) -> None:
     from nextword.vocabulary.prepared import open_prepared
 
-    opened = open_prepared(place / "prepared")
-    for stream in (opened.train, opened.holdout):
-        for number in range(stream.num_documents):
-            stream.document(number)
+    for name in ("prepared", "several"):
+        with contextlib.suppress(NextwordError):
+            opened = open_prepared(place / name)
+            for stream in (opened.train, opened.holdout):
+                for number in range(stream.num_documents):
+                    stream.document(number)
 
 
 def read_rows(place: Path) -> None:
@@ -93,13 +97,16 @@ def read_examples(place: Path) -> None:
     from nextword.corpus.examples import read_rows as rows_of
     from nextword.corpus.options import CorpusSettings
 
-    list(rows_of([str(place / "labels.jsonl")], CorpusSettings()))
+    for name in ("labels", "chat"):
+        with contextlib.suppress(NextwordError):
+            list(rows_of([str(place / f"{name}.jsonl")], CorpusSettings()))
 
 
 READERS = {
     "folder/": read_folder, "runs/": read_run, "prepared/": read_text, "rows": read_rows,
     "text.txt": read_rows, "text.nw": read_archive, "sharded/": read_index, "recipe": read_settings,
-    "labels": read_examples,
+    "labels.": read_examples, "chat": read_examples, "several/": read_text,
+    "masked/": read_folder, "labelled/": read_folder,
 }  # fmt: skip
 
 
@@ -126,7 +133,9 @@ def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
     (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
     for seed in range(-(-ALL // len(fuzz.KINDS))):
         dice = random.Random(f"{kind.file} {seed}")
-        (place / kind.file).write_bytes(fuzz.damaged(kind, good, dice))
+        raw = fuzz.damaged(kind, good, dice)
+        for name, changed in fuzz.with_digest(kind, raw, good, dice).items():
+            (place / name).write_bytes(changed)
         with contextlib.suppress(NextwordError):
             reader(place)
         if kind.file.endswith("metrics.jsonl"):

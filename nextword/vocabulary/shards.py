@@ -178,7 +178,8 @@ class TokenStream:
 def _checked_index(file: Path, kind: np.dtype[np.unsignedinteger]) -> NDArray[np.int64]:
     """Read a shard's index and see that the shard is as long as it says."""
     ends, size = read_index(file), file.stat().st_size
-    if size % kind.itemsize or (len(ends) and ends[-1] * kind.itemsize > size):
+    longest = size // kind.itemsize  # compared in tokens: an entry near 2^63 times bytes would wrap
+    if size % kind.itemsize or (len(ends) and longest < ends[-1]):
         raise CorpusError(
             _damaged(
                 file,
@@ -186,7 +187,7 @@ def _checked_index(file: Path, kind: np.dtype[np.unsignedinteger]) -> NDArray[np
                 f"{kind.itemsize} bytes, as this vocabulary asks",
             )
         )
-    if len(ends) and (ends[0] <= 0 or (np.diff(ends) <= 0).any()):
+    if len(ends) and (ends.min() <= 0 or ends.max() > longest or (np.diff(ends) <= 0).any()):
         raise CorpusError(_damaged(Path(f"{file}.index"), "is no rising list of document ends"))
     return ends
 
