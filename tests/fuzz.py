@@ -380,6 +380,7 @@ def fuzz(
     began = time.monotonic()
     shared = Path("/dev/shm")
     kinds = [kind for kind in KINDS if only in kind.file]
+    random.Random(seed).shuffle(kinds)
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as root:
         good, here = Path(root) / "good", Path.cwd()
         good.mkdir()
@@ -387,7 +388,7 @@ def fuzz(
         os.environ.update(NEXTWORD_RUNS=str(good / "runs"), NEXTWORD_CACHE=str(good / "cache"))
         make_good(good)
         place = Path(root) / "place"
-        for verb in {verb for kind in kinds for verb in kind.verbs}:
+        for verb in {verb for kind in kinds[:files] for verb in kind.verbs}:
             status, said = attempt(verb, good, place)
             if status:
                 raise SystemExit(f"the good files are refused: {verb}: {status}: {said}")

@@ -45,7 +45,7 @@ def write_examples(place):
 
 
 @pytest.mark.parametrize(("objective", "optimizer"), GOLDEN)
-def test_twenty_steps_give_the_losses_they_gave(place, objective, optimizer):
+def test_twenty_steps_give_the_losses_they_gave(place, trained, objective, optimizer):
     golden = GOLDEN[objective, optimizer]
     command = ["train", "--name", "golden", *TEXT, *EXACT, "--training.optimizer", optimizer]
     if objective in ("causal", "masked"):
@@ -53,7 +53,7 @@ def test_twenty_steps_give_the_losses_they_gave(place, objective, optimizer):
     else:
         write_examples(place)
         base = ["train", "--name", "base", *TEXT, *EXACT, "--training.optimizer", "adamw"]
-        assert place.nextword(*base, "--quiet").returncode == 0
+        trained.copy_to(place, *base)
         given = ["finetune", "base", f"{objective}.jsonl", "--name", "golden", *TAUGHT]
         done = place.nextword(*given, *EXACT[2:])
     assert done.returncode == 0, done.stderr
