@@ -89,22 +89,26 @@ def all_options(*rooms: str) -> Iterator[Option]:
     for room in dataclasses.fields(Settings):
         if rooms and room.name not in rooms:
             continue
-        kind = get_type_hints(Settings)[room.name]
-        hints = get_type_hints(kind)
-        for entry in dataclasses.fields(kind):
-            meta = entry.metadata
-            type_ = _bare(hints[entry.name])
-            yield Option(
-                room.name,
-                entry.name,
-                type_,
-                entry.default,
-                meta["help"],
-                meta["unit"],
-                meta["choices"],
-                meta["rule"],
-                meta["of"],
-            )
+        yield from options_of(room.name, get_type_hints(Settings)[room.name])
+
+
+def options_of(room: str, kind: type) -> Iterator[Option]:
+    """Yield every option of one room, from the class that declares them."""
+    hints = get_type_hints(kind)
+    for entry in dataclasses.fields(kind):
+        meta = entry.metadata
+        type_ = _bare(hints[entry.name])
+        yield Option(
+            room,
+            entry.name,
+            type_,
+            entry.default,
+            meta["help"],
+            meta["unit"],
+            meta["choices"],
+            meta["rule"],
+            meta["of"],
+        )
 
 
 LARGEST_RECIPE, MOST_DOTS = 1 << 18, 1000

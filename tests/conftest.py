@@ -133,6 +133,9 @@ REVIEWED_SKIPS = {
     "no accelerator": "needs a GPU; run where there is one",
     "no accelerator of CUDA's": "needs an NVIDIA GPU; run where there is one",
     "no second accelerator": "needs two GPUs; run where there are",
+    "no file system can be mounted here": "a container may not let one; a size limit stands for it",
+    "lm-evaluation-harness is not installed": "large; .ci/run installs the extra `clients`",
+    "langchain-openai is not installed": "the same",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",
     "Triton is for Linux": "its packages are; where it is missing no kernel of it is used",
 }

@@ -31,6 +31,7 @@ RIGHT = [
     "finetune",
     "language_model",
     "api",
+    "serve",
     "cli",
 ]
 ORDER = LEFT + RIGHT

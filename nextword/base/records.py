@@ -22,8 +22,10 @@ Size = Annotated[int, Meta(ge=1, le=1 << 30)]
 """Of something that will be allocated or counted up to, one after the other."""
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 """Of what may be nothing."""
-Share = Annotated[float, Meta(gt=0, lt=1)]
-Base = Annotated[float, Meta(gt=0, le=1e15)]
+Share = Annotated[float, Meta(ge=1e-300, lt=1)]
+"""Not gt=0: the library asks then for the smallest number at least, which is 0 where a processor
+was told to flush the smallest numbers to zero, as training does."""
+Base = Annotated[float, Meta(ge=1e-300, le=1e15)]
 """Of a power."""
 Place = Annotated[str, Meta(pattern=r"^[^\0]*$", max_length=4096)]
 """Path of a file or folder."""

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from nextword.base.errors import NextwordError
 from nextword.base.terminal import for_stream
-from nextword.settings import Option, all_options
+from nextword.settings import Option, all_options, options_of
 
 app = App(
     name="nextword",
@@ -23,9 +23,9 @@ app = App(
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
 )
-TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS = (
+TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE = (
     Group(name, sort_key=number)
-    for number, name in enumerate(("Train", "Predict", "Explain", "Inspect", "Compress"))
+    for number, name in enumerate(("Train", "Predict", "Explain", "Inspect", "Compress", "Serve"))
 )
 """Groups of verbs in the help; each has the file of its name."""
 Run = Annotated[
@@ -164,16 +164,24 @@ def write(text: str, *, end: str = "\n", is_colored: bool = False) -> None:
 
 
 def takes(
-    rooms: tuple[str, ...], *, prefix: bool = True
+    rooms: tuple[str, ...], *, prefix: bool = True, own: Mapping[str, type] = {}
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a verb the options of settings rooms; it receives them as {"room.name": value}."""
+    """Give a verb the options of settings rooms; it receives them as {"room.name": value}.
+
+    Args:
+        rooms: of a run's settings.
+        prefix: whether an option's name begins with its room's.
+        own: rooms that no run has: their names, and the classes that declare their options.
+    """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
-        own = [
+        named = [
             p for p in inspect.signature(verb).parameters.values() if p.kind is not p.VAR_KEYWORD
         ]
         kind = inspect.Parameter.KEYWORD_ONLY
-        options = {f"{option.room}__{option.name}": option for option in all_options(*rooms)}
+        found = [*all_options(*rooms)] if rooms else []
+        found += [option for room, class_ in own.items() for option in options_of(room, class_)]
+        options = {f"{option.room}__{option.name}": option for option in found}
         added = [
             inspect.Parameter(key, kind, default=None, annotation=_annotation(option, prefix))
             for key, option in options.items()
@@ -188,8 +196,8 @@ def takes(
             )
 
         run.__name__, run.__doc__ = verb.__name__, verb.__doc__
-        run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        run.__signature__ = inspect.Signature([*named, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*named, *added]}
         return run
 
     return decorate

@@ -134,7 +134,7 @@ class _Text:
             if self.stop and _stops(self.held, self.stop):
                 self.left = 0
         while self.held and (
-            not self.left or not _may_stop("".join(one.text for one in self.held), self.stop)
+            not self.left or not may_stop("".join(one.text for one in self.held), self.stop)
         ):
             yield self.held.pop(0)
 
@@ -245,7 +245,7 @@ def _write(
             logits = reader.read_each([text.ids[-1] for text in writing.values()])
 
 
-def _may_stop(text: str, stop: Sequence[str]) -> bool:
+def may_stop(text: str, stop: Sequence[str]) -> bool:
     """Whether the text's end is the beginning of a stop string."""
     return any(text.endswith(string[:size]) for string in stop for size in range(1, len(string)))
 

@@ -1,7 +1,10 @@
 """Sampling: logits → temperature, top-k, top-p, min-p → one token id.
 
-Legend of shapes: V vocabulary.
+Legend of shapes: B texts, V vocabulary.
 """
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,6 +47,7 @@ def adjusted(logits: Tensor, settings: SamplingSettings, earlier: Tensor | None 
     if settings.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
         beyond = ordered.cumsum(0) - ordered >= settings.top_p
+        beyond[0] = False  # however little is asked for
         logits[order[beyond]] = -torch.inf
     return logits
 
@@ -57,3 +61,34 @@ def choose(
     """Draw one id from logits (V,)."""
     probabilities = adjusted(logits, settings, earlier).softmax(0)
     return int(torch.multinomial(probabilities, 1, generator=source))
+
+
+def choose_each(
+    logits: Tensor, settings: Sequence[SamplingSettings], draws: Sequence[float]
+) -> list[int]:
+    """Choose the next token of several texts at once, each by its own settings.
+
+    Args:
+        logits: (B, V) in float32, penalties and biases applied.
+        settings: of each text; the repetition penalty is not looked at.
+        draws: a number from [0, 1) for each text; the choice is where the probabilities, added up
+            in the order of ids, first pass it. No text's choice depends on another's.
+    """
+    cold = [one.temperature < COLDEST for one in settings]
+    ids: list[int] = logits.argmax(-1).tolist()
+    warm = [row for row, is_cold in enumerate(cold) if not is_cold]
+    if not warm:
+        return ids
+    chosen = logits[torch.tensor(warm, device=logits.device)]
+    divisors = torch.tensor([settings[row].temperature for row in warm], device=logits.device)
+    chosen /= divisors[:, None]
+    for place, row in enumerate(warm):
+        one = settings[row]
+        if one.top_k or one.min_p > 0 or one.top_p < 1:
+            chosen[place] = adjusted(chosen[place], replace(one, temperature=1.0))
+    sums = chosen.softmax(-1).double().cumsum(-1)
+    wanted = torch.tensor([draws[row] for row in warm], dtype=torch.float64, device=logits.device)
+    found = torch.searchsorted(sums, (wanted * sums[:, -1])[:, None], right=True)[:, 0]
+    for row, id_ in zip(warm, found.tolist(), strict=True):
+        ids[row] = id_
+    return ids

@@ -127,7 +127,7 @@ class _PortionFacts(Struct):
     """A text of a mixture."""
 
     name: str
-    weight: Annotated[float, Meta(gt=0, le=1e12)]
+    weight: Annotated[float, Meta(ge=1e-300, le=1e12)]
     folder: Place
     train_tokens: Size
 

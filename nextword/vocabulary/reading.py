@@ -87,6 +87,7 @@ class TokenizerConfig(Struct):
     pad_token: str | _Entry | None = None
     mask_token: str | _Entry | None = None
     add_bos_token: bool | None = None
+    chat_template: str | list[Any] | None = None
     nextword_kind: str | None = None
 
     def name_of(self, role: str) -> str | None:

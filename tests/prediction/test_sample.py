@@ -1,7 +1,7 @@
 import torch
 
 from nextword.prediction.options import SamplingSettings
-from nextword.prediction.sample import adjusted, choose
+from nextword.prediction.sample import adjusted, choose, choose_each
 
 LOGITS = torch.log(torch.tensor([0.6, 0.2, 0.1, 0.07, 0.03]))
 PLAIN = {"temperature": 1.0, "min_p": 0.0}
@@ -43,3 +43,42 @@ def test_drawing_follows_the_probabilities():
     drawn = [choose(LOGITS, SamplingSettings(**PLAIN), source) for _ in range(4000)]
     share = torch.bincount(torch.tensor(drawn), minlength=5) / 4000
     assert torch.allclose(share, LOGITS.exp(), atol=0.03)
+
+
+def test_many_texts_choose_each_for_itself():
+    logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(2))
+    settings = [
+        SamplingSettings(temperature=0.0),
+        SamplingSettings(temperature=1.0, min_p=0.0),
+        SamplingSettings(temperature=0.5, min_p=0.0, top_k=5),
+        SamplingSettings(temperature=2.0, min_p=0.0, top_p=0.3),
+        SamplingSettings(temperature=1.5, min_p=0.4),
+        SamplingSettings(temperature=1.0, min_p=0.0, top_p=1e-300),
+    ]
+    draws = [0.1, 0.5, 0.999999999, 0.0, 0.7, 0.9]
+    together = choose_each(logits, settings, draws)
+    alone = [
+        choose_each(logits[row : row + 1], settings[row : row + 1], draws[row : row + 1])[0]
+        for row in range(6)
+    ]
+    assert together == alone
+    for row in (0, 5):
+        assert together[row] == int(logits[row].argmax())
+    for row in range(1, 6):
+        kept = adjusted(logits[row], settings[row])
+        assert kept[together[row]] > -torch.inf
+
+
+def test_draws_find_every_token_as_often_as_it_is_likely():
+    logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]])
+    settings = [SamplingSettings(temperature=1.0, min_p=0.0)]
+    count = 4000
+    found = [choose_each(logits, settings, [(n + 0.5) / count])[0] for n in range(count)]
+    shares = torch.bincount(torch.tensor(found)) / count
+    assert torch.allclose(shares, logits[0].softmax(0), atol=1e-3)
+
+
+def test_the_least_share_keeps_the_likeliest():
+    logits = torch.tensor([0.0, 3.0, 1.0])
+    kept = adjusted(logits, SamplingSettings(temperature=1.0, min_p=0.0, top_p=1e-300))
+    assert kept.tolist() == [-torch.inf, 3.0, -torch.inf]

@@ -1,0 +1,229 @@
+"""Texts of different lengths side by side, each in a slot of its own: what a server reads with.
+
+Every step reads the weights once for all texts that are being written. What a text is told must
+not depend on who else is there, to the last bit, and a product's rounding depends on how many rows
+it has: rows are filled up to a multiple for which it does not, found by trial when the slots are
+made. Attention looks at all slots up to the longest text's length, in whole blocks; what a text has
+not reached counts nothing there, exactly.
+
+Legend of shapes: B texts, S slots, T positions, D width, H heads, K head width, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nextword.base.errors import ModelError
+from nextword.kernels.layers_cpu import packed_view
+from nextword.model.attention import KeyValueCache
+from nextword.model.inputs import check_ids
+from nextword.model.layers import apply_rotary
+from nextword.model.transformer import Block, Transformer
+
+BLOCK = 64
+"""Positions read at once from a text's beginning on, and by which attention's length grows."""
+MULTIPLES = (1, 2, 4, 8, 16)
+"""Of rows that are tried; 4 it is where measured."""
+
+
+class _Layer(NamedTuple):
+    """One layer's weights as products take them, (inputs, outputs)."""
+
+    block: Block
+    projections: Tensor
+    gather: Tensor
+    gate_and_up: Tensor
+    down: Tensor
+
+
+class Slots:
+    """Keys and values of many texts, and the network that reads them."""
+
+    def __init__(self, model: Transformer, count: int) -> None:
+        """Reserve room for texts.
+
+        Args:
+            model: looks back only; its weights must not be moved afterwards.
+            count: S, texts that have room at once.
+        """
+        shape = model.shape
+        self.model, self.count, self.context = model, count, shape.context
+        room = -(-shape.context // BLOCK) * BLOCK
+        self.cache = KeyValueCache(shape, count + 1, model.device, room)
+        for layer in self.cache.layers:
+            layer.both.zero_()  # what nobody has written counts nothing, but must be a number
+        self.rows = [self.cache.row(slot) for slot in range(count)]
+        self.layers = [_collect(layer) for layer in model.model.layers]  # type: ignore[arg-type]
+        self.output = model.output_weight.detach().float().T
+        self.multiple = 1
+        self.multiple = self._find_multiple()
+
+    @torch.inference_mode()
+    def read(self, slot: int, ids: Sequence[int], start: int) -> Tensor:
+        """Read a part of one text; return its hidden states (T, D).
+
+        The result is the same bit for bit whatever else was read, as long as a text is always cut
+        at the same places.
+
+        Args:
+            slot: where the text is kept.
+            ids: of the part.
+            start: positions of this text that were read before.
+
+        Raises:
+            ModelError: there is no such entry, or no room.
+        """
+        row = self.rows[slot]
+        row.length = start
+        return self.model.hidden(torch.tensor([list(ids)], device=self.model.device), row)[0]
+
+    def copy(self, source: int, slot: int, positions: int) -> None:
+        """Take over what was read of a text that begins alike."""
+        for layer in self.cache.layers:
+            layer.both[:, slot, :, :positions] = layer.both[:, source, :, :positions]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Map hidden states (N, D) to logits (N, V)."""
+        return self._times(hidden.float(), self.output)
+
+    @torch.inference_mode()
+    def step(self, slots: Sequence[int], ids: Sequence[int], places: Sequence[int]) -> Tensor:
+        """Read one more token of each of some texts; return the logits (B, V) after them.
+
+        Args:
+            slots: where the texts are kept, rising.
+            ids: the next token of each.
+            places: positions that were read of each before.
+
+        Raises:
+            ModelError: there is no such entry, or no room.
+        """
+        device = self.model.device
+        check_ids(torch.tensor([list(ids)]), self.model.shape.vocab_size)
+        if max(places) >= self.context:
+            raise ModelError(f"position {max(places)}: the context ends at {self.context}")
+        spare = -len(slots) % self.multiple  # rows that are filled up write where nobody reads
+        where = torch.tensor([*slots, *[self.count] * spare], device=device)
+        at = torch.tensor([*places, *[0] * spare], device=device)
+        x = self.model.model.embed_tokens.weight.detach()[
+            torch.tensor([*ids, *[0] * spare], device=device)
+        ]
+        upto = -(-(max(places) + 1) // BLOCK) * BLOCK
+        hidden = self._layers(x.float(), where, at, _looking(slots, at, upto))
+        return self._times(self.model.model.norm(hidden), self.output)[: len(slots)]
+
+    def _layers(self, x: Tensor, where: Tensor, at: Tensor, looking: "_Looking") -> Tensor:
+        shape = self.model.shape
+        queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+        cosine = self.model.model.get_buffer("cosine")[at]
+        sine = self.model.model.get_buffer("sine")[at]
+        for layer, kept in zip(self.layers, self.cache.layers, strict=True):
+            attention = layer.block.self_attn
+            joint = torch.mm(layer.block.input_layernorm(x), layer.projections)
+            heads = joint.view(len(x), -1, shape.head_dim)
+            asked, answers, values = (
+                heads.narrow(1, start, count)
+                for start, count in ((0, queries), (queries, keys), (queries + keys, keys))
+            )
+            asked = apply_rotary(attention.q_norm(asked), cosine, sine)
+            answers = apply_rotary(attention.k_norm(answers), cosine, sine)
+            kept.keys[where, :, at], kept.values[where, :, at] = answers, values
+            mixed = _attend(asked, kept.keys, kept.values, looking)
+            x = x + torch.mm(mixed, layer.gather)
+            gate, up = torch.mm(layer.block.post_attention_layernorm(x), layer.gate_and_up).chunk(
+                2, -1
+            )
+            x = x + torch.mm(F.silu(gate) * up, layer.down)
+        return x
+
+    def _times(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """Multiply rows by a matrix, so that none depends on how many there are."""
+        spare = -len(rows) % self.multiple
+        return torch.mm(F.pad(rows, (0, 0, 0, spare)), weight)[: len(rows)]
+
+    def _find_multiple(self) -> int:
+        """Find how many rows a step must be filled up to for each to be the same in all of them."""
+        source = torch.Generator().manual_seed(0)
+        ids = torch.randint(self.model.shape.vocab_size, (self.count,), generator=source).tolist()
+        places = [slot % min(BLOCK, self.context) for slot in range(self.count)]
+        for multiple in MULTIPLES:
+            self.multiple = multiple
+            whole = self.step(range(self.count), ids, places)
+            sizes = range(multiple, self.count, multiple)
+            parts = (range(self.count - size, self.count) for size in sizes)
+            if all(
+                torch.equal(self.step(part, ids[part[0] :], places[part[0] :]), whole[part[0] :])
+                for part in parts
+            ):
+                return multiple
+        return self.count
+
+
+class _Looking(NamedTuple):
+    """What a step's attention looks at."""
+
+    texts: int
+    rows: Tensor | slice
+    """Of the cache, that are looked at."""
+    order: Tensor
+    """(B,): at which of these rows each text is kept."""
+    upto: int
+    """Positions."""
+    beyond: Tensor
+    """(rows, upto): true where a text has not been."""
+
+
+def _looking(slots: Sequence[int], at: Tensor, upto: int) -> _Looking:
+    """Look at all slots from the first to the last in use, where half of them are, else at those.
+
+    Rows that lie side by side need not be copied together first.
+    """
+    first, reach, device = slots[0], slots[-1] + 1 - slots[0], at.device
+    order = torch.tensor(slots, device=device) - first
+    rows: Tensor | slice = slice(first, first + reach)
+    if reach > 2 * len(slots):
+        rows, order = order + first, torch.arange(len(slots), device=device)
+        reach = len(slots)
+    lengths = torch.zeros(reach, dtype=torch.long, device=device)
+    lengths[order] = at[: len(slots)] + 1
+    beyond = torch.arange(upto, device=device) >= lengths[:, None]
+    return _Looking(len(slots), rows, order, upto, beyond)
+
+
+def _attend(asked: Tensor, keys: Tensor, values: Tensor, looking: _Looking) -> Tensor:
+    """Mix values by how well keys answer queries (B, Hq, K); return (B, Hq·K)."""
+    rows, heads, width = asked.shape
+    texts, groups = looking.texts, keys.shape[1]
+    keys = keys[:, :, : looking.upto][looking.rows]
+    values = values[:, :, : looking.upto][looking.rows]
+    placed = asked.new_zeros(len(keys), groups, heads // groups, width)
+    placed[looking.order] = asked[:texts].view(texts, groups, -1, width) / math.sqrt(width)
+    scores = torch.matmul(placed, keys.transpose(2, 3))
+    scores.masked_fill_(looking.beyond[:, None, None], -torch.inf)
+    # A slot that nobody asks has no position to look at: its row is no number, and is not read.
+    mixed = torch.matmul(scores.softmax(-1), values)
+    found = asked.new_zeros(rows, heads * width)
+    found[:texts] = mixed[looking.order].flatten(1)
+    return found
+
+
+def _collect(layer: Block) -> _Layer:
+    attention, swiglu = layer.self_attn, layer.mlp
+    qkv = (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)
+    inner = (swiglu.gate_proj.weight, swiglu.up_proj.weight)
+    return _Layer(
+        layer,
+        _together(*qkv),
+        attention.o_proj.weight.detach().float().T,
+        _together(*inner),
+        swiglu.down_proj.weight.detach().float().T,
+    )
+
+
+def _together(*weights: Tensor) -> Tensor:
+    joint = packed_view(weights)
+    return (torch.cat(weights).detach() if joint is None else joint).float().T

@@ -1,0 +1,333 @@
+"""The doors of the endpoint: paths, and what stands behind each."""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from nextword.serve.asking import Asking, Courier
+from nextword.serve.chat import template_of
+from nextword.serve.completions import Order, answer, order_chat, order_completion, stream
+from nextword.serve.engine import Engine
+from nextword.serve.errors import ApiError
+from nextword.serve.guard import Guard, refusal
+from nextword.serve.openapi import describe
+from nextword.serve.options import ServeSettings
+from nextword.serve.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TokenizeRequest,
+    read_body,
+    texts_of,
+)
+from nextword.serve.tokens import token_text
+
+Body = TypeVar("Body", bound=Struct)
+Result = TypeVar("Result")
+_LOG = logging.getLogger("nextword.serve")
+
+
+@dataclass
+class Served:
+    """What is served, and to whom."""
+
+    engines: dict[str, Engine]
+    """By the names of their models."""
+    settings: ServeSettings
+    began: int = field(default_factory=lambda: int(time.time()))
+
+    def engine(self, name: str | None) -> tuple[str, Engine]:
+        """Find a model; where none is named, the first.
+
+        Raises:
+            ApiError: there is no such model.
+        """
+        if name is None:
+            return next(iter(self.engines.items()))
+        if name not in self.engines:
+            raise ApiError(
+                f"no model {name!r}; there is {', '.join(self.engines)}",
+                status=404, param="model", code="model_not_found",
+            )  # fmt: skip
+        return name, self.engines[name]
+
+
+def build(served: Served) -> Starlette:
+    """Build the application.
+
+    Args:
+        served: the models, at work already.
+    """
+    settings = served.settings
+    layers = [Middleware(Guard, settings=settings)]
+    if settings.allow_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware, allow_origins=list(settings.allow_origins),
+                allow_methods=["GET", "POST"], allow_headers=["Authorization", "Content-Type"],
+            )
+        )  # fmt: skip
+    doors: dict[str, tuple[str, Callable[..., Awaitable[Response]]]] = {
+        "/v1/completions": ("POST", _completions),
+        "/v1/chat/completions": ("POST", _chat),
+        "/v1/embeddings": ("POST", _embeddings),
+        "/v1/models": ("GET", _models),
+        "/v1/models/{name:path}": ("GET", _model),
+        "/tokenize": ("POST", _tokenize),
+        "/detokenize": ("POST", _detokenize),
+        "/tokenizer_info": ("GET", _tokenizer_info),
+        "/health": ("GET", _health),
+        "/metrics": ("GET", _metrics),
+        "/openapi.json": ("GET", _openapi),
+    }
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.courier = Courier()
+        yield
+        for engine in served.engines.values():
+            engine.close()
+
+    routes = [
+        Route(path, functools.partial(_door, door, served), methods=[method])
+        for path, (method, door) in doors.items()
+    ]
+    return Starlette(
+        routes=routes, middleware=layers, lifespan=lifespan,
+        exception_handlers={HTTPException: _not_found, ApiError: _refused},
+    )  # fmt: skip
+
+
+async def _door(
+    door: Callable[[Served, Request], Awaitable[Response]], served: Served, request: Request
+) -> Response:
+    """Answer a request; what goes wrong is answered as an error, and never more than that said."""
+    try:
+        return await door(served, request)
+    except ApiError as error:
+        return refusal(error)
+    except ClientDisconnect:
+        return Response(status_code=499)
+    except Exception:
+        _LOG.exception("%s %s", request.method, request.url.path)
+        return refusal(ApiError("a mistake of the server's own; its log says more", status=500))
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    what = f"{request.method} {request.url.path}: {error.detail}"
+    answered = refusal(ApiError(what, status=error.status_code, code=code))
+    answered.headers.update(error.headers or {})
+    return answered
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return refusal(error)
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    return read_body(await request.body(), kind)
+
+
+async def _completions(served: Served, request: Request) -> Response:
+    body = await _body(request, CompletionRequest)
+    name, engine = served.engine(body.model)
+    order = order_completion(body, engine, name, served.settings)
+    return await _answered(order, request, streams=bool(body.stream))
+
+
+async def _chat(served: Served, request: Request) -> Response:
+    body = await _body(request, ChatRequest)
+    name, engine = served.engine(body.model)
+    order = order_chat(body, engine, name, served.settings)
+    return await _answered(order, request, streams=bool(body.stream))
+
+
+async def _answered(order: Order, request: Request, *, streams: bool) -> Response:
+    courier: Courier = request.app.state.courier
+    if streams:
+        asking = Asking(order.engine, courier, order.wishes)
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(
+            stream(asking, order), media_type="text/event-stream", headers=headers
+        )
+    return _json(await _while_there(request, answer(order, courier)))
+
+
+async def _while_there(request: Request, work: Awaitable[Result]) -> Result:
+    """Wait for something as long as the client does.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_has_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _has_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _embeddings(served: Served, request: Request) -> Response:
+    """Give each text the mean of its last hidden states, of length 1."""
+    body = await _body(request, EmbeddingRequest)
+    name, engine = served.engine(body.model)
+    if body.dimensions not in (None, engine.opened.model.shape.hidden_size):
+        width = engine.opened.model.shape.hidden_size
+        raise ApiError(f"dimensions: this model's are {width}", param="dimensions")
+    if body.encoding_format not in (None, "float", "base64"):
+        raise ApiError("encoding_format: float or base64", param="encoding_format")
+    rows, data = [], []
+    for one in texts_of(body.input, "input"):
+        ids = engine.vocabulary.encode(one) if isinstance(one, str) else one
+        if max(ids, default=0) >= len(engine.vocabulary):
+            raise ApiError(f"input: no entry {max(ids)}", param="input")
+        rows.append([engine.vocabulary.begin_id, *ids])
+        if len(rows[-1]) > engine.context:
+            raise ApiError(
+                f"a text has {len(rows[-1])} tokens; this model's context holds {engine.context}",
+                param="input", code="context_length_exceeded",
+            )  # fmt: skip
+    for index, row in enumerate(rows):
+        vector = await asyncio.wrap_future(engine.call(functools.partial(_embed, engine, row)))
+        told: Any = vector.tolist()
+        if body.encoding_format == "base64":
+            told = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+        data.append({"object": "embedding", "index": index, "embedding": told})
+    read = sum(map(len, rows))
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    return _json({"object": "list", "data": data, "model": name, "usage": usage})
+
+
+@torch.inference_mode()
+def _embed(engine: Engine, row: Sequence[int]) -> torch.Tensor:
+    model = engine.opened.model
+    states = model.hidden(torch.tensor([list(row)], device=model.device))[0].float()
+    mean = states[1:].mean(0) if len(row) > 1 else states[0]
+    length: torch.Tensor = mean.norm().clamp_min(1e-12)
+    unit: torch.Tensor = (mean / length).cpu()
+    return unit
+
+
+def _described(served: Served, name: str) -> dict[str, Any]:
+    engine = served.engines[name]
+    return {
+        "id": name,
+        "object": "model",
+        "created": served.began,
+        "owned_by": "nextword",
+        "root": name,
+        "max_model_len": engine.context,
+        "parameters": engine.opened.model.shape.parameters(),
+        "has_chat_template": template_of(engine.opened) is not None,
+    }
+
+
+async def _models(served: Served, request: Request) -> Response:
+    return _json({"object": "list", "data": [_described(served, name) for name in served.engines]})
+
+
+async def _model(served: Served, request: Request) -> Response:
+    name, _ = served.engine(request.path_params["name"])
+    return _json(_described(served, name))
+
+
+async def _tokenize(served: Served, request: Request) -> Response:
+    body = await _body(request, TokenizeRequest)
+    _, engine = served.engine(body.model)
+    given = [text for text in (body.prompt, body.content) if isinstance(text, str)]
+    if len(given) != 1:
+        raise ApiError("one of prompt and content is needed: the text", param="prompt")
+    ids = engine.vocabulary.encode(given[0], special=body.parse_special)
+    if body.add_special_tokens:
+        ids = [engine.vocabulary.begin_id, *ids]
+    told = {"tokens": ids, "count": len(ids), "max_model_len": engine.context}
+    if body.return_token_strs:
+        told["token_strs"] = [token_text(engine.vocabulary, id_) for id_ in ids]
+    return _json(told)
+
+
+async def _detokenize(served: Served, request: Request) -> Response:
+    body = await _body(request, DetokenizeRequest)
+    _, engine = served.engine(body.model)
+    entries = len(engine.vocabulary)
+    if max(body.tokens, default=0) >= entries:
+        raise ApiError(
+            f"tokens: no entry {max(body.tokens)}; this vocabulary holds ids 0 to {entries - 1}",
+            param="tokens",
+        )
+    text = engine.vocabulary.decode(body.tokens)
+    return _json({"prompt": text, "content": text})
+
+
+async def _tokenizer_info(served: Served, request: Request) -> Response:
+    name, engine = served.engine(request.query_params.get("model"))
+    vocabulary = engine.vocabulary
+    special = {"begin": vocabulary.begin_id, "end": vocabulary.end_id, "pad": vocabulary.pad_id}
+    return _json(
+        {
+            "model": name,
+            "kind": vocabulary.kind,
+            "vocab_size": len(vocabulary),
+            "is_lossless": vocabulary.is_lossless,
+            "max_model_len": engine.context,
+            "special_tokens": {
+                role: {"id": id_, "text": vocabulary.piece(id_)}
+                for role, id_ in special.items()
+                if id_ is not None
+            },
+            "chat_template": template_of(engine.opened),
+        }
+    )
+
+
+async def _health(served: Served, request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _metrics(served: Served, request: Request) -> Response:
+    lines = [
+        line
+        for name, engine in served.engines.items()
+        for line in engine.metrics.lines(name, engine.load)
+    ]
+    return PlainTextResponse("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
+
+
+async def _openapi(served: Served, request: Request) -> Response:
+    return _json(describe())

@@ -1,0 +1,284 @@
+"""Who is read and written when: continuous batching over the slots of one model.
+
+One thread works on one model. Before each step texts that wait take slots that are free, prompts
+are read block by block (so that a long one holds nobody up for long), then every text that is being
+written gets one more token. A prompt that begins as another did takes over what was read of it.
+Nothing that a text is told depends on who else is there.
+
+Legend of shapes: N tokens, D width, V vocabulary.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from nextword.base.errors import EvaluationError
+from nextword.machine.memory import free_memory
+from nextword.model.attention import cache_bytes
+from nextword.model.slots import BLOCK, Slots
+from nextword.prediction.loading import Opened
+from nextword.prediction.sample import choose_each
+from nextword.serve.growing import FAILED, LATE, Event, Growing, Wish, judge_each
+from nextword.serve.metrics import Metrics
+
+READ_AT_ONCE = 256
+"""Tokens of prompts that are read between two steps of what is being written."""
+MOST_SLOTS = 64
+FREE_SHARE = 0.25
+"""Of the free memory, that keys and values may take where nothing else is said."""
+Result = TypeVar("Result")
+_LOG = logging.getLogger("nextword.serve")
+
+
+class QueueFullError(Exception):
+    """More texts wait than may."""
+
+
+class Engine:
+    """Reads and writes texts for whoever asks, with one model."""
+
+    def __init__(self, opened: Opened, slots: int | None = None, queue: int = 256) -> None:
+        """Reserve room and begin to work.
+
+        Args:
+            opened: the model; it writes text.
+            slots: texts that are written side by side; default: by what memory is free.
+            queue: texts that may wait.
+        """
+        opened.refuse("generate")
+        self.opened, self.vocabulary, self.queue = opened, opened.vocabulary, queue
+        self.slots = Slots(opened.model, slots or _affordable(opened))
+        self.context = opened.model.shape.context
+        self.metrics = Metrics()
+        self._waiting: deque[Growing] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._reading: list[Growing] = []
+        self._writing: list[Growing] = []
+        self._free = list(range(self.slots.count))
+        """Slots that nobody holds, the one that has been free for the longest first."""
+        self._kept: list[tuple[int, ...]] = [() for _ in self._free]
+        """Of each slot: the whole blocks of a prompt whose keys and values stand there."""
+        self._changed = threading.Condition()
+        self._ends = False
+        self._thread = threading.Thread(target=self._work, name="nextword-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, *wishes: Wish, deliver: Callable[[Growing, Event], None]) -> list[Growing]:
+        """Let texts wait for their turn.
+
+        Args:
+            wishes: what is asked for.
+            deliver: called from the engine's thread with what becomes certain of a text.
+
+        Raises:
+            QueueFullError: there is no room for all of them; none waits then.
+        """
+        texts = [Growing(wish, self.vocabulary, deliver) for wish in wishes]
+        with self._changed:
+            room = self.queue + len(self._free) - len(self._waiting)
+            if len(texts) > room or self._ends:
+                self.metrics.count("requests_refused")
+                raise QueueFullError
+            self._waiting.extend(texts)
+            self._changed.notify()
+        self.metrics.count("texts", len(texts))
+        return texts
+
+    def cancel(self, text: Growing) -> None:
+        """Let a text go, for whom it was written has gone."""
+        text.cancelled.set()
+        with self._changed:
+            self._changed.notify()
+
+    def call(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Let something else be computed with the model between two steps."""
+        future: Future[Result] = Future()
+        with self._changed:
+            self._calls.append((work, future))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Stop working; what is under way is left."""
+        with self._changed:
+            self._ends = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def load(self) -> dict[str, int]:
+        """Return how many texts are being written, read and waited for."""
+        return {
+            "writing": len(self._writing),
+            "reading": len(self._reading),
+            "waiting": len(self._waiting),
+            "slots": self.slots.count,
+        }
+
+    def _work(self) -> None:
+        torch.set_flush_denormal(True)  # of this thread
+        while True:
+            with self._changed:
+                while not (self._ends or self._has_work()):
+                    self._changed.wait()
+                if self._ends:
+                    return
+            try:
+                self._turn()
+            except Exception:
+                _LOG.exception("a step failed; what was under way is given up")
+                for text in [*self._reading, *self._writing]:
+                    self._end(text, Event(reason=FAILED))
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._reading or self._writing or self._calls)
+
+    def _turn(self) -> None:
+        """Do a little of everything that is to be done."""
+        while self._calls:
+            work, future = self._calls.popleft()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except Exception as error:
+                    future.set_exception(error)
+        self._drop()
+        self._admit()
+        self._read()
+        self._write()
+
+    def _drop(self) -> None:
+        """Let those go for whom nobody waits any more, and those whose time is over."""
+        now = time.monotonic()
+        for text in [*self._waiting, *self._reading, *self._writing]:
+            if text.cancelled.is_set() or now > text.wish.deadline:
+                self.metrics.count("texts_cancelled" if text.cancelled.is_set() else "texts_late")
+                self._end(text, Event(reason=LATE))
+
+    def _admit(self) -> None:
+        """Give free slots to those who wait, in the order in which they came."""
+        while self._waiting and self._free:
+            text = self._waiting.popleft()
+            slot, source, positions = self._best_slot(text.wish)
+            self._free.remove(slot)
+            if positions and source != slot:
+                self.slots.copy(source, slot, positions)
+            self._kept[slot] = self._kept[source][:positions] if positions else ()
+            text.slot, text.read, text.reused = slot, positions, positions
+            self.metrics.count("prompt_tokens", len(text.wish.ids))
+            self.metrics.count("prompt_tokens_reused", positions)
+            self._reading.append(text)
+
+    def _best_slot(self, wish: Wish) -> tuple[int, int, int]:
+        """Return a free slot, the slot whose prompt began alike, and for how many positions."""
+        most = 0 if wish.judges_prompt else (len(wish.ids) - 1) // BLOCK * BLOCK
+        alike = [min(_shared(kept, wish.ids), most) for kept in self._kept]
+        best = max(range(len(alike)), key=lambda slot: (alike[slot], slot in self._free))
+        if not alike[best]:
+            return self._free[0], self._free[0], 0
+        return (best if best in self._free else self._free[0]), best, alike[best]
+
+    @torch.inference_mode()
+    def _read(self) -> None:
+        """Read blocks of prompts, the one that came first until it is read."""
+        left = READ_AT_ONCE
+        while self._reading and left > 0:
+            text = self._reading[0]
+            ids = text.wish.ids
+            part = ids[text.read : text.read + BLOCK]
+            hidden = self.slots.read(text.slot, part, text.read)
+            text.read += len(part)
+            left -= len(part)
+            if len(part) == BLOCK:
+                self._kept[text.slot] = ids[: text.read]
+            if text.wish.judges_prompt:
+                following = ids[text.read - len(part) + 1 : text.read + 1]
+                logits = self._logits(hidden[: len(following)])
+                text.prompt += judge_each(logits, following, text.wish.top or 0)
+            if text.read == len(ids):
+                self._reading.pop(0)
+                self._begin(text, hidden[-1:])
+
+    def _begin(self, text: Growing, hidden: Tensor) -> None:
+        """Choose a text's first token, after the last hidden state (1, D) of its prompt."""
+        if text.prompt:
+            text.deliver(text, Event((), tuple(text.prompt)))
+        if not text.wish.most:
+            self._end(text, Event(reason="length"))
+            return
+        self._writing.append(text)
+        self._choose([text], self._logits(hidden))
+
+    def _write(self) -> None:
+        """Write one more token of each text."""
+        if not self._writing:
+            return
+        texts = sorted(self._writing, key=lambda text: text.slot)
+        slots, places = [text.slot for text in texts], [text.place for text in texts]
+        logits = self.slots.step(slots, [text.written[-1] for text in texts], places)
+        self.metrics.count("steps")
+        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
+        self._choose(texts, logits[:, : len(self.vocabulary)])
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.slots.logits(hidden)[:, : len(self.vocabulary)]
+
+    @torch.inference_mode()
+    def _choose(self, texts: list[Growing], logits: Tensor) -> None:
+        """Choose the next token of each text by logits (N, V), and tell whom it concerns."""
+        biased = [text.biased(row) for text, row in zip(texts, logits, strict=True)]
+        asked = logits
+        if any(one.data_ptr() != row.data_ptr() for one, row in zip(biased, logits, strict=True)):
+            asked = torch.stack(biased)
+        settings = [text.wish.settings for text in texts]
+        draws = [text.source.random() for text in texts]
+        self.metrics.count("generated_tokens", len(texts))
+        chosen = choose_each(asked, settings, draws)
+        for text, id_, row in zip(texts, chosen, logits, strict=True):
+            event = text.add(id_, row)
+            if event.reason:
+                self._end(text, event)
+            elif event.pieces:
+                text.deliver(text, event)
+
+    def _end(self, text: Growing, event: Event) -> None:
+        """Give a text's slot back, and say that it has ended."""
+        for those in (self._waiting, self._reading, self._writing):
+            if text in those:
+                those.remove(text)
+        if text.slot >= 0:
+            self._free.append(text.slot)
+            text.slot = -1
+        text.deliver(text, event)
+
+
+def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Count the positions, in whole blocks, in which two prompts begin alike."""
+    most = min(len(one), len(other)) // BLOCK * BLOCK
+    same = 0
+    while same < most and one[same : same + BLOCK] == other[same : same + BLOCK]:
+        same += BLOCK
+    return same
+
+
+def _affordable(opened: Opened) -> int:
+    """Return for how many texts there is room."""
+    free = free_memory(opened.model.device)
+    if free is None:
+        return MOST_SLOTS // 4
+    shape = opened.model.shape
+    each = cache_bytes(shape, -(-shape.context // BLOCK) * BLOCK)
+    count = int(free * FREE_SHARE / each)
+    if count < 1:
+        raise EvaluationError(
+            f"{opened.name}: the keys and values of one text take {each / 1e9:.1f} GB, of which a "
+            f"quarter of the free memory, {free / 1e9:.1f} GB, holds none; --serve.slots 1 tries it"
+        )
+    return min(MOST_SLOTS, count)

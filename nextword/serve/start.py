@@ -1,0 +1,179 @@
+"""Opens the models, finds a door that is free, and serves until it is told to end."""
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from nextword.base.errors import SettingsError
+from nextword.base.options import check_options
+from nextword.base.terminal import for_stream
+from nextword.serve.options import ServeSettings
+
+KEY = "NEXTWORD_API_KEY"
+TRIED = 100
+"""Ports after one that is taken, among which a free one is looked for, to name it."""
+BACKLOG = 2048
+
+
+def settings_from(given: Mapping[str, Any]) -> ServeSettings:
+    """Take options that were given, and the key from the environment where none was.
+
+    Raises:
+        SettingsError: a value is outside its limits.
+    """
+    settings = ServeSettings(**given)
+    if settings.api_key is None and os.environ.get(KEY):
+        settings = dataclasses.replace(settings, api_key=os.environ[KEY])
+    check_options(settings, "serve")
+    if settings.api_key is not None and not settings.api_key.strip():
+        raise SettingsError("serve.api_key is empty; give a key of some length, or none")
+    return settings
+
+
+def listen(
+    targets: Sequence[str],
+    settings: ServeSettings,
+    *,
+    device: str = "auto",
+    say: Callable[[str], None],
+) -> None:
+    """Serve models until SIGTERM or Ctrl-C; what is under way then is finished.
+
+    Args:
+        targets: runs, checkpoints or model folders.
+        settings: who may ask, how much, and how many at once.
+        device: where to compute.
+        say: tells the user where the server is.
+
+    Raises:
+        NextwordError: a model cannot be opened, or a port be listened on.
+    """
+    try:
+        import uvicorn
+
+        from nextword.serve.app import Served, build
+        from nextword.serve.guard import unsafe
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"serving needs the package {error.name}: pip install 'nextword[serve]'"
+        ) from None
+    for words in unsafe(settings):
+        raise SettingsError(words)
+    with open_door(settings.host, settings.port) as door:
+        served = Served(open_engines(targets, settings, device), settings)
+        config = uvicorn.Config(
+            build(served), log_config=_log(), access_log=True, server_header=False,
+            backlog=BACKLOG, timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
+            ws="none",
+        )  # fmt: skip
+        address = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
+        say(f"{', '.join(served.engines)}: {address}/v1 (Ctrl-C ends)")
+        _server_class()(config).run(sockets=[door])
+
+
+def open_engines(targets: Sequence[str], settings: ServeSettings, device: str) -> dict[str, Any]:
+    """Open models, each with an engine of its own.
+
+    Raises:
+        NextwordError: one cannot be opened, or writes no text.
+    """
+    from nextword.machine.options import MachineSettings
+    from nextword.prediction.loading import open_model
+    from nextword.serve.engine import Engine
+
+    engines: dict[str, Any] = {}
+    for target in targets:
+        opened = open_model(target, MachineSettings(device=device))
+        first = opened.name if opened.run is None or "@" in target else opened.run.name
+        name, number = first, 2
+        while name in engines:
+            name, number = f"{first}-{number}", number + 1
+        engines[name] = Engine(opened, settings.slots, settings.queue)
+    return engines
+
+
+def open_door(host: str, port: int) -> socket.socket:
+    """Take a port.
+
+    Raises:
+        SettingsError: somebody listens there already, or nobody may.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"{host}: no such address ({error})") from None
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(address)
+        door.listen(BACKLOG)
+    except OSError as error:
+        door.close()
+        free = _next_free(host, port)
+        advice = f"; --port {free} is free" if free else ""
+        raise SettingsError(
+            f"{host}:{port} cannot be listened on ({error.strerror}){advice}"
+        ) from None
+    return door
+
+
+def _next_free(host: str, port: int) -> int | None:
+    """Find the next port that is free."""
+    for other in range(port + 1, min(port + TRIED, 65_536)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+            try:
+                trial.bind((host, other))
+            except OSError:
+                continue
+            return other
+    return None
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _server_class() -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Ends with the status that whoever watches expects: 0 after what was under way."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            self.should_exit = True
+            if sig == signal.SIGINT and self._asked:
+                self.force_exit = True
+            self._asked = True
+
+        _asked = False
+
+    return Server
+
+
+class _Visible(logging.Formatter):
+    """Shows characters that control a terminal as signs; a path may hold any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_stream(super().format(record), sys.stderr)
+
+
+def _log() -> dict[str, Any]:
+    """Log each request in a line on the error stream."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": _Visible, "fmt": "%(asctime)s %(message)s"}},
+        "handlers": {"said": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {
+            name: {"handlers": ["said"], "level": level, "propagate": False}
+            for name, level in (
+                ("uvicorn.error", "WARNING"), ("uvicorn.access", "INFO"), ("nextword", "INFO"),
+            )
+        },
+    }  # fmt: skip

@@ -1,0 +1,113 @@
+"""Many texts in slots: the network's own logits, and the same bits whoever is beside."""
+
+import pytest
+import torch
+
+from nextword.base.errors import ModelError
+from nextword.model.initialize import initialize
+from nextword.model.shape import Shape
+from nextword.model.slots import BLOCK, Slots
+from nextword.model.transformer import Transformer
+
+SHAPES = {
+    "plain": {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16},
+    "grouped": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24},
+    "as Llama": {
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 16,
+        "qk_norm": False,
+    },
+    "untied": {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def network(name="grouped", context=200):
+    shape = Shape(
+        vocab_size=101, hidden_size=48, num_hidden_layers=3, intermediate_size=88,
+        context=context, **SHAPES[name],
+    )  # fmt: skip
+    model = Transformer(shape)
+    initialize(model, 0)
+    return model.eval()
+
+
+def ids_of(rows, length, seed=1):
+    source = torch.Generator().manual_seed(seed)
+    return torch.randint(101, (rows, length), generator=source)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_texts_of_all_lengths_get_the_logits_of_the_network(name):
+    model = network(name)
+    slots, ids = Slots(model, 7), ids_of(7, 200)
+    lengths = [1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 130, 199]
+    for slot, length in enumerate(lengths):
+        for start in range(0, length, BLOCK):
+            part = ids[slot, start : min(start + BLOCK, length)].tolist()
+            hidden = slots.read(slot, part, start)
+        with torch.inference_mode():
+            there = model(ids[slot : slot + 1, :length])[0, -1]
+        assert torch.allclose(slots.logits(hidden[-1:])[0], there, atol=1e-5)
+    following = [int(ids[slot, length]) for slot, length in enumerate(lengths)]
+    found = slots.step(range(7), following, lengths)
+    for slot, length in enumerate(lengths):
+        with torch.inference_mode():
+            there = model(ids[slot : slot + 1, : length + 1])[0, -1]
+        assert torch.allclose(found[slot], there, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_step_is_the_same_bit_for_bit_whoever_is_beside(name):
+    model = network(name)
+    slots, ids = Slots(model, 20), ids_of(20, 200)
+    lengths = [1 + (37 * slot) % 190 for slot in range(20)]
+    for slot, length in enumerate(lengths):
+        for start in range(0, length, BLOCK):
+            slots.read(slot, ids[slot, start : min(start + BLOCK, length)].tolist(), start)
+    following = [int(ids[slot, length]) for slot, length in enumerate(lengths)]
+    whole = slots.step(range(20), following, lengths)
+    for chosen in ([3], [0, 19], [2, 3, 5], [4, 9, 10, 11, 12, 13], list(range(0, 20, 2))):
+        part = slots.step(
+            chosen, [following[slot] for slot in chosen], [lengths[slot] for slot in chosen]
+        )
+        assert torch.equal(part, whole[chosen])
+
+
+def test_what_a_slot_held_before_is_not_seen():
+    model = network()
+    slots, ids = Slots(model, 4), ids_of(2, 150)
+    for start in range(0, 128, BLOCK):
+        slots.read(1, ids[0, start : start + BLOCK].tolist(), start)
+    slots.read(1, ids[1, :9].tolist(), 0)
+    after = slots.step([1], [7], [9])
+    fresh = Slots(model, 4)
+    fresh.read(1, ids[1, :9].tolist(), 0)
+    assert torch.equal(fresh.step([1], [7], [9]), after)
+
+
+def test_a_copy_goes_on_as_its_source():
+    model = network()
+    slots, ids = Slots(model, 4), ids_of(1, 150)[0]
+    slots.read(0, ids[:BLOCK].tolist(), 0)
+    slots.copy(0, 3, BLOCK)
+    one = slots.read(0, ids[BLOCK : BLOCK + 9].tolist(), BLOCK)
+    assert torch.equal(slots.read(3, ids[BLOCK : BLOCK + 9].tolist(), BLOCK), one)
+    pair = slots.step([0, 3], [5, 5], [BLOCK + 9] * 2)
+    assert torch.equal(pair[0], pair[1])
+
+
+def test_what_is_beyond_the_context_or_the_vocabulary_is_refused():
+    slots = Slots(network(context=70), 2)
+    with pytest.raises(ModelError, match="context"):
+        slots.step([0], [5], [70])
+    with pytest.raises(ModelError, match="id 101"):
+        slots.step([0], [101], [3])
+    with pytest.raises(ModelError, match="positions"):
+        slots.read(0, [5] * 10, 64)
+    slots.step([0], [5], [69])

@@ -1,0 +1,204 @@
+"""Who is served together with whom changes nothing; and nobody is kept waiting or forgotten."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from nextword.model.slots import BLOCK
+from nextword.prediction.options import SamplingSettings
+from nextword.serve.engine import Engine, QueueFullError
+from nextword.serve.growing import Wish
+from tests.serve.conftest import running
+
+
+class Waiting:
+    """Gathers what becomes certain of texts."""
+
+    def __init__(self, number):
+        self.left, self.pieces, self.done = number, {}, threading.Event()
+        self.reasons, self.prompts = {}, {}
+        if not number:
+            self.done.set()
+
+    def __call__(self, text, event):
+        key = id(text.wish)
+        self.pieces.setdefault(key, []).extend(event.pieces)
+        self.prompts.setdefault(key, []).extend(event.prompt)
+        if event.reason:
+            self.reasons[key] = event.reason
+            self.left -= 1
+            if not self.left:
+                self.done.set()
+
+
+def write(engine, wishes):
+    """Let wishes come true; return the pieces of each."""
+    waiting = Waiting(len(wishes))
+    engine.submit(*wishes, deliver=waiting)
+    assert waiting.done.wait(300)
+    return [waiting.pieces.get(id(wish), []) for wish in wishes]
+
+
+@pytest.fixture(scope="module")
+def engine(small):
+    made = Engine(small.opened, slots=12)
+    yield made
+    made.close()
+
+
+def wishes_of(small, number, length=40, **more):
+    import random
+
+    dice = random.Random(number)
+    entries = len(small.vocabulary)
+    settings = SamplingSettings(temperature=1.0, min_p=0.0)
+    return [
+        Wish(
+            ids=tuple(dice.randrange(3, entries) for _ in range(dice.randrange(1, length))),
+            most=dice.randrange(1, 30), settings=settings, seed=number, number=place, top=2, **more,
+        )
+        for place in range(number)
+    ]  # fmt: skip
+
+
+def test_a_text_is_the_same_bit_for_bit_whoever_else_is_served(engine, small):
+    wishes = wishes_of(small, 40, length=200)
+    together = write(engine, wishes)
+    alone = [write(engine, [wish])[0] for wish in wishes[:15]]
+    assert together[:15] == alone  # texts and every float of every log-probability
+    backwards = write(engine, wishes[::-1])[::-1]
+    assert backwards == together
+
+
+def test_were_rows_not_filled_up_a_text_would_depend_on_others(engine, small, monkeypatch):
+    wishes = wishes_of(small, 12, length=20)
+    if engine.slots.multiple == 1:
+        pytest.fail("products do not depend on their rows here: this test shows nothing")
+    monkeypatch.setattr(engine.slots, "multiple", 1)
+    together = write(engine, wishes)
+    alone = [write(engine, [wish])[0] for wish in wishes]
+    assert together != alone
+
+
+def test_a_prompt_that_begins_alike_takes_over_what_was_read(engine, small):
+    (first,) = wishes_of(small, 1)
+    entries = len(small.vocabulary)
+    begin = tuple(3 + (7 * place) % (entries - 3) for place in range(2 * BLOCK + 5))
+    first = replace(first, ids=begin, most=8)
+    before = engine.metrics._counts["prompt_tokens_reused"]
+    whole = write(engine, [first])
+    assert engine.metrics._counts["prompt_tokens_reused"] == before
+    assert write(engine, [first]) == whole
+    assert engine.metrics._counts["prompt_tokens_reused"] == before + 2 * BLOCK
+    other = replace(first, ids=(*begin[: BLOCK + 3], 9, 8, 7))
+    changed = write(engine, [other])
+    assert engine.metrics._counts["prompt_tokens_reused"] == before + 3 * BLOCK
+    # And the same without anything to take over: in an engine that has read nothing.
+    fresh = Engine(small.opened, slots=3)
+    assert write(fresh, [other]) == changed
+    fresh.close()
+    # Several at once, one of which holds the slot: its neighbors copy.
+    assert write(engine, [replace(first) for _ in range(5)]) == whole * 5
+
+
+def test_a_prompt_of_whole_blocks_is_read_again_at_its_end(engine, small):
+    (wish,) = wishes_of(small, 1)
+    wish = replace(wish, ids=tuple(range(3, 3 + BLOCK)), most=5)
+    assert write(engine, [wish]) == write(engine, [wish])
+
+
+def test_a_long_prompt_holds_nobody_up(engine, small):
+    """Between its blocks others get their tokens: no more than one turn passes without a step."""
+    context = small.model.shape.context
+    (short,) = wishes_of(small, 1)
+    short = replace(short, ids=(5,), most=100)
+    long = [replace(short, ids=(7,) * (context - 1), most=1, number=n) for n in range(11)]
+    order, real = [], engine.slots.read
+    step = engine.slots.step
+    try:
+        engine.slots.read = lambda *a: (order.append("read"), real(*a))[1]
+        engine.slots.step = lambda *a: (order.append("step"), step(*a))[1]
+        write(engine, [short, *long])
+    finally:
+        engine.slots.read, engine.slots.step = real, step
+    longest = max(len(run) for run in "".join(one[0] for one in order).split("s"))
+    assert longest <= 256 // BLOCK + 1
+
+
+def test_who_goes_away_frees_the_slot(server):
+    def slots():
+        lines = server.get("/metrics").text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    body = {"prompt": "We are", "max_tokens": 200, "n": 20, "stream": True}
+    client = httpx.Client()
+    with client.stream("POST", server.address + "/v1/completions", json=body) as answered:
+        lines = answered.iter_lines()
+        next(lines)
+        assert slots()['nextword_writing{model="small"}'] > 0
+    client.close()
+    until = time.monotonic() + 60
+    while slots()['nextword_writing{model="small"}'] and time.monotonic() < until:
+        time.sleep(0.02)
+    assert slots()['nextword_writing{model="small"}'] == 0
+    # And one that waited for a whole answer.
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.address + "/v1/completions", json={**body, "stream": False}, timeout=0.1)
+    until = time.monotonic() + 60
+    while server.engine.load["writing"] + server.engine.load["waiting"]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert server.engine.metrics._counts["texts_cancelled"] >= 20
+
+
+def test_more_than_may_wait_are_told_to_come_again(small_place):
+    with running(small_place, slots=1, queue=2) as server:
+        refused = server.post("/v1/completions", prompt="We", n=4)
+        assert refused.status_code == 429
+        assert refused.headers["Retry-After"] == "1"
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert server.post("/v1/completions", prompt="We", n=3).status_code == 200
+
+
+def test_a_request_may_take_only_so_long(small_place):
+    with running(small_place, timeout_seconds=1e-6) as server:
+        late = server.post("/v1/completions", prompt="We", max_tokens=200)
+        assert late.status_code == 408
+        streamed = server.post("/v1/completions", prompt="We", max_tokens=200, stream=True)
+        assert "took longer" in streamed.text
+        assert streamed.text.endswith("data: [DONE]\n\n")
+
+
+def test_a_mistake_of_the_program_is_500_and_the_next_is_served(server, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.engine.slots, "read", broken)
+        answered = server.post("/v1/completions", prompt="We")
+        assert answered.status_code == 500
+        assert "planted" not in answered.text
+    assert server.post("/v1/completions", prompt="We").status_code == 200
+
+
+def test_texts_that_nobody_can_hold_are_refused_whole(small):
+    made = Engine(small.opened, slots=1, queue=1)
+    with pytest.raises(QueueFullError):
+        made.submit(*wishes_of(small, 3), deliver=Waiting(0))
+    assert made.load["waiting"] == 0
+    made.close()
+
+
+def test_slots_are_used_again(server):
+    with ThreadPoolExecutor(16) as pool:
+        asked = [
+            pool.submit(server.post, "/v1/completions", prompt=f"The {n}", max_tokens=3)
+            for n in range(60)
+        ]
+        assert {one.result().status_code for one in asked} == {200}
+    assert len(server.engine._free) == server.engine.slots.count
+    assert server.engine.load["writing"] == 0

@@ -1,0 +1,212 @@
+"""OpenAI's own client against the endpoint: whole, streamed, many at once, and wrong."""
+
+import asyncio
+
+import numpy as np
+import openai
+import pytest
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(
+        base_url=f"{server.address}/v1", api_key="none", max_retries=0, timeout=300
+    ) as found:
+        yield found
+
+
+def test_models(client, small):
+    (model,) = client.models.list().data
+    assert model.id == "small"
+    assert client.models.retrieve("small").id == "small"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("other")
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_completion_whole_and_streamed(client):
+    asked = {"model": "small", "prompt": "We are all", "max_tokens": 24, "seed": 7, "logprobs": 2}
+    whole = client.completions.create(**asked)
+    again = client.completions.create(**asked)
+    assert whole.choices[0].text == again.choices[0].text
+    options = {"include_usage": True}
+    parts = list(client.completions.create(**asked, stream=True, stream_options=options))
+    told = [part for part in parts if part.choices]
+    assert "".join(part.choices[0].text for part in told) == whole.choices[0].text
+    logprobs = [part.choices[0].logprobs for part in told if part.choices[0].logprobs]
+    for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+        joined = [one for part in logprobs for one in getattr(part, name)]
+        assert joined == getattr(whole.choices[0].logprobs, name)
+    assert told[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert parts[-1].choices == []
+    assert parts[-1].usage.total_tokens == whole.usage.total_tokens
+    assert all(part.usage is None for part in parts[:-1])
+
+
+def test_several_choices_and_the_best_of_more(client):
+    asked = {"model": "small", "prompt": ["We are", "The owl"], "max_tokens": 8, "seed": 3}
+    found = client.completions.create(**asked, n=3)
+    assert [choice.index for choice in found.choices] == list(range(6))
+    assert len({choice.text for choice in found.choices[:3]}) > 1
+    single = client.completions.create(**{**asked, "prompt": "The owl"}, n=3)
+    assert [c.text for c in single.choices] == [c.text for c in found.choices[3:]]
+    several = client.completions.create(**asked, n=4, logprobs=0)
+    best = client.completions.create(**asked, n=1, best_of=4, logprobs=0)
+
+    def mean(choice):
+        return np.mean(choice.logprobs.token_logprobs)
+
+    for place in range(2):
+        most = max(mean(choice) for choice in several.choices[4 * place : 4 * place + 4])
+        assert mean(best.choices[place]) == pytest.approx(most)
+
+
+def test_bias_and_penalties(client, small):
+    word = small.vocabulary.encode(" all")[0]
+    asked = {"model": "small", "prompt": "We are", "max_tokens": 12, "temperature": 0}
+    plain = client.completions.create(**asked).choices[0].text
+    more = client.completions.create(**asked, logit_bias={str(word): 100}).choices[0].text
+    assert more == " all" * 12
+    fewer = client.completions.create(
+        **asked, frequency_penalty=2, presence_penalty=2, logit_bias={str(word): 10}
+    )
+    assert fewer.choices[0].text != " all" * 12
+    assert plain != more
+
+
+def test_echo_streams_the_prompt_first(client):
+    asked = {"model": "small", "prompt": "We are", "max_tokens": 4, "temperature": 0, "echo": True}
+    parts = list(client.completions.create(**asked, stream=True, logprobs=1))
+    assert parts[0].choices[0].text == "We are"
+    assert parts[0].choices[0].logprobs.token_logprobs[0] is None
+    whole = client.completions.create(**asked, logprobs=1).choices[0]
+    assert "".join(part.choices[0].text for part in parts) == whole.text
+    tokens = [token for part in parts for token in part.choices[0].logprobs.tokens]
+    assert tokens == whole.logprobs.tokens
+
+
+def test_many_at_once_by_the_asynchronous_client(server):
+    async def ask():
+        async with openai.AsyncOpenAI(
+            base_url=f"{server.address}/v1", api_key="none", max_retries=0, timeout=300
+        ) as client:
+
+            async def one(number):
+                stream = await client.completions.create(
+                    model="small", prompt=f"The {number}", max_tokens=10, seed=number, stream=True
+                )
+                return "".join([part.choices[0].text async for part in stream])
+
+            return await asyncio.gather(*(one(number % 12) for number in range(36)))
+
+    texts = asyncio.run(ask())
+    assert texts[:12] == texts[12:24] == texts[24:]
+    assert len(set(texts)) > 6
+
+
+def test_embeddings_have_length_1_in_both_encodings(client):
+    found = client.embeddings.create(model="small", input=["We are", "The owl"])
+    rows = np.array([one.embedding for one in found.data])
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
+    plain = client.embeddings.create(model="small", input="We are", encoding_format="float")
+    assert rows[0] == pytest.approx(np.array(plain.data[0].embedding), abs=1e-6)
+
+
+def test_a_chat_is_refused_where_none_was_learned(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="small", messages=[{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "no_chat_template"
+
+
+WRONG = {
+    "prompt": [3, {"a": 1}, [], [[]], ["a", 1], [[1, "a"]], [10**9], [-1], [1.5], [True]],
+    "max_tokens": [-1, "many", 1.5, 10**30],
+    "temperature": [-1, "hot", 10**400],
+    "top_p": [0, 0.0, 2],
+    "n": [0, 10**6, 4096],
+    "best_of": [0],
+    "logprobs": [-1, 1000],
+    "logit_bias": [{"x": 1}, {"999999": 1}, {"1": "a"}, {"1": 1000}],
+    "stop": ["", [""], [1], "x" * 2000, ["x"] * 17],
+    "stream_options": [3],
+    "suffix": ["end"],
+    "seed": ["a", 1 << 70],
+    "model": ["other", 3],
+    "presence_penalty": [3],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(server, name):
+    for value in WRONG[name]:
+        answered = server.post("/v1/completions", **{"prompt": "We", name: value})
+        assert answered.status_code == (404 if value == "other" else 400), (value, answered.text)
+        error = answered.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert name in (error["param"] or "") or value in (10**400, [10**9]), (value, error)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b'{"prompt": "\\ud800"}', b"[" * 10**5])
+def test_no_json_is_said(server, raw):
+    import httpx
+
+    answered = httpx.post(f"{server.address}/v1/completions", content=raw)
+    assert answered.status_code == 400
+    assert answered.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_what_is_too_long_names_both_lengths(server, small):
+    context = small.model.shape.context
+    answered = server.post("/v1/completions", prompt=[5] * (context + 1), max_tokens=0)
+    error = answered.json()["error"]
+    assert (answered.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert str(context + 1) in error["message"]
+    assert str(context) in error["message"]
+    answered = server.post("/v1/completions", prompt="We", max_tokens=context + 1)
+    assert answered.json()["error"]["param"] == "max_tokens"
+    full = server.choice([5] * context, max_tokens=1)  # the last token need not be read
+    assert full["finish_reason"] in ("length", "stop")
+    unsaid = server.choice([5] * (context - 3))  # 16 where there is room, else what there is
+    assert unsaid["finish_reason"] in ("length", "stop")
+
+
+def test_tokens_there_and_back(server, small):
+    text = "The owl <|endoftext|> 🙂"
+    told = server.post("/tokenize", prompt=text, return_token_strs=True).json()
+    assert told["tokens"] == [small.vocabulary.begin_id, *small.vocabulary.encode(text)]
+    assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
+    bare = server.post("/tokenize", content=text, add_special_tokens=False).json()["tokens"]
+    assert server.post("/detokenize", tokens=bare).json()["prompt"] == text
+    assert small.vocabulary.end_id not in bare
+    read = server.post("/tokenize", prompt=text, parse_special=True, add_special_tokens=False)
+    assert small.vocabulary.end_id in read.json()["tokens"]
+    info = server.get("/tokenizer_info").json()
+    assert info["vocab_size"] == len(small.vocabulary)
+    for body in ({}, {"prompt": "a", "content": "b"}):
+        assert server.post("/tokenize", **body).status_code == 400
+    assert server.post("/detokenize", tokens=[10**6]).status_code == 400
+
+
+def test_other_paths_and_methods_are_errors_of_the_same_shape(server):
+    for answered, status in (
+        (server.get("/v1/nothing"), 404),
+        (server.get("/v1/completions"), 405),
+        (server.post("/health"), 405),
+    ):
+        assert answered.status_code == status
+        assert answered.json()["error"]["message"]
+
+
+def test_what_was_done_is_counted(server):
+    before = server.get("/metrics").text
+    server.complete("We", max_tokens=3)
+    after = server.get("/metrics").text
+
+    def count(text, name):
+        line = next(line for line in text.splitlines() if line.startswith(name))
+        return float(line.split()[-1])
+
+    name = 'nextword_generated_tokens_total{model="small"}'
+    assert 1 <= count(after, name) - count(before, name) <= 3
+    name = "nextword_time_to_first_token_seconds_count"
+    assert count(after, name) - count(before, name) == 1

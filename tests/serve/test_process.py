@@ -1,0 +1,115 @@
+"""The verb as a process: started by its command, ended by signals, and what it says if it can't."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+
+
+@pytest.fixture
+def served(shared, small_run):
+    """A server in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nextword", "serve", small_run, "--port", "0", "--slots", "4"],
+        cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = process.stderr.readline()
+    address = re.search(r"http://\S+?(?=/v1)", said)
+    assert address, said + process.stderr.read()
+    yield process, address.group()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+def test_what_is_under_way_is_finished_when_it_is_asked_to_end(served):
+    process, address = served
+    body = {"prompt": "We are all", "max_tokens": 150, "stream": True, "logit_bias": {"0": -100}}
+    parts, started = [], threading.Event()
+
+    def read():
+        with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=120) as answered:
+            for line in answered.iter_lines():
+                parts.append(line)
+                started.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert started.wait(60)
+    process.send_signal(signal.SIGTERM)
+    reader.join(60)
+    assert parts[-2] == "data: [DONE]"
+    assert process.wait(30) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health")
+
+
+def test_control_characters_never_reach_the_log_raw(served):
+    process, address = served
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(b"GET /\x1b[2Jx%1b%0a HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        line.recv(1000)
+    httpx.get(f"{address}/v1/models/%1b%5b2J%0anextline")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "nextline" in said
+    assert "\x1b" not in said
+    assert "\nnextline" not in said
+
+
+def test_a_second_server_names_a_free_port(served, shared, small_run):
+    port = served[1].rsplit(":", 1)[1]
+    done = shared.nextword("serve", small_run, "--port", port)
+    assert done.returncode == 2
+    assert re.search(r"cannot be listened on .*; --port \d+ is free", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nobody"], "no run 'nobody'"),
+        (["small", "--host", "0.0.0.0"], "--api-key"),
+        (["small", "--slots", "0"], "at least 1"),
+        (["small", "--port", "99999"], "at most"),
+        (["small", "--no-such"], "no-such"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(shared, small_run, arguments, words):
+    done = shared.nextword("serve", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_names_the_command(shared, small_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = shared.nextword("serve", small_run)
+    assert done.returncode == 2
+    assert "pip install 'nextword[serve]'" in done.stderr
+
+
+def test_memory_does_not_grow(served):
+    process, address = served
+
+    def resident():
+        with open(f"/proc/{process.pid}/statm") as pages:
+            return int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def ask(count):
+        with httpx.Client(timeout=120) as client:
+            for number in range(count):
+                body = {"prompt": f"The {number}", "max_tokens": 4, "logprobs": 2, "echo": True}
+                assert client.post(f"{address}/v1/completions", json=body).status_code == 200
+
+    ask(100)
+    before = resident()
+    ask(300)
+    assert resident() - before < 20e6
