@@ -35,22 +35,6 @@ TRAIN = (
 )  # fmt: skip
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 VOCABULARY = "the a function returns value list of text when if name and class object file"
-    "the",
-    "a",
-    "function",
-    "returns",
-    "value",
-    "list",
-    "of",
-    "text",
-    "when",
-    "if",
-    "name",
-    "and",
-    "class",
-    "object",
-    "file",
-]
 
 
 async def ask(port, prompt, model, most=TOKENS):
