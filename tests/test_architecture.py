@@ -32,6 +32,7 @@ RIGHT = [
     "language_model",
     "api",
     "serve",
+    "watch",
     "cli",
 ]
 ORDER = LEFT + RIGHT

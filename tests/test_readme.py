@@ -5,9 +5,12 @@ import json
 import math
 import re
 import shlex
+import subprocess
+import sys
 from functools import reduce
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +45,10 @@ DEAR = {"ruler", "report"}
 """Verbs that pack all of a run's text; a run with little text shows as well that they work."""
 
 
+SERVERS = {"serve": "/v1/models", "watch": "/api/runs"}
+"""Verbs that go on until they are ended, and a path that they answer."""
+
+
 def commands():
     blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
@@ -49,7 +56,7 @@ def commands():
 
 
 def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
-    asked = [line for line in commands() if not line.startswith("nextword train")]
+    asked = [line for line in commands() if shlex.split(line)[1] not in {"train", *SERVERS}]
     assert {shlex.split(line)[1] for line in asked} == {
         "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
         "explain", "audit", "replay", "ruler", "compress", "decompress", "report",
@@ -70,6 +77,25 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
         done = shared.nextword(*words)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
         assert (done.stderr if "finetune" in line else done.stdout).strip()
+
+
+def test_the_servers_answer(shared, default_run):
+    lines = [shlex.split(line) for line in commands() if shlex.split(line)[1] in SERVERS]
+    assert {words[1] for words in lines} == set(SERVERS)
+    for _, verb, *words in lines:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nextword", verb, *words, "--port", "0"],
+            cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        said = process.stderr.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", said)
+        try:
+            assert address, said
+            answered = httpx.get(address.group() + SERVERS[verb], timeout=60)
+            assert "stories-1" in answered.text
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def test_the_parts_stand_alone_as_the_page_shows():

@@ -55,6 +55,27 @@ def one_writer(folder: Path) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
+def holder_of(folder: Path) -> dict[str, object] | None:
+    """Say who writes into a folder, by host and process; None where nobody does.
+
+    The lock is asked, and given back at once; who only looks never waits.
+    """
+    words = _read(folder / HOLDER)
+    if not words:
+        return None
+    if words.get("host") != socket.gethostname():
+        return words if _is_fresh(folder / HOLDER) else None
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return words
+    except OSError:
+        return None
+    lock.release()
+    return None
+
+
 def nobody() -> None:
     """Give no sign: a process that writes nothing."""
 

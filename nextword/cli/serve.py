@@ -1,9 +1,11 @@
-"""Command line: serving - an endpoint as OpenAI's."""
+"""Command line: serving - an endpoint as OpenAI's, and the live page."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from nextword.base.errors import SettingsError
 from nextword.cli.program import SERVE, app, say, takes
 from nextword.serve.options import ServeSettings
 
@@ -22,3 +24,29 @@ def serve(
 
     given = {path.partition(".")[2]: value for path, value in options.items()}
     listen(runs or ("latest",), settings_from(given), device=device, say=say)
+
+
+@app.command(group=SERVE)
+def watch(
+    run: Annotated[str, Parameter(help="a run's name or path, or latest")] = "latest",
+    *,
+    port: Annotated[int, Parameter(help="to listen on, on this machine alone; 0 for any")] = 8010,
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="write the page as one HTML file instead"),
+    ] = None,
+    open_: Annotated[
+        bool, Parameter(name="--open", negative=(), help="open it in the browser")
+    ] = False,
+    force: Annotated[bool, Parameter(negative=(), help="replace a file that is there")] = False,
+) -> None:
+    """Show a run on a page while it learns: curves, sentences, and what it would say now."""
+    from nextword.watch.start import export, watch_run
+
+    if output is not None:
+        export(run, output, force=force)
+        say(f"{output} shows how {run} learned; it needs no network")
+        return
+    if not 0 <= port <= 65_535:
+        raise SettingsError(f"port {port}: from 0 to 65535")
+    watch_run(run, port, opens=open_, say=say)

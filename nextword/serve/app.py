@@ -110,10 +110,12 @@ def build(served: Served) -> Starlette:
         Route(path, functools.partial(_door, door, served), methods=[method])
         for path, (method, door) in doors.items()
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes, middleware=layers, lifespan=lifespan,
         exception_handlers={HTTPException: _not_found, ApiError: _refused},
     )  # fmt: skip
+    app.router.redirect_slashes = False  # another path is another path
+    return app
 
 
 async def _door(

@@ -4,10 +4,7 @@ All of it can be read in light and dark, wide and narrow, and reached by keyboar
 """
 
 import json
-import os
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +13,6 @@ from nextword.rendering.compare import comparison_html
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_colors
 from nextword.rendering.report import SECTIONS
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = {"width": 390, "height": 800}, {"width": 1200, "height": 900}
 
 
@@ -27,21 +23,6 @@ def page_file(shared, small_run):
         done = shared.nextword("report", small_run, "-o", str(file))
         assert done.returncode == 0, done.stderr
     return file
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        if os.environ.get("NEXTWORD_BROWSER") == "required":
-            pytest.fail("no browser, and one is required here")
-        pytest.skip("no browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -131,14 +112,6 @@ def test_it_fits_a_phone_and_can_be_read_in_dark_and_light(browser, page_file, s
     )
     assert contrast(paper, ink) >= 7
     page.close()
-
-
-@pytest.fixture(scope="module")
-def axe():
-    """The script of axe-core, as a package for Python ships it."""
-    import axe_playwright_python
-
-    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

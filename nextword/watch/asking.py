@@ -1,0 +1,141 @@
+"""What can be asked of a run while it learns: its newest weights, on a copy of their own."""
+
+import copy
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nextword.base.errors import EvaluationError
+from nextword.explanation.trace import trace
+from nextword.loss.linear import linear_cross_entropy
+from nextword.machine.options import MachineSettings
+from nextword.model.transformer import Transformer
+from nextword.prediction.candidates import predict
+from nextword.prediction.loading import Opened, find_checkpoint, open_model
+
+LONGEST = 4000
+"""Characters of a text that is asked about."""
+SHARE = 0.5
+"""By which one step of teaching would lower the loss, if its slope stayed the same."""
+
+
+class Weights:
+    """A run's newest checkpoint, opened when it is asked for, and again when there is a newer."""
+
+    def __init__(self, run: Path) -> None:
+        """Open nothing yet.
+
+        Args:
+            run: its folder.
+        """
+        self.run = run
+        self._lock = threading.Lock()
+        self._opened: Opened | None = None
+        self._taught: tuple[str, int, int, Transformer] | None = None
+
+    def opened(self) -> Opened:
+        """Return the newest model.
+
+        Raises:
+            NextwordError: there is no checkpoint yet, or it cannot be asked.
+        """
+        point = find_checkpoint(self.run, "last")
+        if self._opened is None or self._opened.step != point.step:
+            found = open_model(f"{self.run}@{point.step}", MachineSettings(device="cpu"))
+            found.refuse("predict")
+            self._opened, self._taught = found, None
+        return self._opened
+
+    def ask(self, text: str, top: int = 12, taught: str = "", times: int = 0) -> dict[str, Any]:
+        """List what may come next after a text, and judge the text itself.
+
+        Args:
+            text: at most some thousand characters.
+            top: candidates.
+            taught: a sentence that the copy asked has learned before.
+            times: steps in which it has learned it.
+        """
+        _check(text)
+        with self._lock:
+            opened = self.opened()
+            model = self._learned(opened, taught, times) if taught and times else opened.model
+            told = predict(model, opened.vocabulary, text, top).as_dict()
+            judged = _judged(model, opened, text)
+            return {**told, "step": opened.step, "judged": judged}
+
+    def teach(self, text: str, times: int = 1) -> dict[str, Any]:
+        """Learn one sentence in some steps of gradient descent, on a copy; the run never knows.
+
+        Returns:
+            each piece with its probability before and after, and the loss after each step.
+        """
+        _check(text)
+        with self._lock:
+            opened = self.opened()
+            if len(opened.vocabulary.encode(text)) < 1:
+                raise EvaluationError("there is nothing to learn; give some words")
+            before = _judged(opened.model, opened, text)
+            after = _judged(self._learned(opened, text, times), opened, text)
+            pieces = [
+                {"piece": one["piece"], "before": one["probability"], "after": two["probability"]}
+                for one, two in zip(before, after, strict=True)
+            ]
+            return {"step": opened.step, "times": times, "pieces": pieces}
+
+    def _learned(self, opened: Opened, text: str, times: int) -> Transformer:
+        known = self._taught
+        if known is not None and known[:2] == (text, times) and known[2] == opened.step:
+            return known[3]
+        model = copy.deepcopy(opened.model)
+        ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode(text)]
+        for _ in range(times):
+            descend(model, ids[: model.shape.context + 1])
+        self._taught = (text, times, opened.step or 0, model)
+        return model
+
+
+def descend(model: Transformer, ids: Sequence[int], share: float = SHARE) -> float:
+    """Do one step of gradient descent on one text; return the loss before, in nats a piece.
+
+    The rate is the one at which the loss would fall by a share of itself if its slope stayed the
+    same: share · loss / Σ gradient².
+    """
+    row = torch.tensor([list(ids)], device=model.device)
+    model.zero_grad(set_to_none=True)
+    with torch.enable_grad():
+        hidden = model.hidden(row[:, :-1]).flatten(0, 1)
+        loss = linear_cross_entropy(hidden, model.output_weight, row[0, 1:])
+        loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    squares = float(sum(float(part.double().square().sum()) for part in gradients))
+    if squares > 0:
+        rate = share * float(loss.detach()) / squares
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.grad is not None:
+                    weight.sub_(weight.grad, alpha=rate)
+    model.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def _judged(model: Transformer, opened: Opened, text: str) -> list[dict[str, Any]]:
+    if not text or not opened.vocabulary.encode(text):
+        return []
+    found = trace(model, opened.vocabulary, text, top=3, name=opened.name)
+    return [
+        {
+            "piece": position.piece,
+            "probability": position.probability,
+            "nats": position.nats,
+            "top": [[guess.piece, guess.probability] for guess in position.candidates],
+        }
+        for position in found.positions
+    ]
+
+
+def _check(text: str) -> None:
+    if len(text) > LONGEST:
+        raise EvaluationError(f"{len(text):,} characters are more than the page asks about")

@@ -1,0 +1,74 @@
+"""Serves the live page to this machine's browser, or writes it as one file."""
+
+import logging
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from nextword.base.errors import RunError, SettingsError
+from nextword.base.files import check_output, write_text
+from nextword.prediction.loading import find_run, run_facts
+
+LOCAL = "127.0.0.1"
+
+
+def watch_run(name: str, port: int, *, opens: bool, say: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        name: of the run that it begins with; `latest` for the newest.
+        port: to listen on, on this machine alone; 0 for any.
+        opens: open it in the browser.
+        say: tells the user where it is.
+
+    Raises:
+        NextwordError: there is no such run, or the port cannot be listened on.
+    """
+    run = find_run(name)
+    run_facts(run)
+    try:
+        import uvicorn
+
+        from nextword.serve.options import ServeSettings
+        from nextword.serve.start import open_door
+        from nextword.watch.app import Watched, build
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"watching needs the package {error.name}: pip install 'nextword[serve]'"
+        ) from None
+    settings = ServeSettings(host=LOCAL, port=port)
+    with open_door(LOCAL, port) as door:
+        address = f"http://{LOCAL}:{door.getsockname()[1]}"
+        say(f"{run.name}: {address} (Ctrl-C ends)")
+        if opens and not webbrowser.open(address):
+            say(f"no browser was found; open {address} in one")
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            build(Watched(run.parent, run.name), settings), access_log=False, ws="none",
+            log_level="warning", server_header=False, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[door])
+
+
+def export(name: str, file: Path, *, force: bool) -> None:
+    """Write a run's page as one HTML file that asks nothing of the network.
+
+    Raises:
+        NextwordError: there is no such run, or the file cannot be written.
+    """
+    from nextword.watch.app import POINTS, describe, page
+    from nextword.watch.series import Series
+
+    check_output(file, force=force)
+    run = find_run(name)
+    series = Series(run)
+    series.update()
+    data = {
+        "run": describe(run, series),
+        "curve": series.thinned(POINTS),
+        "moments": series.moments,
+    }
+    try:
+        write_text(file, page(run.name, data=data))
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
