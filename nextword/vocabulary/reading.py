@@ -181,8 +181,9 @@ def _is_harmless(part: Any) -> bool:
     kind = part.get("type")
     if kind in ("Split", "Replace"):
         pattern, put = part.get("pattern"), part.get("content") or ""
-        return isinstance(pattern, dict) and pattern.get("Regex") in expressions() and put == ""
-    if kind is not None and kind not in HARMLESS:
+        known = pattern.get("Regex") if isinstance(pattern, dict) else None
+        return isinstance(known, str) and known in expressions() and put == ""
+    if kind is not None and not (isinstance(kind, str) and kind in HARMLESS):
         return False
     inside = [part.get(name) for name in ("normalizer", "pre_tokenizer", "decoder", "model")]
     for name in ("normalizers", "pretokenizers", "decoders"):

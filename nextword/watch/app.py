@@ -107,6 +107,7 @@ def build(watched: Watched, settings: ServeSettings) -> Starlette:
         "/api/curve/{name}": ("GET", _curve),
         "/api/moments/{name}": ("GET", _moments),
         "/api/changes/{name}": ("GET", _changes),
+        "/api/batch/{name}": ("GET", _batch),
         "/api/ask/{name}": ("POST", _ask),
         "/api/teach/{name}": ("POST", _teach),
         "/api/tell/{name}": ("POST", _tell),
@@ -296,6 +297,18 @@ async def _changes(watched: Watched, request: Request) -> Response:
 
     headers = {"Cache-Control": "no-cache"}
     return StreamingResponse(told(), media_type="text/event-stream", headers=headers)
+
+
+async def _batch(watched: Watched, request: Request) -> Response:
+    """Give what a step read."""
+    try:
+        step = int(request.query_params.get("step", ""))
+    except ValueError:
+        raise ApiError("step is a whole number", param="step") from None
+    name = request.path_params["name"]
+    if step > (watched.series(name).latest().get("step") or 0):
+        raise ApiError(f"step {step} was not reached yet", param="step")
+    return _json(await asyncio.to_thread(watched.weights(name).batch, step))
 
 
 async def _ask(watched: Watched, request: Request) -> Response:

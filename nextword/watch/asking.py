@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from nextword.base.errors import EvaluationError
+from nextword.base.errors import EvaluationError, NextwordError
 from nextword.explanation.trace import trace
 from nextword.loss.linear import linear_cross_entropy
 from nextword.machine.options import MachineSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.candidates import predict
 from nextword.prediction.loading import Opened, find_checkpoint, open_model
+from nextword.watch.reading import batch_at, layers_say
 
 LONGEST = 4000
 """Characters of a text that is asked about."""
@@ -64,7 +65,17 @@ class Weights:
             model = self._learned(opened, taught, times) if taught and times else opened.model
             told = predict(model, opened.vocabulary, text, top).as_dict()
             judged = _judged(model, opened, text)
-            return {**told, "step": opened.step, "judged": judged}
+            layers = layers_say(model, opened.vocabulary, text)
+            return {**told, "step": opened.step, "judged": judged, "layers": layers}
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Return what a step read, and which layers its gradient moves most."""
+        with self._lock:
+            try:
+                opened = self.opened()
+            except NextwordError:
+                return batch_at(self.run, step, None)
+            return batch_at(self.run, step, opened)
 
     def teach(self, text: str, times: int = 1) -> dict[str, Any]:
         """Learn one sentence in some steps of gradient descent, on a copy; the run never knows.

@@ -241,6 +241,12 @@
     if (held) parts.push(`on text it never saw ${number(held.nats_per_token)} nats a piece, as unsure as among ${number(Math.exp(held.nats_per_token), 2)}`);
     at("state").textContent = parts.join(" · ");
     at("orders").hidden = !live || !info.running;
+    at("spikes").replaceChildren(...info.spikes.slice(-6).map((step) => {
+      const button = make("button", `spike at ${number(step, 9)}`);
+      button.type = "button";
+      button.addEventListener("click", () => look(step));
+      return button;
+    }));
     at("damaged").textContent = info.damaged ? `${info.damaged} damaged lines of it were left out.` : "";
     const written = info.evaluations.filter((one) => one.sample).slice(-8).reverse();
     at("samples").replaceChildren(...written.map((one) => {
@@ -351,6 +357,13 @@
         row.append(button);
         return row;
       }));
+      const head = make("tr");
+      for (const word of ["after", "it would say", `P of “${signs(told.candidates[0].piece)}”`]) head.append(make("th", word));
+      at("lens").replaceChildren(head, ...told.layers.map((one) => {
+        const row = make("tr");
+        row.append(make("td", one.layer ? `layer ${one.layer}` : "the embedding"), make("td", one.top.map(([piece, p]) => `“${signs(piece)}” ${odds(p)}`).join("  ")), make("td", odds(one.probability), "number"));
+        return row;
+      }));
       pieces(at("judged"), told.judged.map((one) => ({
         piece: one.piece, nats: one.nats,
         title: `“${signs(one.piece)}”: P ${odds(one.probability)}, ${one.nats.toFixed(2)} nats; it expected ${one.top.map(([piece, p]) => `“${signs(piece)}” ${odds(p)}`).join(", ")}`,
@@ -389,6 +402,31 @@
     at("taught").replaceChildren();
     ask();
   });
+
+  // ---- what a step read
+
+  const bar = (name, share, words) => {
+    const row = make("li"), line = make("div"), track = make("span", undefined, "bar"), inside = make("span");
+    inside.style.width = `${100 * share}%`;
+    track.append(inside);
+    line.append(make("span", name, "word"), track, make("span", words, "p"));
+    row.append(line);
+    return row;
+  };
+  const look = async (step) => {
+    at("step").value = String(step);
+    at("batch").hidden = false;
+    try {
+      const told = await get(`${path("batch")}?step=${step}`);
+      at("batch-said").textContent = `Step ${number(step, 9)} read ${number(told.rows, 9)} rows; here are ${told.texts.length}.` +
+        (told.layers.length ? ` Below: how long the gradient of each layer is on them, by the weights at step ${number(told.checkpoint, 9)}.` : "");
+      at("batch-texts").replaceChildren(...told.texts.map((text) => make("div", signs(text), "sample")));
+      const most = Math.max(...told.layers.map((one) => one.norm), 1e-12);
+      at("layers").replaceChildren(...told.layers.map((one) => bar(one.name, one.norm / most, number(one.norm))));
+    } catch (error) { at("batch-said").textContent = error.message; at("batch-texts").replaceChildren(); at("layers").replaceChildren(); }
+  };
+  at("look").addEventListener("click", () => look(Number(at("step").value)));
+  loss.canvas.addEventListener("click", () => { if (live && loss.at !== null) look(state.curve.step[loss.at]); });
 
   // ---- two runs
 
@@ -512,7 +550,7 @@
     }).catch((error) => trouble(error.message));
     turnTo(known.run);
   } else {
-    for (const id of ["ask-section", "two-section"]) at(id).hidden = true;
+    for (const id of ["ask-section", "two-section", "step-controls"]) at(id).hidden = true;
     at("beside").closest("label").hidden = true;
     at("run").replaceChildren(make("option", known.run));
     state.moments = known.data.moments;

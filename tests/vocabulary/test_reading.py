@@ -134,3 +134,24 @@ def test_old_files_without_the_models_type_are_read(tmp_path):
     del described["model"]["type"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
     assert reading.read_tokenizer(tmp_path / "tokenizer.json").encode("ab").ids == [2]
+
+
+@pytest.mark.parametrize("strange", [[], {}, ["Sequence"], 3, True])
+def test_a_part_whose_kind_is_no_name_is_refused(folder, strange):
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": strange},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    for part in (
+        {"type": strange},
+        {"type": "Sequence", "normalizers": [{"type": strange}]},
+        split,
+    ):
+        for name in ("normalizer", "pre_tokenizer", "decoder"):
+            before = (folder / "tokenizer.json").read_bytes()
+            change(folder, **{name: part})
+            with pytest.raises(VocabularyError):
+                Vocabulary.load(folder)
+            (folder / "tokenizer.json").write_bytes(before)

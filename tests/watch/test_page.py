@@ -245,3 +245,26 @@ def test_what_cannot_be_watched_is_one_line(place, run, arguments, words):
     done = place.nextword("watch", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_what_a_step_read_is_shown(opened):
+    opened.fill("#step", "3")
+    opened.click("#look")
+    opened.wait_for_selector("#batch-texts .sample")
+    assert "Step 3 read" in opened.text_content("#batch-said")
+    assert opened.locator("#layers li").count() >= 3
+    opened.focus("#loss")
+    opened.keyboard.press("Home")
+    opened.wait_for_timeout(100)
+    opened.hover("#loss", position={"x": 600, "y": 200})
+    opened.click("#loss", position={"x": 600, "y": 200})
+    opened.wait_for_function(
+        "() => !document.getElementById('batch-said').textContent.startsWith('Step 3 read')"
+    )
+
+
+def test_each_layer_says_what_it_would(opened):
+    opened.click("summary")
+    assert opened.locator("#lens tr").count() == 4  # a head, the embedding and two layers
+    first = opened.text_content("#bars li:first-child .word")
+    assert first in opened.text_content("#lens tr:last-child")
