@@ -4,9 +4,9 @@
 
 A network of ten million parameters, trained for one step, in a model folder that both serve on a
 CPU. Clients are asyncio sockets in a process of their own; each asks for 64 tokens after some 40,
-streamed, again and again. Tokens a second count what arrived; the time to the first token
-is the client's. The last part lets all clients ask for some minutes: nothing may fail, and the
-server's memory may not grow. COMMAND starts the peer (`{folder}` and `{port}` are filled in).
+streamed, again and again. Tokens a second are those that the server's usage counts; the time to the
+first token is the client's. The last part lets all clients ask for some minutes: nothing may fail,
+and the server's memory may not grow. COMMAND starts the peer, `{folder}` and `{port}` filled in.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 import statistics
 import subprocess
@@ -41,7 +42,7 @@ async def ask(port, prompt, model, most=TOKENS):
     """Ask for an answer; return when it began, its first token's time, its end, and its tokens."""
     body = {
         "model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": most,
-        "stream": True, "temperature": 1.0,
+        "stream": True, "temperature": 1.0, "stream_options": {"include_usage": True},
     }  # fmt: skip
     raw = json.dumps(body).encode()
     began, first, tokens = time.perf_counter(), None, 0
@@ -59,8 +60,9 @@ async def ask(port, prompt, model, most=TOKENS):
         if line.startswith(b"data: {") and b'"error"' in line[:16]:
             raise RuntimeError(line.decode(errors="replace"))
         if line.startswith(b"data: {") and b'"content":' in line and b'"content":""' not in line:
-            tokens += 1
             first = first or time.perf_counter()
+        if found := re.search(rb'"completion_tokens": ?(\d+)', line):
+            tokens = int(found[1])
     writer.close()
     return began, first or time.perf_counter(), time.perf_counter(), tokens
 

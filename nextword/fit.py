@@ -31,9 +31,10 @@ from nextword.machine.memory import free_memory
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
 from nextword.rendering.training import describe_saving
-from nextword.run import Run, begin, go_back, prune, save
+from nextword.run import Run, begin, follow_rates, go_back, prune, save
 from nextword.training.checkpoint import list_checkpoints, restore_optimizers
 from nextword.training.journal import Journal
+from nextword.training.live import listen
 from nextword.training.loop import (
     REMEMBERED_NORMS,
     BatchLike,
@@ -118,6 +119,7 @@ def fit(run: Run, task: Task) -> None:
 def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     """Bring together what the loop works with."""
     optimizers = task.optimizers(run, model)
+    follow_rates(run.pace, run.folder, run.first_step)
     if run.saved is not None:
         restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
@@ -187,6 +189,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
             alive,
             foretell(run),
             log_steps(run),
+            *([listen(run.folder, model, run.vocabulary, run.pace)] if run.ranks.size == 1 else []),
             *task.callbacks(run, model),
             judged,
             *checkpoints(run, keep),

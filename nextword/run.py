@@ -363,6 +363,14 @@ def follow_journal(pace: Pace, folder: Path, step: int) -> None:
             pace.change(event["step"], event["steps"])
 
 
+def follow_rates(pace: Pace, folder: Path, step: int) -> None:
+    """Lower the rate as a run's log says that it had been lowered up to a step, and no more."""
+    pace.slow_down(0, 1.0)
+    for event in Journal(folder).read("rate"):
+        if event["step"] <= step:
+            pace.slow_down(event["step"], event["scale"])
+
+
 def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
     """Forget what a run did after the checkpoint that it goes on from; say what has changed.
 

@@ -39,9 +39,16 @@ def watch(
         bool, Parameter(name="--open", negative=(), help="open it in the browser")
     ] = False,
     force: Annotated[bool, Parameter(negative=(), help="replace a file that is there")] = False,
+    of: Annotated[int | None, Parameter(show=False)] = None,
 ) -> None:
     """Show a run on a page while it learns: curves, sentences, and what it would say now."""
-    from nextword.watch.start import export, watch_run
+    from nextword.watch.start import export, run_of, watch_run
+
+    if of is not None:  # as `train --watch` starts it
+        found = run_of(of)
+        if found is not None:
+            watch_run(found, port, opens=open_, say=say, until=of)
+        return
 
     if output is not None:
         export(run, output, force=force)

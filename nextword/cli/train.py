@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,9 @@ def train(
         float | None,
         Parameter(help="with --dry-run: TFLOP/s that another device really does, to foresee it"),
     ] = None,
+    watch: Annotated[
+        bool, Parameter(negative=(), help="show it on a page of this machine while it learns")
+    ] = False,
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
     **options: Any,
@@ -78,10 +82,9 @@ def train(
         check_paths(paths)  # a missing path is said before anything heavy is imported
     from nextword import pretrain
     from nextword.prediction.loading import learned_from_examples
-    from nextword.rendering.progress import Progress
     from nextword.run import Interrupted
 
-    progress, steps = Progress(quiet=quiet), options.get("training.steps")
+    progress, steps = _begin(quiet=quiet, watch=watch), options.get("training.steps")
     if dry_run:
         from nextword.rendering.forecast import describe_forecast
 
@@ -104,6 +107,17 @@ def train(
         leave(str(stopped), stopped.status)
     if json_ and done.final is not None:
         write(json.dumps(done.as_dict()))
+
+
+def _begin(*, quiet: bool, watch: bool) -> "Progress":
+    """Say where the training says how it goes, and open its page if that was asked for."""
+    from nextword.rendering.progress import Progress
+
+    if watch:
+        from nextword.watch.start import beside
+
+        beside(os.getpid())
+    return Progress(quiet=quiet)
 
 
 @app.command(group=TRAIN)

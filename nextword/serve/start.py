@@ -115,7 +115,7 @@ def open_door(host: str, port: int) -> socket.socket:
         door.listen(BACKLOG)
     except OSError as error:
         door.close()
-        free = _next_free(host, port)
+        free = next_free(host, port)
         advice = f"; --port {free} is free" if free else ""
         raise SettingsError(
             f"{host}:{port} cannot be listened on ({error.strerror}){advice}"
@@ -123,7 +123,7 @@ def open_door(host: str, port: int) -> socket.socket:
     return door
 
 
-def _next_free(host: str, port: int) -> int | None:
+def next_free(host: str, port: int) -> int | None:
     """Find the next port that is free."""
     for other in range(port + 1, min(port + TRIED, 65_536)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:

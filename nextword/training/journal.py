@@ -66,6 +66,10 @@ class _Pace(_Event):
     steps: _Step
 
 
+class _Rate(_Event):
+    scale: Annotated[float, Meta(ge=1e-6, le=1)]
+
+
 class _Rollback(_Event):
     left_out: _Step
 
@@ -75,6 +79,7 @@ _KINDS: dict[str, type[_Event]] = {
     "evaluation": _Evaluation,
     "replay": _Replay,
     "pace": _Pace,
+    "rate": _Rate,
     "rollback": _Rollback,
 }
 """Events that are read again; a line that is not what its kind must be counts as damaged."""

@@ -125,7 +125,7 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
     clock, since = time.perf_counter(), first_step
     while state.step < pace.steps:
         step = state.step
-        factor = rate_factor(*pace.place(step), training.settings)
+        factor = rate_factor(*pace.place(step), training.settings) * pace.scale(step)
         if step in training.left_out:
             state = TrainerState(step + 1, rate_factor=factor, is_last=step + 1 == pace.steps)
             _call(callbacks, state)

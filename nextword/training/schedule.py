@@ -31,6 +31,7 @@ class Pace:
         """
         self.planned = steps
         self._from: list[tuple[int, float, int]] = [(0, 0.0, steps)]
+        self._scales: list[tuple[int, float]] = [(0, 1.0)]
         for step, total in changes:
             self.change(step, total)
 
@@ -57,6 +58,20 @@ class Pace:
             )
         place, total = self.place(step)
         self._from.append((step, place / total, steps))
+
+    def slow_down(self, step: int, scale: float) -> None:
+        """From a step on, multiply the rate that the schedule gives; what was to come later goes.
+
+        Raises:
+            SettingsError: it is no share.
+        """
+        if not 0 < scale <= 1:
+            raise SettingsError(f"rate: {scale} times from step {step} on; a share above 0")
+        self._scales = [one for one in self._scales if one[0] < step] + [(step, scale)]
+
+    def scale(self, step: int) -> float:
+        """Return by what the rate of a step is multiplied; 1 where nobody has asked for less."""
+        return next(scale for since, scale in reversed(self._scales) if since <= step)
 
     def place(self, step: int) -> tuple[float, int]:
         """Return where a step stands in a run that had always had as many steps as were then known.

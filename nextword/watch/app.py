@@ -32,6 +32,7 @@ from nextword.serve.errors import ApiError
 from nextword.serve.guard import Guard, refusal
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import read_body
+from nextword.training.live import ask, read_asked
 from nextword.watch.asking import Weights
 from nextword.watch.series import Series
 
@@ -42,6 +43,8 @@ LOOK_SECONDS = 0.4
 BEAT_SECONDS = 10.0
 """Between two signs that the server is still there."""
 SIGNALS = {"save": "SIGUSR1", "stop": "SIGTERM"}
+SLOWER, LOWEST = "halve the rate", 1 / 1024
+PAUSES = {"pause": True, "go on": False}
 _LOG = logging.getLogger("nextword.watch")
 
 
@@ -206,6 +209,8 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
         "plan": {key: plan.get(key) for key in ("steps", "rows", "context")},
         "hardware": (facts.get("hardware") or {}).get("name"),
         "running": holder_of(run),
+        "paused": read_asked(run).paused,
+        "scale": _scale(run, series),
         "ended": bool(series.of_kind("end")),
         "damaged": series.damaged,
         "latest": series.latest(),
@@ -331,16 +336,34 @@ async def _tell(watched: Watched, request: Request) -> Response:
         raise ApiError("only the page itself may do this", status=403, code="token")
     order = read_body(await request.body(), Order)
     run = watched.run(request.path_params["name"])
-    if order.what not in SIGNALS:
-        raise ApiError(f"what: one of {', '.join(SIGNALS)}", param="what")
+    known = (*SIGNALS, *PAUSES, SLOWER)
+    if order.what not in known:
+        raise ApiError(f"what: one of {', '.join(known)}", param="what")
     holder = holder_of(run)
     if holder is None:
         raise ApiError(f"{run.name}: nobody trains this run now")
     process = holder.get("process")
     if holder.get("host") != os.uname().nodename or not isinstance(process, int) or process < 2:
         raise ApiError(f"{run.name}: trains on {holder.get('host')}; tell it there")
+    if order.what in PAUSES:
+        ask(run, paused=PAUSES[order.what])
+        return _json({"told": order.what})
+    if order.what == SLOWER:
+        lower = max(_scale(run, watched.series(run.name)) / 2, LOWEST)
+        ask(run, scale=lower)
+        return _json({"told": order.what, "scale": lower})
     number = getattr(signal, SIGNALS[order.what], None)
     if number is None:
         raise ApiError("this system has no such signal")
     os.kill(process, number)
     return _json({"told": order.what})
+
+
+def _scale(run: Path, series: Series) -> float:
+    """Return by what the run's rate is multiplied: as was asked last, or written into its log."""
+    asked = read_asked(run).scale
+    if asked is not None:
+        return asked
+    noted = series.of_kind("rate")
+    found = noted[-1].get("scale") if noted else 1.0
+    return found if isinstance(found, float) and 0 < found <= 1 else 1.0

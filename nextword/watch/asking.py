@@ -1,22 +1,29 @@
 """What can be asked of a run while it learns: its newest weights, on a copy of their own."""
 
 import copy
+import socket
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nextword.base.errors import EvaluationError, NextwordError
+from nextword.base.writer import holder_of
 from nextword.explanation.trace import trace
 from nextword.loss.linear import linear_cross_entropy
 from nextword.machine.options import MachineSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.candidates import predict
 from nextword.prediction.loading import Opened, find_checkpoint, open_model
+from nextword.training.live import LIVE, Handed, ask, handed
 from nextword.watch.reading import batch_at, layers_say
 
+WISH_SECONDS, PATIENCE_SECONDS = 1.0, 1.0
+"""Between two wishes for weights, and for which an answer is waited for."""
 LONGEST = 4000
 """Characters of a text that is asked about."""
 SHARE = 0.5
@@ -24,7 +31,7 @@ SHARE = 0.5
 
 
 class Weights:
-    """A run's newest checkpoint, opened when it is asked for, and again when there is a newer."""
+    """A run's newest weights, opened when they are asked for, and again when there are newer."""
 
     def __init__(self, run: Path) -> None:
         """Open nothing yet.
@@ -35,20 +42,52 @@ class Weights:
         self.run = run
         self._lock = threading.Lock()
         self._opened: Opened | None = None
+        self._next_wish = 0.0
         self._taught: tuple[str, int, int, Transformer] | None = None
 
     def opened(self) -> Opened:
-        """Return the newest model.
+        """Return the newest model: of this moment where it trains on this machine.
 
         Raises:
-            NextwordError: there is no checkpoint yet, or it cannot be asked.
+            NextwordError: there are no weights yet, or they cannot be asked.
         """
-        point = find_checkpoint(self.run, "last")
-        if self._opened is None or self._opened.step != point.step:
-            found = open_model(f"{self.run}@{point.step}", MachineSettings(device="cpu"))
+        now = self._of_this_moment()
+        try:
+            point = find_checkpoint(self.run, "last")
+        except NextwordError:
+            if now is None:
+                raise
+            point = None
+        if now is not None and (point is None or now.step > point.step):
+            return self._keep(str(self.run / LIVE), now.step)
+        assert point is not None
+        return self._keep(f"{self.run}@{point.step}", point.step)
+
+    def _keep(self, target: str, step: int) -> Opened:
+        if self._opened is None or self._opened.step != step:
+            found = open_model(target, MachineSettings(device="cpu"))
             found.refuse("predict")
-            self._opened, self._taught = found, None
+            self._opened, self._taught = replace(found, run=self.run, step=step), None
         return self._opened
+
+    def _of_this_moment(self) -> Handed | None:
+        """Ask whoever trains the run for its weights, and wait a moment for them."""
+        holder = holder_of(self.run)
+        if holder is None or holder.get("host") != socket.gethostname():
+            return None
+        now = time.monotonic()
+        if now >= self._next_wish:
+            self._next_wish = now + WISH_SECONDS
+            wish = ask(self.run, weights=True).weights
+            while time.monotonic() < now + PATIENCE_SECONDS:
+                found = handed(self.run)
+                if found is not None and found.weights >= wish:
+                    break
+                time.sleep(0.02)
+        found = handed(self.run)
+        if found is None or found.process != holder.get("process"):
+            return None
+        return found
 
     def ask(self, text: str, top: int = 12, taught: str = "", times: int = 0) -> dict[str, Any]:
         """List what may come next after a text, and judge the text itself.

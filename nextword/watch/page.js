@@ -232,7 +232,7 @@
 
   const tell = () => {
     const { info } = state, latest = info.latest || {};
-    at("title").textContent = `${info.name}: ${info.running ? "learning now" : info.ended ? "how it learned" : "not finished"}`;
+    at("title").textContent = `${info.name}: ${info.running ? (info.paused ? "paused" : "learning now") : info.ended ? "how it learned" : "not finished"}`;
     document.title = `nextword: ${info.name}`;
     const steps = info.plan && info.plan.steps ? ` of ${number(info.plan.steps, 9)}` : "";
     const held = info.evaluations.filter((one) => one.nats_per_token != null).at(-1);
@@ -241,6 +241,8 @@
     if (held) parts.push(`on text it never saw ${number(held.nats_per_token)} nats a piece, as unsure as among ${number(Math.exp(held.nats_per_token), 2)}`);
     at("state").textContent = parts.join(" · ");
     at("orders").hidden = !live || !info.running;
+    at("pause").dataset.order = info.paused ? "go on" : "pause";
+    at("pause").textContent = info.paused ? "Go on" : "Pause";
     at("spikes").replaceChildren(...info.spikes.slice(-6).map((step) => {
       const button = make("button", `spike at ${number(step, 9)}`);
       button.type = "button";
@@ -535,7 +537,11 @@
     button.addEventListener("click", async () => {
       try {
         const told = await get(path("tell"), { what: button.dataset.order }, { "X-Nextword-Token": known.token });
-        trouble(told.told === "save" ? "It was told to save." : "It was told to save and to stop.");
+        trouble({ save: "It was told to save.", stop: "It was told to save and to stop.", pause: "It pauses.", "go on": "It goes on.", "halve the rate": `Its rate is ${number(told.scale)} times the schedule's from the next step on.` }[told.told]);
+        if (told.told === "pause" || told.told === "go on") {
+          state.info.paused = told.told === "pause";
+          tell();
+        }
       } catch (error) { trouble(error.message); }
     });
   }

@@ -16,7 +16,10 @@ from nextword.training.journal import METRICS
 
 NAMES = ("loss", "gradient_norm", "rate_factor", "tokens_per_second", "seconds")
 """Of each step, what is drawn."""
-EVENTS = ("evaluation", "spike", "rollback", "ruler", "floor", "end", "pace", "resume")
+EVENTS = (
+    *("evaluation", "spike", "rollback", "ruler", "floor", "end"),
+    *("pace", "rate", "pause", "unpause"),
+)
 """Rare events, which are kept whole; replays are kept apart, for they are large."""
 _DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
 BLOCK = 1 << 22

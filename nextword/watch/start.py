@@ -1,18 +1,36 @@
 """Serves the live page to this machine's browser, or writes it as one file."""
 
+import contextlib
 import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nextword.base.errors import RunError, SettingsError
 from nextword.base.files import check_output, write_text
-from nextword.prediction.loading import find_run, run_facts
+from nextword.base.writer import holder_of
+from nextword.prediction.loading import find_run, list_runs, run_facts
 
 LOCAL = "127.0.0.1"
+LOOK_SECONDS = 0.5
+"""Between two looks whether a process has begun a run, or ended."""
 
 
-def watch_run(name: str, port: int, *, opens: bool, say: Callable[[str], None]) -> None:
+def watch_run(
+    name: str,
+    port: int,
+    *,
+    opens: bool,
+    say: Callable[[str], None],
+    until: int | None = None,
+) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
@@ -20,6 +38,7 @@ def watch_run(name: str, port: int, *, opens: bool, say: Callable[[str], None]) 
         port: to listen on, on this machine alone; 0 for any.
         opens: open it in the browser.
         say: tells the user where it is.
+        until: a process, with which it ends; the next free port is taken then, where one is taken.
 
     Raises:
         NextwordError: there is no such run, or the port cannot be listened on.
@@ -30,12 +49,16 @@ def watch_run(name: str, port: int, *, opens: bool, say: Callable[[str], None]) 
         import uvicorn
 
         from nextword.serve.options import ServeSettings
-        from nextword.serve.start import open_door
+        from nextword.serve.start import next_free, open_door
         from nextword.watch.app import Watched, build
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"watching needs the package {error.name}: pip install 'nextword[serve]'"
         ) from None
+    if until is not None:
+        port = port if is_free(port) else next_free(LOCAL, port) or 0
+        with contextlib.suppress(OSError, AttributeError):
+            os.nice(10)  # training comes first
     settings = ServeSettings(host=LOCAL, port=port)
     with open_door(LOCAL, port) as door:
         address = f"http://{LOCAL}:{door.getsockname()[1]}"
@@ -47,7 +70,55 @@ def watch_run(name: str, port: int, *, opens: bool, say: Callable[[str], None]) 
             build(Watched(run.parent, run.name), settings), access_log=False, ws="none",
             log_level="warning", server_header=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[door])
+        server = uvicorn.Server(config)
+        if until is not None:
+            threading.Thread(target=_end_with, args=(until, server), daemon=True).start()
+        server.run(sockets=[door])
+
+
+def _end_with(process: int, server: Any) -> None:
+    while is_alive(process):
+        time.sleep(LOOK_SECONDS)
+    server.should_exit = True
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of this machine."""
+    with socket.socket() as trial:
+        try:
+            trial.bind((LOCAL, port))
+        except OSError:
+            return False
+    return True
+
+
+def beside(process: int) -> "subprocess.Popen[bytes]":
+    """Start the page in a process of its own, for the run that this one is about to train.
+
+    Args:
+        process: whose run is shown as soon as there is one, and as long as it trains.
+    """
+    command = [sys.executable, "-m", "nextword", "watch", "--of", str(process)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+def run_of(process: int) -> str | None:
+    """Wait for a run that a process trains; None where the process ends before."""
+    while is_alive(process):
+        for run in list_runs():
+            if (holder_of(run) or {}).get("process") == process:
+                return run.name
+        time.sleep(LOOK_SECONDS)
+    return None
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine still runs; a parent that has ended is not one's parent."""
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True
 
 
 def export(name: str, file: Path, *, force: bool) -> None:

@@ -1,16 +1,21 @@
 """The live page in a real browser: typed into, scrubbed, taught, and left without its server."""
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 from tests.watch.conftest import watching
 
 COLORS = "() => [...document.querySelectorAll('#heat .piece')].map(one => one.style.background)"
+TITLE = "document.querySelector('h1').textContent"
+STATE = "document.getElementById('state').textContent"
 PHONE, DESK = {"width": 390, "height": 800}, {"width": 1200, "height": 900}
 
 
@@ -217,6 +222,24 @@ def test_a_run_is_told_to_save_and_to_stop(place, browser):
             page.goto(address)
             page.wait_for_selector("#orders:not([hidden])")
             assert "learning now" in page.text_content("h1")
+            # No checkpoint yet: it is asked by the weights of this moment.
+            page.fill("#line", "We")
+            page.wait_for_function(
+                "() => document.getElementById('ask-said').textContent.includes('at step')"
+            )
+            assert not list((run / "checkpoints").glob("step-*"))
+            page.click("#pause")
+            page.wait_for_function(f"() => {TITLE}.includes('paused')")
+            while "pause" not in _read(run):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            stood = len(_read(run))
+            time.sleep(1)
+            assert len(_read(run)) == stood
+            page.click("#pause")
+            while len(_read(run)) == stood:
+                assert time.monotonic() < until
+                time.sleep(0.1)
             page.click("[data-order=save]")
             while not list((run / "checkpoints").glob("step-*")):
                 assert time.monotonic() < until
@@ -268,3 +291,35 @@ def test_each_layer_says_what_it_would(opened):
     assert opened.locator("#lens tr").count() == 4  # a head, the embedding and two layers
     first = opened.text_content("#bars li:first-child .word")
     assert first in opened.text_content("#lens tr:last-child")
+
+
+def test_a_training_is_watched_while_it_lasts(place, browser):
+    options = ["--corpus.stories", "400", "--training.steps", "100000", "--machine.threads", "1"]
+    options += ["--quiet", "--watch"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nextword", "train", "--name", "seen", *options],
+        cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        said = process.stderr.readline()
+        address = re.search(r"seen: (http://127\.0\.0\.1:\d+)", said)
+        assert address, said
+        page = browser.new_page(viewport=DESK)
+        page.goto(address[1])
+        page.wait_for_function(
+            "() => /step \\d+/.test(document.getElementById('state').textContent)"
+        )
+        page.click("[data-order=stop]")
+        assert process.wait(60) == 143
+        page.wait_for_function("() => document.getElementById('trouble').textContent !== ''")
+        page.close()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    until = time.monotonic() + 20
+    with contextlib.suppress(httpx.ConnectError):
+        while httpx.get(address[1]) and time.monotonic() < until:
+            time.sleep(0.2)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address[1])

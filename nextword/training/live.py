@@ -1,0 +1,169 @@
+"""What a training and its live page tell each other, through two files in the run's folder.
+
+The page asks for the weights of this moment, or for a pause, in `asked.json`; between two steps the
+training looks whether that file has changed, which costs some microseconds. Weights are copied and
+written by a thread into `live/`, an ordinary model folder without the optimizer's state. Neither
+changes what is learned. A lower rate does; it is written into the log, for whoever goes on.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from nextword.base.errors import RunError
+from nextword.base.files import write_json
+from nextword.base.records import Count, read_record
+from nextword.base.signals import stopped_by
+from nextword.model.folder import Snapshot, write_model
+from nextword.model.layouts import Ids
+from nextword.model.transformer import Transformer
+from nextword.training.journal import Journal
+from nextword.training.loop import Callback, TrainerState
+from nextword.training.saver import Saver
+from nextword.training.schedule import Pace
+from nextword.vocabulary.tokenizer import Vocabulary
+
+ASKED, LIVE, WHEN = "asked.json", "live", "live.json"
+SHARE = 0.01
+"""Of its time, that a training spends at most on handing its weights over."""
+PAUSE_SECONDS = 0.2
+"""Between two looks while it pauses."""
+
+
+class Asked(Struct):
+    """What the page asks of a training."""
+
+    weights: Count = 0
+    """How often it has asked for them: one more is a new wish."""
+    paused: bool = False
+    scale: Annotated[float, Meta(ge=1e-6, le=1)] | None = None
+    """By what the rate is to be multiplied; None where nobody has said."""
+
+
+class Handed(Struct):
+    """Whose weights lie there, and of which step."""
+
+    step: Count
+    process: Count
+    weights: Count
+    """The wish that they answer."""
+
+
+def read_asked(run: Path) -> Asked:
+    """Return what is asked of a run; nothing where the file is missing or damaged."""
+    try:
+        return read_record(run / ASKED, Asked, RunError)
+    except RunError:
+        return Asked()
+
+
+def ask(
+    run: Path, *, weights: bool = False, paused: bool | None = None, scale: float | None = None
+) -> Asked:
+    """Ask a run for something; return all that is asked now."""
+    now = read_asked(run)
+    now.weights += weights
+    now.paused = now.paused if paused is None else paused
+    now.scale = now.scale if scale is None else scale
+    write_json(run / ASKED, {"weights": now.weights, "paused": now.paused, "scale": now.scale})
+    return now
+
+
+def handed(run: Path) -> Handed | None:
+    """Say which weights lie in the run's `live/`, if any."""
+    try:
+        return read_record(run / LIVE / WHEN, Handed, RunError)
+    except RunError:
+        return None
+
+
+def listen(run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace) -> Callback:
+    """Return what looks between steps whether the page has asked for something.
+
+    Args:
+        run: the run's folder; what was asked of an earlier training is forgotten.
+        model: the network.
+        vocabulary: of the same model.
+        pace: of the run, whose rate may be lowered.
+    """
+    (run / ASKED).unlink(missing_ok=True)
+    return Callback(1, _Listener(run, model, vocabulary, pace).look)
+
+
+class _Listener:
+    def __init__(self, run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace) -> None:
+        self.run, self.model, self.vocabulary, self.pace = run, model, vocabulary, pace
+        self.journal, self.saver = Journal(run), Saver[Snapshot]()
+        self.changed, self.wanted, self.answered = 0, 0, 0
+        self.rest = 0.0
+        """Until when no weights are handed over."""
+
+    def look(self, state: TrainerState) -> None:
+        if state.is_last:
+            self.saver.finish()
+            shutil.rmtree(self.run / LIVE, ignore_errors=True)  # its checkpoint is as new
+            return
+        changed = _changed(self.run)
+        if changed == self.changed and self.wanted == self.answered:
+            return
+        asked = read_asked(self.run)
+        self.changed, self.wanted = changed, asked.weights
+        if self.wanted != self.answered and time.monotonic() >= self.rest:
+            self.hand_over(state.step)
+        if asked.scale not in (None, self.pace.scale(state.step)):
+            self.pace.slow_down(state.step, asked.scale)
+            self.journal.write({"event": "rate", "step": state.step, "scale": asked.scale})
+        if asked.paused:
+            _pause(self.run, state.step, self.journal)
+
+    def hand_over(self, step: int) -> None:
+        began = time.monotonic()
+        self.answered = self.wanted
+        what = Handed(step, os.getpid(), self.wanted)
+        self.saver.save(
+            lambda room: Snapshot.of(self.model, room), _writer(self.run, self.vocabulary, what)
+        )
+        spent = time.monotonic() - began
+        self.rest = began + spent / SHARE
+
+
+def _pause(run: Path, step: int, journal: Journal) -> None:
+    """Wait until the page lets it go on, or a signal asks it to stop."""
+    began = time.monotonic()
+    journal.write({"event": "pause", "step": step})
+    while read_asked(run).paused and stopped_by() is None:
+        time.sleep(PAUSE_SECONDS)
+    journal.write({"event": "unpause", "step": step, "waited": round(time.monotonic() - began, 3)})
+
+
+def _changed(run: Path) -> int:
+    try:
+        return (run / ASKED).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _writer(run: Path, vocabulary: Vocabulary, what: Handed) -> Callable[[Snapshot], int]:
+    """Return what writes weights aside and puts them in place, whole."""
+
+    def write(taken: Snapshot) -> int:
+        aside, old = (run / f".{LIVE}.{word}" for word in ("aside", "old"))
+        for folder in (aside, old):
+            shutil.rmtree(folder, ignore_errors=True)
+        aside.mkdir()
+        write_model(taken, aside, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id))
+        vocabulary.save(aside, context=taken.shape.context)
+        words = {"step": what.step, "process": what.process, "weights": what.weights}
+        write_json(aside / WHEN, words)
+        if (run / LIVE).exists():
+            (run / LIVE).rename(old)
+        aside.rename(run / LIVE)
+        shutil.rmtree(old, ignore_errors=True)
+        return 0
+
+    return write
