@@ -117,7 +117,7 @@ def watcher(place, name, stop, asks):
                     client.post(f"/api/ask/{name}", json={"text": "We are all"})
             except httpx.HTTPError:
                 pass
-            stop.wait(0.5)
+            stop.wait(2)
 
 
 def watched(place, name, asks):

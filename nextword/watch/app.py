@@ -26,6 +26,7 @@ from starlette.routing import Route
 from nextword.base.errors import NextwordError, RunError
 from nextword.base.writer import holder_of
 from nextword.explanation.replay import PINS, Pin
+from nextword.objectives import find_objective
 from nextword.prediction.loading import list_runs, run_facts
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT
 from nextword.serve.errors import ApiError
@@ -38,7 +39,7 @@ from nextword.watch.series import Series
 
 POINTS = 1200
 """Of a curve: about as many as a wide screen has columns."""
-LOOK_SECONDS = 0.4
+LOOK_SECONDS = 1.0
 """Between two looks at a journal."""
 BEAT_SECONDS = 10.0
 """Between two signs that the server is still there."""
@@ -66,16 +67,17 @@ class Order(Struct, kw_only=True):
 class Watched:
     """The runs of one folder, each read when somebody looks at it."""
 
-    def __init__(self, runs: Path, shown: str) -> None:
+    def __init__(self, runs: Path, shown: str, series: Series | None = None) -> None:
         """Read nothing yet.
 
         Args:
             runs: the folder of runs.
             shown: name of the run that the page begins with.
+            series: its journal, if somebody reads that already.
         """
         self.folder, self.shown = runs, shown
         self.token = secrets.token_urlsafe(24)
-        self._series: dict[str, Series] = {}
+        self._series = {} if series is None else {shown: series}
         self._weights: dict[str, Weights] = {}
 
     def run(self, name: str) -> Path:
@@ -202,6 +204,7 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
     return {
         "name": run.name,
         "objective": facts.get("objective"),
+        "cannot_ask": _cannot_ask(facts),
         "corpus": corpus.get("corpus"),
         "entries": corpus.get("entries"),
         "parameters": facts.get("parameters"),
@@ -223,6 +226,14 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
         "pins": [vars(pin) for pin in _pins(run)],
         "moments": len(series.moments),
     }
+
+
+def _cannot_ask(facts: dict[str, Any]) -> str | None:
+    """Say why a run's weights cannot be asked what comes next, if so."""
+    try:
+        return find_objective(str(facts.get("objective") or "causal")).cannot.get("predict")
+    except NextwordError as error:
+        return str(error)
 
 
 def _evaluation(event: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
   const live = !known.data;
   const state = { run: known.run, info: null, curve: null, moments: [], beside: null, besideCurve: null, piece: -1, taught: null };
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const number = (value, digits = 3) => value == null ? "–" : Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3)
+  const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(value) && Math.abs(value) < 1e9 && digits > 2 ? value.toLocaleString("en") : Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3)
     ? value.toExponential(2) : Number(value.toPrecision(digits + 1)).toLocaleString("en");
   const odds = (p) => p > 0.99995 && p < 1 ? ">0.9999" : p < 0.001 ? p.toExponential(1) : p.toFixed(4);
   // What controls a line or cannot be seen is shown as a sign, as everywhere in this program.
@@ -232,14 +232,16 @@
 
   const tell = () => {
     const { info } = state, latest = info.latest || {};
-    at("title").textContent = `${info.name}: ${info.running ? (info.paused ? "paused" : "learning now") : info.ended ? "how it learned" : "not finished"}`;
+    at("title").textContent = `${info.name}: ${info.running ? (info.paused ? "paused" : "learning now") : info.ended || (latest.step && latest.step >= info.plan.steps) ? "how it learned" : "not finished"}`;
     document.title = `nextword: ${info.name}`;
     const steps = info.plan && info.plan.steps ? ` of ${number(info.plan.steps, 9)}` : "";
     const held = info.evaluations.filter((one) => one.nats_per_token != null).at(-1);
-    const parts = [`${number(info.parameters, 12)} weights, ${info.entries ? number(info.entries, 9) + " pieces" : ""}`];
+    const parts = [`${number(info.parameters)} weights`];
+    if (info.entries) parts.push(`${number(info.entries)} pieces`);
     if (latest.step != null) parts.push(`step ${number(latest.step, 9)}${steps}`, `loss ${number(latest.loss)} nats`);
     if (held) parts.push(`on text it never saw ${number(held.nats_per_token)} nats a piece, as unsure as among ${number(Math.exp(held.nats_per_token), 2)}`);
     at("state").textContent = parts.join(" · ");
+    at("ask-section").hidden = !live || Boolean(info.cannot_ask);
     at("orders").hidden = !live || !info.running;
     at("pause").dataset.order = info.paused ? "go on" : "pause";
     at("pause").textContent = info.paused ? "Go on" : "Pause";
@@ -474,8 +476,8 @@
         trouble("");
       }
     } catch (error) { trouble(error.message); }
-    busy = false;
-    if (again) { again = false; setTimeout(refresh, 250); }
+    // A page that drew each step anew would cost the training more than it may.
+    setTimeout(() => { busy = false; if (again) { again = false; refresh(); } }, 2000);
   };
   const take = (info, curve) => {
     const news = !state.info || state.info.pins.length !== info.pins.length;
@@ -488,7 +490,7 @@
     paint();
     showMoment();
     compare();
-    if (live && (news || newer)) ask();
+    if (live && !info.cannot_ask && (news || newer)) ask();
   };
   let source = null;
   const follow = () => {
@@ -498,6 +500,7 @@
     source.onerror = () => trouble("The server does not answer; the page goes on when it does.");
   };
   const turnTo = (name) => {
+    busy = again = false;
     Object.assign(state, { run: name, info: null, curve: null, moments: [], piece: -1, taught: null });
     at("undo").disabled = true;
     at("taught").replaceChildren();
@@ -556,7 +559,7 @@
     }).catch((error) => trouble(error.message));
     turnTo(known.run);
   } else {
-    for (const id of ["ask-section", "two-section", "step-controls"]) at(id).hidden = true;
+    for (const id of ["two-section", "step-controls"]) at(id).hidden = true;
     at("beside").closest("label").hidden = true;
     at("run").replaceChildren(make("option", known.run));
     state.moments = known.data.moments;

@@ -17,6 +17,7 @@ from nextword.base.errors import RunError, SettingsError
 from nextword.base.files import check_output, write_text
 from nextword.base.writer import holder_of
 from nextword.prediction.loading import find_run, list_runs, run_facts
+from nextword.watch.series import Series
 
 LOCAL = "127.0.0.1"
 LOOK_SECONDS = 0.5
@@ -45,6 +46,11 @@ def watch_run(
     """
     run = find_run(name)
     run_facts(run)
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)  # training comes first
+    series = Series(run)
+    # A log of a million steps takes seconds: it is read while all else is made ready.
+    threading.Thread(target=series.update, daemon=True).start()
     try:
         import uvicorn
 
@@ -57,8 +63,6 @@ def watch_run(
         ) from None
     if until is not None:
         port = port if is_free(port) else next_free(LOCAL, port) or 0
-        with contextlib.suppress(OSError, AttributeError):
-            os.nice(10)  # training comes first
     settings = ServeSettings(host=LOCAL, port=port)
     with open_door(LOCAL, port) as door:
         address = f"http://{LOCAL}:{door.getsockname()[1]}"
@@ -67,7 +71,7 @@ def watch_run(
             say(f"no browser was found; open {address} in one")
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            build(Watched(run.parent, run.name), settings), access_log=False, ws="none",
+            build(Watched(run.parent, run.name, series), settings), access_log=False, ws="none",
             log_level="warning", server_header=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -128,7 +132,6 @@ def export(name: str, file: Path, *, force: bool) -> None:
         NextwordError: there is no such run, or the file cannot be written.
     """
     from nextword.watch.app import POINTS, describe, page
-    from nextword.watch.series import Series
 
     check_output(file, force=force)
     run = find_run(name)

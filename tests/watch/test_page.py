@@ -188,6 +188,29 @@ def test_it_is_kept_as_one_file_that_asks_nothing(browser, run, place):
     assert [one for one in noted if not one.startswith(("file:", "data:"))] == []
 
 
+def test_runs_that_answer_no_such_question_are_shown_without(browser, place):
+    few = ["--corpus.stories", "100", "--training.steps", "4", "--quiet"]
+    masked = ["train", "--name", "both", "--objective", "masked", *few]
+    assert place.nextword(*masked).returncode == 0
+    assert place.nextword("train", "--name", "base", *few).returncode == 0
+    rows = "".join(f"the {number} cat sat,{'ab'[number % 2]}\n" for number in range(40))
+    (place.folder / "labels.csv").write_text("text,label\n" + rows)
+    done = place.nextword("finetune", "base", "labels.csv", "--name", "named", "--quiet")
+    assert done.returncode == 0, done.stderr
+    for name in ("both", "named"):
+        noted = []
+        with watching(place.folder / "runs" / name) as (address, _):
+            page = browser.new_page(viewport=DESK)
+            page.on("console", lambda message, noted=noted: noted.append(message.text))
+            page.on("pageerror", lambda error, noted=noted: noted.append(str(error)))
+            page.goto(address)
+            page.wait_for_function(f"() => {STATE}.includes('step')")
+            assert page.is_hidden("#ask-section")
+            assert "how it learned" in page.text_content("h1")
+            page.close()
+        assert noted == []
+
+
 def test_signs_that_control_a_line_are_shown(browser, run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
