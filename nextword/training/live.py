@@ -107,6 +107,7 @@ class _Listener:
         if state.is_last:
             self.saver.finish()
             shutil.rmtree(self.run / LIVE, ignore_errors=True)  # its checkpoint is as new
+            (self.run / ASKED).unlink(missing_ok=True)
             return
         changed = _changed(self.run)
         if changed == self.changed and self.wanted == self.answered:

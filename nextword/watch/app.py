@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from pathlib import Path
@@ -354,7 +355,7 @@ async def _tell(watched: Watched, request: Request) -> Response:
     if holder is None:
         raise ApiError(f"{run.name}: nobody trains this run now")
     process = holder.get("process")
-    if holder.get("host") != os.uname().nodename or not isinstance(process, int) or process < 2:
+    if holder.get("host") != socket.gethostname() or not isinstance(process, int) or process < 2:
         raise ApiError(f"{run.name}: trains on {holder.get('host')}; tell it there")
     if order.what in PAUSES:
         ask(run, paused=PAUSES[order.what])

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from nextword.watch.series import Series
 
 LOCAL = "127.0.0.1"
 LOOK_SECONDS = 0.5
-"""Between two looks whether a process has begun a run, or ended."""
+"""Between two looks whether a process has begun a run."""
 
 
 def watch_run(
@@ -30,7 +29,7 @@ def watch_run(
     *,
     opens: bool,
     say: Callable[[str], None],
-    until: int | None = None,
+    until: threading.Event | None = None,
 ) -> None:
     """Serve the page until Ctrl-C.
 
@@ -39,7 +38,7 @@ def watch_run(
         port: to listen on, on this machine alone; 0 for any.
         opens: open it in the browser.
         say: tells the user where it is.
-        until: a process, with which it ends; the next free port is taken then, where one is taken.
+        until: ends it when it is set; the next free port is taken then, where one is taken.
 
     Raises:
         NextwordError: there is no such run, or the port cannot be listened on.
@@ -80,9 +79,8 @@ def watch_run(
         server.run(sockets=[door])
 
 
-def _end_with(process: int, server: Any) -> None:
-    while is_alive(process):
-        time.sleep(LOOK_SECONDS)
+def _end_with(gone: threading.Event, server: Any) -> None:
+    gone.wait()
     server.should_exit = True
 
 
@@ -96,33 +94,42 @@ def is_free(port: int) -> bool:
     return True
 
 
-def beside(process: int) -> "subprocess.Popen[bytes]":
+def beside(process: int) -> None:
     """Start the page in a process of its own, for the run that this one is about to train.
 
+    It ends when this process does: then the pipe that it listens to is closed.
+
     Args:
-        process: whose run is shown as soon as there is one, and as long as it trains.
+        process: whose run is shown as soon as there is one; this one's number.
     """
     command = [sys.executable, "-m", "nextword", "watch", "--of", str(process)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    _beside.append(subprocess.Popen(command, stdin=subprocess.PIPE))
 
 
-def run_of(process: int) -> str | None:
-    """Wait for a run that a process trains; None where the process ends before."""
-    while is_alive(process):
+_beside: list["subprocess.Popen[bytes]"] = []
+"""Kept, for what nobody holds is closed."""
+
+
+def parent_gone() -> threading.Event:
+    """Return what is set when the process that started this one has ended."""
+    gone = threading.Event()
+
+    def listen() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdin.buffer.read()
+        gone.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    return gone
+
+
+def run_of(process: int, gone: threading.Event) -> str | None:
+    """Wait for a run that a process trains; None where its end comes before."""
+    while not gone.wait(LOOK_SECONDS):
         for run in list_runs():
             if (holder_of(run) or {}).get("process") == process:
                 return run.name
-        time.sleep(LOOK_SECONDS)
     return None
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine still runs; a parent that has ended is not one's parent."""
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True
 
 
 def export(name: str, file: Path, *, force: bool) -> None:
