@@ -60,7 +60,8 @@ class Slots:
         self.layers = [_collect(layer) for layer in model.model.layers]  # type: ignore[arg-type]
         self.output = model.output_weight.detach().float().T
         self.multiple = 1
-        self.multiple = self._find_multiple()
+        if count > 1:
+            self.multiple = self._find_multiple()
 
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> Tensor:

@@ -68,6 +68,7 @@ def order_completion(
     Raises:
         ApiError: it asks for what cannot be given.
     """
+    _check_writes(engine, model)
     if body.suffix:
         raise ApiError("suffix: this model writes from left to right only", param="suffix")
     n, best_of = body.n or 1, body.best_of or body.n or 1
@@ -104,6 +105,7 @@ def order_chat(body: ChatRequest, engine: Engine, model: str, settings: ServeSet
     Raises:
         ApiError: it asks for what cannot be given.
     """
+    _check_writes(engine, model)
     for name in ("tools", "functions"):
         if getattr(body, name):
             raise ApiError(f"{name}: this server calls none", param=name, code="unsupported")
@@ -136,6 +138,12 @@ def _told(body: Sampling) -> dict[str, Any]:
         "explain": body.nextword is not None and body.nextword.explain,
         "include_usage": options is not None and bool(options.include_usage),
     }
+
+
+def _check_writes(engine: Engine, model: str) -> None:
+    if engine.cannot_write:
+        why = f"{model} writes no text: {engine.cannot_write}"
+        raise ApiError(why, param="model", code="unsupported")
 
 
 def _check_choices(number: int, settings: ServeSettings) -> None:

@@ -48,13 +48,15 @@ class Engine:
         """Reserve room and begin to work.
 
         Args:
-            opened: the model; it writes text.
+            opened: the model; one that writes no text still turns texts into vectors.
             slots: texts that are written side by side; default: by what memory is free.
             queue: texts that may wait.
         """
-        opened.refuse("generate")
         self.opened, self.vocabulary, self.queue = opened, opened.vocabulary, queue
-        self.slots = Slots(opened.model, slots or _affordable(opened))
+        self.cannot_write = opened.objective.cannot.get("generate")
+        """Why it writes no text, if so."""
+        count = 0 if self.cannot_write else slots or _affordable(opened)
+        self.slots = Slots(opened.model, count)
         self.context = opened.model.shape.context
         self.metrics = Metrics()
         self._waiting: deque[Growing] = deque()

@@ -1,1 +1,1 @@
-"""Training: batches, step, loop, schedule, optimizers, checkpoints, log."""
+"""Training, a file for each part: batches, step, loop, schedule, optimizers, checkpoints, log."""

@@ -40,6 +40,8 @@ from nextword.watch.series import Series
 
 POINTS = 1200
 """Of a curve: about as many as a wide screen has columns."""
+FRAMED_BY = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
+"""A notebook of this machine may show it in a frame; a page from elsewhere could catch clicks."""
 LOOK_SECONDS = 1.0
 """Between two looks at a journal."""
 BEAT_SECONDS = 10.0
@@ -161,7 +163,7 @@ def _json(value: Any) -> Response:
 async def _page(watched: Watched, request: Request) -> Response:
     return HTMLResponse(
         page(watched.shown, token=watched.token),
-        headers={"Content-Security-Policy": _policy("connect-src 'self'")},
+        headers={"Content-Security-Policy": _policy(f"connect-src 'self'; {FRAMED_BY}")},
     )
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import openai
 import pytest
 
+from tests.serve.conftest import running
+
 
 @pytest.fixture(scope="module")
 def client(server):
@@ -110,6 +112,25 @@ def test_embeddings_have_length_1_in_both_encodings(client):
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
     plain = client.embeddings.create(model="small", input="We are", encoding_format="float")
     assert rows[0] == pytest.approx(np.array(plain.data[0].embedding), abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["masked"])
+def test_a_model_that_writes_nothing_still_gives_vectors(place, objective):
+    few = ["--corpus.stories", "100", "--training.steps", "3", "--quiet"]
+    asked = ["train", "--name", "both", "--objective", objective, *few]
+    assert place.nextword(*asked).returncode == 0
+    with running(str(place.folder / "runs" / "both")) as server:
+        found = server.post("/v1/embeddings", input=["We are", "The owl"]).json()["data"]
+        rows = np.array([one["embedding"] for one in found])
+        assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
+        assert not np.allclose(rows[0], rows[1])
+        for path, body in (
+            ("/v1/completions", {"prompt": "We"}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ):
+            refused = server.post(path, **body)
+            assert refused.status_code == 400
+            assert "writes no text" in refused.json()["error"]["message"]
 
 
 def test_a_chat_is_refused_where_none_was_learned(client):
