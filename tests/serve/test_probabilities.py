@@ -109,7 +109,7 @@ def test_the_end_is_no_text_and_other_ends_may_be_asked_for(server):
     asked = {"max_tokens": 30, "temperature": 1, "seed": 5}
     whole = server.choice("We", **asked)["text"]
     assert len(whole) > 12
-    for start in range(len(whole) - 6):  # most begin or end within a token
+    for start in range(0, len(whole) - 6, 5):  # most begin or end within a token
         for size in (1, 6):
             stop = whole[start : start + size]
             cut = server.choice("We", **asked, stop=["never \0 there", stop])

@@ -109,7 +109,7 @@ def test_memory_does_not_grow(served):
                 body = {"prompt": f"The {number}", "max_tokens": 4, "logprobs": 2, "echo": True}
                 assert client.post(f"{address}/v1/completions", json=body).status_code == 200
 
-    ask(100)
+    ask(60)
     before = resident()
-    ask(300)
+    ask(150)
     assert resident() - before < 20e6
