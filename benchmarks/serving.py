@@ -213,7 +213,7 @@ def measure(place, given):
         "date": time.strftime("%Y-%m-%d"),
         "hardware": choose_machine(MachineSettings(device="cpu")).describe(),
         "torch": torch.__version__,
-        "peer": given.peer,
+        "peer": re.sub(r"^\S*/", "", given.peer),
         "load_averages": loads,
         "network": {key: shape[key] for key in ("num_hidden_layers", "hidden_size", "vocab_size")},
         "tokens_asked_for": TOKENS,

@@ -20,6 +20,8 @@ from nextword.base.errors import RunError
 LOCK, HOLDER = ".lock", "writer.json"
 SILENCE = 600.0
 """Seconds without a sign after which a holder on another machine is taken for dead."""
+MOMENT_SECONDS = 0.4
+"""For which the lock is waited for: `holder_of` takes it for a moment, to see if it is free."""
 HEARTBEAT = 60.0
 """Seconds between two signs."""
 
@@ -33,7 +35,7 @@ def one_writer(folder: Path) -> Iterator[Callable[[], None]]:
     """
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 20)
     except Timeout:
         raise RunError(_taken(folder, _read(holder))) from None
     try:
@@ -63,14 +65,14 @@ def holder_of(folder: Path) -> dict[str, object] | None:
     words = _read(folder / HOLDER)
     if not words:
         return None
-    if words.get("host") != socket.gethostname():
-        return words if _is_fresh(folder / HOLDER) else None
     lock = FileLock(folder / LOCK)
     try:
+        if words.get("host") != socket.gethostname():
+            return words if _is_fresh(folder / HOLDER) else None
         lock.acquire(blocking=False)
     except Timeout:
         return words
-    except OSError:
+    except OSError:  # a disk that may only be read: nobody writes there
         return None
     lock.release()
     return None

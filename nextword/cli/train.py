@@ -84,7 +84,10 @@ def train(
     from nextword.prediction.loading import learned_from_examples
     from nextword.run import Interrupted
 
-    progress, steps = _begin(quiet=quiet, watch=watch), options.get("training.steps")
+    progress, steps = (
+        _begin(quiet=quiet, watch=watch and not dry_run),
+        options.get("training.steps"),
+    )
     if dry_run:
         from nextword.rendering.forecast import describe_forecast
 
@@ -113,7 +116,7 @@ def _begin(*, quiet: bool, watch: bool) -> "Progress":
     """Say where the training says how it goes, and open its page if that was asked for."""
     from nextword.rendering.progress import Progress
 
-    if watch:
+    if watch and os.environ.get("RANK", "0") == "0":  # of several processes the first has the run
         from nextword.watch.start import beside
 
         beside(os.getpid())

@@ -2,5 +2,5 @@
 
 Options, texts that grow (`growing`), who is served when (`engine`), what may be asked (`requests`)
 and how (`errors`), what is answered (`completions`, `chat`, `tokens`), and the doors (`app`,
-`guard`).
+`doors`, `ports`, `guard`).
 """

@@ -6,27 +6,24 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import msgspec
 import torch
 from msgspec import Struct
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from nextword.serve.asking import Asking, Courier
 from nextword.serve.chat import template_of
 from nextword.serve.completions import Order, answer, order_chat, order_completion, stream
+from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.engine import Engine
 from nextword.serve.errors import ApiError
-from nextword.serve.guard import Guard, refusal
 from nextword.serve.openapi import describe
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import (
@@ -77,7 +74,7 @@ def build(served: Served) -> Starlette:
         served: the models, at work already.
     """
     settings = served.settings
-    layers = [Middleware(Guard, settings=settings)]
+    layers: list[Middleware] = []
     if settings.allow_origins:
         layers.append(
             Middleware(
@@ -85,7 +82,7 @@ def build(served: Served) -> Starlette:
                 allow_methods=["GET", "POST"], allow_headers=["Authorization", "Content-Type"],
             )
         )  # fmt: skip
-    doors: dict[str, tuple[str, Callable[..., Awaitable[Response]]]] = {
+    doors: dict[str, tuple[str, Door[Served]]] = {
         "/v1/completions": ("POST", _completions),
         "/v1/chat/completions": ("POST", _chat),
         "/v1/embeddings": ("POST", _embeddings),
@@ -106,45 +103,7 @@ def build(served: Served) -> Starlette:
         for engine in served.engines.values():
             engine.close()
 
-    routes = [
-        Route(path, functools.partial(_door, door, served), methods=[method])
-        for path, (method, door) in doors.items()
-    ]
-    app = Starlette(
-        routes=routes, middleware=layers, lifespan=lifespan,
-        exception_handlers={HTTPException: _not_found, ApiError: _refused},
-    )  # fmt: skip
-    app.router.redirect_slashes = False  # another path is another path
-    return app
-
-
-async def _door(
-    door: Callable[[Served, Request], Awaitable[Response]], served: Served, request: Request
-) -> Response:
-    """Answer a request; what goes wrong is answered as an error, and never more than that said."""
-    try:
-        return await door(served, request)
-    except ApiError as error:
-        return refusal(error)
-    except ClientDisconnect:
-        return Response(status_code=499)
-    except Exception:
-        _LOG.exception("%s %s", request.method, request.url.path)
-        return refusal(ApiError("a mistake of the server's own; its log says more", status=500))
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    what = f"{request.method} {request.url.path}: {error.detail}"
-    answered = refusal(ApiError(what, status=error.status_code, code=code))
-    answered.headers.update(error.headers or {})
-    return answered
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return refusal(error)
+    return application(served, doors, settings, layers, lifespan)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
@@ -154,14 +113,14 @@ async def _body(request: Request, kind: type[Body]) -> Body:
 async def _completions(served: Served, request: Request) -> Response:
     body = await _body(request, CompletionRequest)
     name, engine = served.engine(body.model)
-    order = order_completion(body, engine, name, served.settings)
+    order = await asyncio.to_thread(order_completion, body, engine, name, served.settings)
     return await _answered(order, request, streams=bool(body.stream))
 
 
 async def _chat(served: Served, request: Request) -> Response:
     body = await _body(request, ChatRequest)
     name, engine = served.engine(body.model)
-    order = order_chat(body, engine, name, served.settings)
+    order = await asyncio.to_thread(order_chat, body, engine, name, served.settings)
     return await _answered(order, request, streams=bool(body.stream))
 
 
@@ -173,7 +132,7 @@ async def _answered(order: Order, request: Request, *, streams: bool) -> Respons
         return StreamingResponse(
             stream(asking, order), media_type="text/event-stream", headers=headers
         )
-    return _json(await _while_there(request, answer(order, courier)))
+    return answer_json(await _while_there(request, answer(order, courier)))
 
 
 async def _while_there(request: Request, work: Awaitable[Result]) -> Result:
@@ -199,10 +158,6 @@ async def _while_there(request: Request, work: Awaitable[Result]) -> Result:
 async def _has_left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 async def _embeddings(served: Served, request: Request) -> Response:
@@ -233,7 +188,7 @@ async def _embeddings(served: Served, request: Request) -> Response:
         data.append({"object": "embedding", "index": index, "embedding": told})
     read = sum(map(len, rows))
     usage = {"prompt_tokens": read, "total_tokens": read}
-    return _json({"object": "list", "data": data, "model": name, "usage": usage})
+    return answer_json({"object": "list", "data": data, "model": name, "usage": usage})
 
 
 @torch.inference_mode()
@@ -261,12 +216,14 @@ def _described(served: Served, name: str) -> dict[str, Any]:
 
 
 async def _models(served: Served, request: Request) -> Response:
-    return _json({"object": "list", "data": [_described(served, name) for name in served.engines]})
+    return answer_json(
+        {"object": "list", "data": [_described(served, name) for name in served.engines]}
+    )
 
 
 async def _model(served: Served, request: Request) -> Response:
     name, _ = served.engine(request.path_params["name"])
-    return _json(_described(served, name))
+    return answer_json(_described(served, name))
 
 
 async def _tokenize(served: Served, request: Request) -> Response:
@@ -275,13 +232,13 @@ async def _tokenize(served: Served, request: Request) -> Response:
     given = [text for text in (body.prompt, body.content) if isinstance(text, str)]
     if len(given) != 1:
         raise ApiError("one of prompt and content is needed: the text", param="prompt")
-    ids = engine.vocabulary.encode(given[0], special=body.parse_special)
+    ids = await asyncio.to_thread(engine.vocabulary.encode, given[0], special=body.parse_special)
     if body.add_special_tokens:
         ids = [engine.vocabulary.begin_id, *ids]
     told = {"tokens": ids, "count": len(ids), "max_model_len": engine.context}
     if body.return_token_strs:
         told["token_strs"] = [token_text(engine.vocabulary, id_) for id_ in ids]
-    return _json(told)
+    return answer_json(told)
 
 
 async def _detokenize(served: Served, request: Request) -> Response:
@@ -294,14 +251,14 @@ async def _detokenize(served: Served, request: Request) -> Response:
             param="tokens",
         )
     text = engine.vocabulary.decode(body.tokens)
-    return _json({"prompt": text, "content": text})
+    return answer_json({"prompt": text, "content": text})
 
 
 async def _tokenizer_info(served: Served, request: Request) -> Response:
     name, engine = served.engine(request.query_params.get("model"))
     vocabulary = engine.vocabulary
     special = {"begin": vocabulary.begin_id, "end": vocabulary.end_id, "pad": vocabulary.pad_id}
-    return _json(
+    return answer_json(
         {
             "model": name,
             "kind": vocabulary.kind,
@@ -332,4 +289,4 @@ async def _metrics(served: Served, request: Request) -> Response:
 
 
 async def _openapi(served: Served, request: Request) -> Response:
-    return _json(describe())
+    return answer_json(describe())

@@ -100,13 +100,13 @@ class Asking:
         try:
             while left:
                 number, event = await self._queue.get()
-                if self._first:
-                    self._first = False
-                    self._engine.metrics.first_token(time.monotonic() - self._began)
                 if event.reason == LATE:
                     raise ApiError("this took longer than it may", status=408, code="timeout")
                 if event.reason == FAILED:
                     raise ApiError("a mistake of the server's own; its log says more", status=500)
+                if self._first:
+                    self._first = False
+                    self._engine.metrics.first_token(time.monotonic() - self._began)
                 text = self.texts[number]
                 text.pieces += event.pieces
                 text.prompt = event.prompt or text.prompt

@@ -170,13 +170,15 @@ class Engine:
             text = self._waiting.popleft()
             slot, source, positions = self._best_slot(text.wish)
             self._free.remove(slot)
+            text.slot, text.read, text.reused = slot, positions, positions
+            self._reading.append(text)  # first of all: whoever is in no list would be forgotten
+            kept = self._kept[source][:positions]
+            self._kept[slot] = ()
             if positions and source != slot:
                 self.slots.copy(source, slot, positions)
-            self._kept[slot] = self._kept[source][:positions] if positions else ()
-            text.slot, text.read, text.reused = slot, positions, positions
+            self._kept[slot] = kept
             self.metrics.count("prompt_tokens", len(text.wish.ids))
             self.metrics.count("prompt_tokens_reused", positions)
-            self._reading.append(text)
 
     def _best_slot(self, wish: Wish) -> tuple[int, int, int]:
         """Return a free slot, the slot whose prompt began alike, and for how many positions."""

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
@@ -14,11 +13,9 @@ from nextword.base.errors import SettingsError
 from nextword.base.options import check_options
 from nextword.base.terminal import for_stream
 from nextword.serve.options import ServeSettings
+from nextword.serve.ports import BACKLOG, open_door
 
 KEY = "NEXTWORD_API_KEY"
-TRIED = 100
-"""Ports after one that is taken, among which a free one is looked for, to name it."""
-BACKLOG = 2048
 
 
 def settings_from(given: Mapping[str, Any]) -> ServeSettings:
@@ -57,6 +54,7 @@ def listen(
     try:
         import uvicorn
 
+        from nextword.prediction.loading import find_model_folder
         from nextword.serve.app import Served, build
         from nextword.serve.guard import unsafe
     except ModuleNotFoundError as error:
@@ -65,6 +63,8 @@ def listen(
         ) from None
     for words in unsafe(settings):
         raise SettingsError(words)
+    for target in targets:  # one that is not there is said before anything else
+        find_model_folder(target)
     with open_door(settings.host, settings.port) as door:
         served = Served(open_engines(targets, settings, device), settings)
         config = uvicorn.Config(
@@ -96,43 +96,6 @@ def open_engines(targets: Sequence[str], settings: ServeSettings, device: str) -
             name, number = f"{first}-{number}", number + 1
         engines[name] = Engine(opened, settings.slots, settings.queue)
     return engines
-
-
-def open_door(host: str, port: int) -> socket.socket:
-    """Take a port.
-
-    Raises:
-        SettingsError: somebody listens there already, or nobody may.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise SettingsError(f"{host}: no such address ({error})") from None
-    door = socket.socket(family, socket.SOCK_STREAM)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        door.bind(address)
-        door.listen(BACKLOG)
-    except OSError as error:
-        door.close()
-        free = next_free(host, port)
-        advice = f"; --port {free} is free" if free else ""
-        raise SettingsError(
-            f"{host}:{port} cannot be listened on ({error.strerror}){advice}"
-        ) from None
-    return door
-
-
-def next_free(host: str, port: int) -> int | None:
-    """Find the next port that is free."""
-    for other in range(port + 1, min(port + TRIED, 65_536)):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
-            try:
-                trial.bind((host, other))
-            except OSError:
-                continue
-            return other
-    return None
 
 
 def _shown(host: str) -> str:

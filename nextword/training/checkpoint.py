@@ -189,17 +189,7 @@ def _write(
     chat_template: str | None,
 ) -> None:
     (aside / STATE).mkdir(parents=True)
-    ids = Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
-    model = taken.model
-    write_model(model, aside, ids)
-    vocabulary.save(
-        aside,
-        template=template_of(model, vocabulary),
-        context=model.shape.context,
-        names_are_read=not model.shape.causal,
-    )
-    if chat_template is not None:
-        add_chat_template(aside, chat_template)
+    write_folder(aside, taken.model, vocabulary, chat_template)
     save_file(taken.optimizers, aside / STATE / "optimizer.safetensors")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     digests = {
@@ -208,6 +198,21 @@ def _write(
         if file.is_file()
     }
     (aside / STATE / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+def write_folder(
+    folder: Path, model: Snapshot, vocabulary: Vocabulary, chat_template: str | None = None
+) -> None:
+    """Write a model folder, as other programs open it: weights, shape and vocabulary."""
+    write_model(model, folder, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id))
+    vocabulary.save(
+        folder,
+        template=template_of(model, vocabulary),
+        context=model.shape.context,
+        names_are_read=not model.shape.causal,
+    )
+    if chat_template is not None:
+        add_chat_template(folder, chat_template)
 
 
 def add_chat_template(folder: Path, template: str) -> None:

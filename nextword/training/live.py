@@ -19,9 +19,9 @@ from nextword.base.errors import RunError
 from nextword.base.files import write_json
 from nextword.base.records import Count, read_record
 from nextword.base.signals import stopped_by
-from nextword.model.folder import Snapshot, write_model
-from nextword.model.layouts import Ids
+from nextword.model.folder import Snapshot
 from nextword.model.transformer import Transformer
+from nextword.training.checkpoint import write_folder
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.saver import Saver
@@ -35,7 +35,7 @@ PAUSE_SECONDS = 0.2
 """Between two looks while it pauses."""
 
 
-class Asked(Struct):
+class Wishes(Struct):
     """What the page asks of a training."""
 
     weights: Count = 0
@@ -54,19 +54,19 @@ class Handed(Struct):
     """The wish that they answer."""
 
 
-def read_asked(run: Path) -> Asked:
+def read_wishes(run: Path) -> Wishes:
     """Return what is asked of a run; nothing where the file is missing or damaged."""
     try:
-        return read_record(run / ASKED, Asked, RunError)
+        return read_record(run / ASKED, Wishes, RunError)
     except RunError:
-        return Asked()
+        return Wishes()
 
 
 def ask(
     run: Path, *, weights: bool = False, paused: bool | None = None, scale: float | None = None
-) -> Asked:
+) -> Wishes:
     """Ask a run for something; return all that is asked now."""
-    now = read_asked(run)
+    now = read_wishes(run)
     now.weights += weights
     now.paused = now.paused if paused is None else paused
     now.scale = now.scale if scale is None else scale
@@ -112,9 +112,10 @@ class _Listener:
         changed = _changed(self.run)
         if changed == self.changed and self.wanted == self.answered:
             return
-        asked = read_asked(self.run)
+        asked = read_wishes(self.run)
         self.changed, self.wanted = changed, asked.weights
-        if self.wanted != self.answered and time.monotonic() >= self.rest:
+        rested = time.monotonic() >= self.rest and self.saver.is_idle
+        if self.wanted != self.answered and rested:
             self.hand_over(state.step)
         if asked.scale not in (None, self.pace.scale(state.step)):
             self.pace.slow_down(state.step, asked.scale)
@@ -137,7 +138,7 @@ def _pause(run: Path, step: int, journal: Journal) -> None:
     """Wait until the page lets it go on, or a signal asks it to stop."""
     began = time.monotonic()
     journal.write({"event": "pause", "step": step})
-    while read_asked(run).paused and stopped_by() is None:
+    while read_wishes(run).paused and stopped_by() is None:
         time.sleep(PAUSE_SECONDS)
     journal.write({"event": "unpause", "step": step, "waited": round(time.monotonic() - began, 3)})
 
@@ -154,16 +155,18 @@ def _writer(run: Path, vocabulary: Vocabulary, what: Handed) -> Callable[[Snapsh
 
     def write(taken: Snapshot) -> int:
         aside, old = (run / f".{LIVE}.{word}" for word in ("aside", "old"))
-        for folder in (aside, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        aside.mkdir()
-        write_model(taken, aside, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id))
-        vocabulary.save(aside, context=taken.shape.context)
-        words = {"step": what.step, "process": what.process, "weights": what.weights}
-        write_json(aside / WHEN, words)
-        if (run / LIVE).exists():
-            (run / LIVE).rename(old)
-        aside.rename(run / LIVE)
+        try:
+            for folder in (aside, old):
+                shutil.rmtree(folder, ignore_errors=True)
+            aside.mkdir()
+            write_folder(aside, taken, vocabulary)
+            words = {"step": what.step, "process": what.process, "weights": what.weights}
+            write_json(aside / WHEN, words)
+            if (run / LIVE).exists():
+                (run / LIVE).rename(old)
+            aside.rename(run / LIVE)
+        except Exception:  # as a full disk: who watches gets no weights, and training goes on
+            shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         return 0
 

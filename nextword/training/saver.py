@@ -43,6 +43,11 @@ class Saver(Generic[Taken]):
         self.taken = 0.0
         """Seconds that taking and writing took, whoever waited."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return self._pending is None or self._pending.done()
+
     def save(self, take: Callable[[Taken | None], Taken], write: Callable[[Taken], int]) -> None:
         """Take a copy now and write it meanwhile.
 

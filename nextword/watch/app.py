@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import hmac
 import json
 import logging
@@ -10,7 +9,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from nextword.base.errors import NextwordError, RunError
 from nextword.base.writer import holder_of
@@ -30,11 +26,11 @@ from nextword.explanation.replay import PINS, Pin
 from nextword.objectives import find_objective
 from nextword.prediction.loading import list_runs, run_facts
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT
+from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.errors import ApiError
-from nextword.serve.guard import Guard, refusal
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import read_body
-from nextword.training.live import ask, read_asked
+from nextword.training.live import ask, read_wishes
 from nextword.watch.asking import Weights
 from nextword.watch.series import Series
 
@@ -94,11 +90,10 @@ class Watched:
             raise ApiError(f"no run {name!r}", status=404, param="run", code="run_not_found")
         return found[name]
 
-    def series(self, name: str) -> Series:
-        """Return a run's journal, with what was added since."""
-        run = self.run(name)
-        series = self._series.setdefault(name, Series(run))
-        series.update()
+    async def series(self, name: str) -> Series:
+        """Return a run's journal, with what was added since; a long one is read in a thread."""
+        series = self._series.setdefault(name, Series(self.run(name)))
+        await asyncio.to_thread(series.update)
         return series
 
     def weights(self, name: str) -> Weights:
@@ -108,7 +103,7 @@ class Watched:
 
 def build(watched: Watched, settings: ServeSettings) -> Starlette:
     """Build the application."""
-    doors: dict[str, tuple[str, Callable[..., Awaitable[Response]]]] = {
+    doors: dict[str, tuple[str, Door[Watched]]] = {
         "/": ("GET", _page),
         "/api/runs": ("GET", _runs),
         "/api/run/{name}": ("GET", _run),
@@ -120,44 +115,7 @@ def build(watched: Watched, settings: ServeSettings) -> Starlette:
         "/api/teach/{name}": ("POST", _teach),
         "/api/tell/{name}": ("POST", _tell),
     }
-    routes = [
-        Route(path, functools.partial(_door, door, watched), methods=[method])
-        for path, (method, door) in doors.items()
-    ]
-    app = Starlette(
-        routes=routes, middleware=[Middleware(Guard, settings=settings)],
-        exception_handlers={HTTPException: _not_found, ApiError: _refused},
-    )  # fmt: skip
-    app.router.redirect_slashes = False  # another path is another path
-    return app
-
-
-async def _door(
-    door: Callable[[Watched, Request], Awaitable[Response]], watched: Watched, request: Request
-) -> Response:
-    try:
-        return await door(watched, request)
-    except ApiError as error:
-        return refusal(error)
-    except NextwordError as error:
-        return refusal(ApiError(str(error)))
-    except Exception:
-        _LOG.exception("%s %s", request.method, request.url.path)
-        return refusal(ApiError("a mistake of the program's own; its log says more", status=500))
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return refusal(ApiError(f"{request.url.path}: {error.detail}", status=error.status_code))
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return refusal(error)
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return application(watched, doors, settings)
 
 
 async def _page(watched: Watched, request: Request) -> Response:
@@ -190,12 +148,14 @@ def _policy(more: str = "") -> str:
 
 
 async def _runs(watched: Watched, request: Request) -> Response:
-    return _json({"runs": [run.name for run in list_runs(watched.folder)][::-1]})
+    return answer_json({"runs": [run.name for run in list_runs(watched.folder)][::-1]})
 
 
 async def _run(watched: Watched, request: Request) -> Response:
     name = request.path_params["name"]
-    return _json(await asyncio.to_thread(describe, watched.run(name), watched.series(name)))
+    return answer_json(
+        await asyncio.to_thread(describe, watched.run(name), await watched.series(name))
+    )
 
 
 def describe(run: Path, series: Series) -> dict[str, Any]:
@@ -215,7 +175,7 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
         "plan": {key: plan.get(key) for key in ("steps", "rows", "context")},
         "hardware": (facts.get("hardware") or {}).get("name"),
         "running": holder_of(run),
-        "paused": read_asked(run).paused,
+        "paused": read_wishes(run).paused,
         "scale": _scale(run, series),
         "ended": bool(series.of_kind("end")),
         "damaged": series.damaged,
@@ -281,8 +241,8 @@ async def _curve(watched: Watched, request: Request) -> Response:
         first, last = int(asked.get("first", 0)), int(asked.get("last", 1 << 60))
     except ValueError:
         raise ApiError("points, first and last are whole numbers") from None
-    series = watched.series(request.path_params["name"])
-    return _json(await asyncio.to_thread(series.thinned, points, first, last))
+    series = await watched.series(request.path_params["name"])
+    return answer_json(await asyncio.to_thread(series.thinned, points, first, last))
 
 
 async def _moments(watched: Watched, request: Request) -> Response:
@@ -291,7 +251,7 @@ async def _moments(watched: Watched, request: Request) -> Response:
         since = max(int(request.query_params.get("since", 0)), 0)
     except ValueError:
         raise ApiError("since is a whole number") from None
-    return _json(watched.series(request.path_params["name"]).moments[since:])
+    return answer_json((await watched.series(request.path_params["name"])).moments[since:])
 
 
 async def _changes(watched: Watched, request: Request) -> Response:
@@ -302,7 +262,7 @@ async def _changes(watched: Watched, request: Request) -> Response:
     async def told() -> AsyncIterator[bytes]:
         last, silent = None, 0.0
         while not await request.is_disconnected():
-            series = watched.series(name)
+            series = await watched.series(name)
             now = (len(series.steps), len(series.events), len(series.moments), series.damaged)
             if now != last:
                 last, silent = now, 0.0
@@ -325,22 +285,22 @@ async def _batch(watched: Watched, request: Request) -> Response:
     except ValueError:
         raise ApiError("step is a whole number", param="step") from None
     name = request.path_params["name"]
-    if step > (watched.series(name).latest().get("step") or 0):
+    if step > ((await watched.series(name)).latest().get("step") or 0):
         raise ApiError(f"step {step} was not reached yet", param="step")
-    return _json(await asyncio.to_thread(watched.weights(name).batch, step))
+    return answer_json(await asyncio.to_thread(watched.weights(name).batch, step))
 
 
 async def _ask(watched: Watched, request: Request) -> Response:
     asked = read_body(await request.body(), Question)
     weights = watched.weights(request.path_params["name"])
     told = await asyncio.to_thread(weights.ask, asked.text, asked.top, asked.taught, asked.times)
-    return _json(told)
+    return answer_json(told)
 
 
 async def _teach(watched: Watched, request: Request) -> Response:
     asked = read_body(await request.body(), Question)
     weights = watched.weights(request.path_params["name"])
-    return _json(await asyncio.to_thread(weights.teach, asked.text, max(asked.times, 1)))
+    return answer_json(await asyncio.to_thread(weights.teach, asked.text, max(asked.times, 1)))
 
 
 async def _tell(watched: Watched, request: Request) -> Response:
@@ -361,21 +321,21 @@ async def _tell(watched: Watched, request: Request) -> Response:
         raise ApiError(f"{run.name}: trains on {holder.get('host')}; tell it there")
     if order.what in PAUSES:
         ask(run, paused=PAUSES[order.what])
-        return _json({"told": order.what})
+        return answer_json({"told": order.what})
     if order.what == SLOWER:
-        lower = max(_scale(run, watched.series(run.name)) / 2, LOWEST)
+        lower = max(_scale(run, await watched.series(run.name)) / 2, LOWEST)
         ask(run, scale=lower)
-        return _json({"told": order.what, "scale": lower})
+        return answer_json({"told": order.what, "scale": lower})
     number = getattr(signal, SIGNALS[order.what], None)
     if number is None:
         raise ApiError("this system has no such signal")
     os.kill(process, number)
-    return _json({"told": order.what})
+    return answer_json({"told": order.what})
 
 
 def _scale(run: Path, series: Series) -> float:
     """Return by what the run's rate is multiplied: as was asked last, or written into its log."""
-    asked = read_asked(run).scale
+    asked = read_wishes(run).scale
     if asked is not None:
         return asked
     noted = series.of_kind("rate")

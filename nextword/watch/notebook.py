@@ -4,16 +4,14 @@ from nextword.watch.notebook import watch
 watch("stories-1")
 """
 
-import threading
+import contextlib
 from html import escape
 from types import TracebackType
 
 from nextword.prediction.loading import find_run
+from nextword.serve.doors import in_thread
 from nextword.serve.options import ServeSettings
-from nextword.serve.start import open_door
 from nextword.watch.app import Watched, build
-
-LOCAL = "127.0.0.1"
 
 
 class Page:
@@ -29,22 +27,11 @@ class Page:
         Raises:
             RunError: there is no such run.
         """
-        import uvicorn
-
         folder = find_run(run)
         self.height = height
-        self._door = open_door(LOCAL, 0)
-        self.address = f"http://{LOCAL}:{self._door.getsockname()[1]}"
-        settings = ServeSettings(port=self._door.getsockname()[1])
-        config = uvicorn.Config(
-            build(Watched(folder.parent, folder.name), settings), log_level="warning",
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._door]}, daemon=True
-        )
-        self._thread.start()
+        self._open = contextlib.ExitStack()
+        app = build(Watched(folder.parent, folder.name), ServeSettings())
+        self.address = self._open.enter_context(in_thread(app))
 
     def _repr_html_(self) -> str:
         """Draw the page in a frame."""
@@ -55,9 +42,7 @@ class Page:
 
     def close(self) -> None:
         """End it."""
-        self._server.should_exit = True
-        self._thread.join()
-        self._door.close()
+        self._open.close()
 
     def __enter__(self) -> "Page":
         """Use it for as long as a block lasts."""

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -54,14 +53,14 @@ def watch_run(
         import uvicorn
 
         from nextword.serve.options import ServeSettings
-        from nextword.serve.start import next_free, open_door
+        from nextword.serve.ports import is_free, next_free, open_door
         from nextword.watch.app import Watched, build
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"watching needs the package {error.name}: pip install 'nextword[serve]'"
         ) from None
     if until is not None:
-        port = port if is_free(port) else next_free(LOCAL, port) or 0
+        port = port if is_free(LOCAL, port) else next_free(LOCAL, port) or 0
     settings = ServeSettings(host=LOCAL, port=port)
     with open_door(LOCAL, port) as door:
         address = f"http://{LOCAL}:{door.getsockname()[1]}"
@@ -82,16 +81,6 @@ def watch_run(
 def _end_with(gone: threading.Event, server: Any) -> None:
     gone.wait()
     server.should_exit = True
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of this machine."""
-    with socket.socket() as trial:
-        try:
-            trial.bind((LOCAL, port))
-        except OSError:
-            return False
-    return True
 
 
 def beside(process: int) -> None:

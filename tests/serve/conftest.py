@@ -1,17 +1,19 @@
 """A server on a free port of this machine, in a thread, that serves the small run."""
 
 import contextlib
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 import nextword
+from nextword.serve.app import Served, build
+from nextword.serve.doors import in_thread
 from nextword.serve.options import ServeSettings
+from nextword.serve.start import open_engines
 
 
 @dataclass
@@ -43,28 +45,18 @@ class Running:
 @contextlib.contextmanager
 def running(*targets: str, **options: Any) -> Iterator[Running]:
     """Serve for as long as the context lasts."""
-    import uvicorn
-
-    from nextword.serve.app import Served, build
-    from nextword.serve.start import open_door, open_engines
-
     settings = ServeSettings(port=0, **{"slots": 8, **options})
     engines = open_engines(targets, settings, "cpu")
-    door = open_door(settings.host, settings.port)
-    config = uvicorn.Config(
-        build(Served(engines, settings)), log_level="warning", timeout_graceful_shutdown=5
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    with door:
-        yield Running(f"http://127.0.0.1:{door.getsockname()[1]}", engines)
-        server.should_exit = True
-        thread.join(timeout=60)
-    assert not thread.is_alive()
+    with in_thread(build(Served(engines, settings))) as address:
+        yield Running(address, engines)
+
+
+@contextlib.contextmanager
+def client_of(server: Running) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client, which is not to try again what went wrong."""
+    known = {"base_url": f"{server.address}/v1", "api_key": "none", "max_retries": 0}
+    with openai.OpenAI(**known, timeout=300) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

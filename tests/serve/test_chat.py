@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import openai
 import pytest
 
 import nextword
@@ -14,7 +13,7 @@ from nextword.finetune.chat import ask
 from nextword.serve.chat import ids_of_messages
 from nextword.serve.errors import ApiError
 from nextword.settings import resolve
-from tests.serve.conftest import running
+from tests.serve.conftest import client_of, running
 
 CHAT = [{"role": "user", "content": "What is an owl?"}]
 PICTURE = [{"type": "image_url"}]
@@ -58,9 +57,7 @@ def server(taught):
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(
-        base_url=f"{server.address}/v1", api_key="none", max_retries=0, timeout=300
-    ) as found:
+    with client_of(server) as found:
         yield found
 
 

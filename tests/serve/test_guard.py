@@ -5,7 +5,8 @@ import pytest
 
 from nextword.base.errors import SettingsError
 from nextword.serve.guard import is_local
-from nextword.serve.start import open_door, settings_from
+from nextword.serve.ports import open_door
+from nextword.serve.start import settings_from
 from tests.serve.conftest import running
 
 ASK = {"prompt": "We", "max_tokens": 1}

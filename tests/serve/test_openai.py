@@ -6,14 +6,12 @@ import numpy as np
 import openai
 import pytest
 
-from tests.serve.conftest import running
+from tests.serve.conftest import client_of, running
 
 
 @pytest.fixture(scope="module")
 def client(server):
-    with openai.OpenAI(
-        base_url=f"{server.address}/v1", api_key="none", max_retries=0, timeout=300
-    ) as found:
+    with client_of(server) as found:
         yield found
 
 

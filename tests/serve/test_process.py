@@ -70,6 +70,8 @@ def test_a_second_server_names_a_free_port(served, shared, small_run):
     done = shared.nextword("serve", small_run, "--port", port)
     assert done.returncode == 2
     assert re.search(r"cannot be listened on .*; --port \d+ is free", done.stderr)
+    unknown = shared.nextword("serve", "nobody", "--port", port)  # the first mistake is the run's
+    assert "no run 'nobody'" in unknown.stderr
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,28 @@ def test_the_weights_of_a_step_are_handed_over_whole(tmp_path, model, vocabulary
     assert not (tmp_path / live.LIVE).exists()
 
 
+def test_weights_that_cannot_be_written_end_no_training(tmp_path, model, vocabulary, monkeypatch):
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "write_folder", full)
+        for step in (1, 2):
+            live.ask(tmp_path, weights=True)
+            listener.rest = 0.0
+            listener.look(TrainerState(step))
+            listener.saver.finish()
+    assert live.handed(tmp_path) is None
+    assert not list(tmp_path.glob(".live*"))
+    listener.rest = 0.0
+    live.ask(tmp_path, weights=True)
+    listener.look(TrainerState(3))
+    listener.saver.finish()
+    assert live.handed(tmp_path).step == 3
+
+
 def test_handing_over_takes_a_hundredth_of_the_time(tmp_path, model, vocabulary, monkeypatch):
     listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
     clock = [1000.0]
@@ -73,6 +95,7 @@ def test_handing_over_takes_a_hundredth_of_the_time(tmp_path, model, vocabulary,
         clock[0] = now
         listener.look(TrainerState(step))
         assert listener.answered == 1
+    listener.saver.finish()
     clock[0] = 1051.0
     listener.look(TrainerState(4))  # the wish was not forgotten
     assert listener.answered == 2
@@ -105,7 +128,7 @@ def test_a_damaged_wish_is_none(tmp_path, model, vocabulary, raw):
 def test_a_pause_of_an_earlier_training_is_forgotten(tmp_path, model, vocabulary):
     live.ask(tmp_path, paused=True)
     live.listen(tmp_path, model, vocabulary, Pace(100))
-    assert not live.read_asked(tmp_path).paused
+    assert not live.read_wishes(tmp_path).paused
 
 
 OPTIONS = [

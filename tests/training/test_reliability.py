@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from safetensors.torch import load_file
 
 from nextword.base.errors import RunError
-from nextword.base.writer import HOLDER, one_writer
+from nextword.base.writer import HOLDER, holder_of, one_writer
 from nextword.prediction.loading import open_model
 from nextword.training.checkpoint import list_checkpoints
 
@@ -289,3 +290,24 @@ def test_who_was_killed_before_old_checkpoints_were_deleted_deletes_them_when_it
     done = place.nextword("train", "--resume", "it@8")
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(run / "checkpoints")) == kept
+
+
+def test_who_only_looks_keeps_no_writer_out(tmp_path, monkeypatch):
+    """What is left of a dead writer is looked at again and again, as the live page does."""
+    (tmp_path / HOLDER).write_text(json.dumps({"host": socket.gethostname(), "process": 1}))
+    words, stop = (tmp_path / HOLDER).read_text(), threading.Event()
+
+    def look():
+        while not stop.is_set():
+            (tmp_path / HOLDER).write_text(words)
+            holder_of(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(100):
+            with one_writer(tmp_path):
+                pass
+    finally:
+        stop.set()
+        looking.join()
