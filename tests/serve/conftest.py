@@ -10,10 +10,7 @@ import openai
 import pytest
 
 import nextword
-from nextword.serve.app import Served, build
-from nextword.serve.doors import in_thread
 from nextword.serve.options import ServeSettings
-from nextword.serve.start import open_engines
 
 
 @dataclass
@@ -44,7 +41,15 @@ class Running:
 
 @contextlib.contextmanager
 def running(*targets: str, **options: Any) -> Iterator[Running]:
-    """Serve for as long as the context lasts."""
+    """Serve for as long as the context lasts.
+
+    Imported here, for torch takes its threads when it is imported, and each process its share of
+    the cores only after the folder's first files were read.
+    """
+    from nextword.serve.app import Served, build
+    from nextword.serve.doors import in_thread
+    from nextword.serve.start import open_engines
+
     settings = ServeSettings(port=0, **{"slots": 8, **options})
     engines = open_engines(targets, settings, "cpu")
     with in_thread(build(Served(engines, settings))) as address:

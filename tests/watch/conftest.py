@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from nextword.serve.doors import in_thread
 from nextword.serve.options import ServeSettings
-from nextword.watch.app import Watched, build
 
 
 @contextlib.contextmanager
 def watching(run: Path, port: int = 0) -> Iterator[tuple[str, str]]:
     """Serve the page; give its address and token."""
+    from nextword.serve.doors import in_thread  # not sooner: torch takes its threads by then
+    from nextword.watch.app import Watched, build
+
     watched = Watched(run.parent, run.name)
     with in_thread(build(watched, ServeSettings()), port) as address:
         yield address, watched.token
