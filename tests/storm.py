@@ -124,17 +124,18 @@ class Killer:
 
     def in_write(self) -> None:
         """Die in the middle of a checkpoint's file."""
-        from nextword.training import checkpoint
+        from nextword.machine.copies import Copies
 
-        real = checkpoint.save_file
+        real = Copies.write
 
-        def torn(weights: dict, file: Path) -> None:
-            real(weights, file)
+        def torn(copies: Copies, file: Path, metadata: dict | None = None) -> str:
+            digest = real(copies, file, metadata)
             if self.is_due():
                 os.truncate(file, file.stat().st_size // 2)
                 die()
+            return digest
 
-        checkpoint.save_file = torn
+        Copies.write = torn
 
     def in_fsync(self) -> None:
         """Die where bytes are waited for."""

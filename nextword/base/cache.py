@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from nextword.base.files import cache_folder, sha256_of, write_json
+from nextword.base.files import DIGEST, cache_folder, digest_of_file, write_json
 
 _FOLDER = "measured"
 WORTH_REMEMBERING = 1 << 20
@@ -38,10 +38,16 @@ def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
     return value
 
 
-def digest_of(file: Path) -> str:
-    """Return a file's SHA-256; of a large one that was read before and is untouched, from here."""
+def digest_of(file: Path, like: str = DIGEST) -> str:
+    """Return a file's digest; of a large one that was read before and is untouched, from here.
+
+    Args:
+        file: read whole, or known.
+        like: the digest to compare it with, which tells its kind.
+    """
     state = file.stat()
     if state.st_size < WORTH_REMEMBERING:
-        return sha256_of(file)
+        return digest_of_file(file, like)
     told = [str(file.absolute()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev]
-    return str(cached([json.dumps(told).encode()], lambda: sha256_of(file)))
+    kind = [DIGEST] if like.startswith(DIGEST) else []
+    return str(cached([json.dumps(told + kind).encode()], lambda: digest_of_file(file, like)))

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from nextword.base.errors import ModelError
 from nextword.base.records import read_record
-from nextword.machine.ranks import whole
+from nextword.machine.copies import Copies
 from nextword.model.config import CONFIG, read_config
 from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids, LabelHead, config_of, labels_of, shape_of
@@ -33,8 +33,8 @@ class Snapshot(NamedTuple):
 
     shape: Shape
     labels: LabelHead | None
-    weights: dict[str, torch.Tensor]
-    """Copies on the CPU, by their names in Hugging Face's layouts."""
+    weights: Copies
+    """By their names in Hugging Face's layouts."""
 
     @classmethod
     def of(cls, model: Transformer, room: "Snapshot | None" = None) -> "Snapshot":
@@ -45,28 +45,20 @@ class Snapshot(NamedTuple):
             room: an earlier copy that nobody needs any more, to be written over.
         """
         labels = model.labels if isinstance(model, SequenceClassifier) else None
-        rooms = {} if room is None else room.weights
-        weights = {
-            name: copied(whole(weight.detach()), rooms.get(name))
-            for name, weight in model.named_parameters()
-        }
-        return cls(model.shape, labels, weights)
+        weights = {name: weight.detach() for name, weight in model.named_parameters()}
+        return cls(model.shape, labels, Copies.of(weights, room and room.weights))
 
 
-def copied(value: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
-    """Copy a tensor to the CPU, where it fits over another: fresh memory costs three copies."""
-    if room is None or room.shape != value.shape or room.dtype != value.dtype:
-        room = torch.empty(value.shape, dtype=value.dtype)
-    return room.copy_(value)
-
-
-def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> None:
+def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[str, str]:
     """Write config, generation config and weights; the vocabulary writes its own files.
 
     Args:
         model: the network, or a copy of it.
         folder: exists already.
         ids: entries that the configuration names.
+
+    Returns:
+        digests of large files by name, which the manifest of a checkpoint holds.
     """
     taken = model if isinstance(model, Snapshot) else Snapshot.of(model)
     written = {CONFIG: config_of(taken.shape, ids, taken.labels)}
@@ -79,7 +71,7 @@ def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> None:
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    save_file(taken.weights, folder / WEIGHTS, metadata={"format": "pt"})
+    return {WEIGHTS: taken.weights.write(folder / WEIGHTS, {"format": "pt"})}
 
 
 def read_shape(folder: Path) -> Shape:

@@ -17,20 +17,21 @@ from typing import Any, NamedTuple
 import torch
 from msgspec import Struct
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from nextword.base.cache import digest_of
 from nextword.base.errors import RunError
-from nextword.base.files import publish, sha256_of
+from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
-from nextword.machine.ranks import whole
-from nextword.model.folder import Snapshot, copied, write_model
+from nextword.machine.copies import Copies
+from nextword.model.folder import Snapshot, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.vocabulary.tokenizer import Vocabulary
 
 FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
+OPTIMIZER = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class TrainingSnapshot(NamedTuple):
     """Network and optimizers as they are at one moment, copied."""
 
     model: Snapshot
-    optimizers: dict[str, torch.Tensor]
+    optimizers: Copies
     """By weight and name of the state."""
 
     @classmethod
@@ -113,14 +114,15 @@ class TrainingSnapshot(NamedTuple):
             room: an earlier copy that nobody needs any more, to be written over.
         """
         names: dict[Any, str] = {weight: name for name, weight in model.named_parameters()}
-        rooms = {} if room is None else room.optimizers
         state = {
-            key: copied(whole(torch.as_tensor(value).detach()), rooms.get(key))
+            f"{names[weight]}/{name}": torch.as_tensor(value).detach()
             for optimizer in optimizers
             for weight, values in optimizer.state.items()
-            for key, value in ((f"{names[weight]}/{name}", value) for name, value in values.items())
+            for name, value in values.items()
         }
-        return cls(Snapshot.of(model, room and room.model), state)
+        return cls(
+            Snapshot.of(model, room and room.model), Copies.of(state, room and room.optimizers)
+        )
 
 
 def save_checkpoint(
@@ -189,22 +191,25 @@ def _write(
     chat_template: str | None,
 ) -> None:
     (aside / STATE).mkdir(parents=True)
-    write_folder(aside, taken.model, vocabulary, chat_template)
-    save_file(taken.optimizers, aside / STATE / "optimizer.safetensors")
+    known = write_folder(aside, taken.model, vocabulary, chat_template)
+    known[f"{STATE}/{OPTIMIZER}"] = taken.optimizers.write(aside / STATE / OPTIMIZER)
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    digests = {
-        str(file.relative_to(aside).as_posix()): sha256_of(file)
-        for file in sorted(aside.rglob("*"))
-        if file.is_file()
-    }
+    names = [str(f.relative_to(aside).as_posix()) for f in sorted(aside.rglob("*")) if f.is_file()]
+    digests = {name: known.get(name) or digest_of_file(aside / name) for name in names}
     (aside / STATE / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
 
 def write_folder(
     folder: Path, model: Snapshot, vocabulary: Vocabulary, chat_template: str | None = None
-) -> None:
-    """Write a model folder, as other programs open it: weights, shape and vocabulary."""
-    write_model(model, folder, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id))
+) -> dict[str, str]:
+    """Write a model folder, as other programs open it: weights, shape and vocabulary.
+
+    Returns:
+        digests of large files by name.
+    """
+    digests = write_model(
+        model, folder, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
+    )
     vocabulary.save(
         folder,
         template=template_of(model, vocabulary),
@@ -213,6 +218,7 @@ def write_folder(
     )
     if chat_template is not None:
         add_chat_template(folder, chat_template)
+    return digests
 
 
 def add_chat_template(folder: Path, template: str) -> None:
@@ -254,7 +260,11 @@ def find_damage(folder: Path, *, whole: bool) -> str:
     for name, digest in digests.items():
         if not whole and name.startswith(f"{STATE}/"):
             continue
-        if name not in there or not there[name].is_file() or digest_of(there[name]) != digest:
+        if (
+            name not in there
+            or not there[name].is_file()
+            or digest_of(there[name], digest) != digest
+        ):
             return f"{folder / name[:80]}: missing or changed since it was saved"
     return ""
 
@@ -268,7 +278,7 @@ def restore_optimizers(
         RunError: the state is damaged.
     """
     try:
-        saved = load_file(folder / STATE / "optimizer.safetensors")
+        saved = load_file(folder / STATE / OPTIMIZER)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{folder}: damaged optimizer state ({error})") from None
     names = {weight: name for name, weight in model.named_parameters()}

@@ -211,5 +211,5 @@ def digests_in(folder: Path) -> dict[str, str]:
 def _check_digests(folder: Path, facts: dict[str, Any]) -> None:
     for name, digest in (facts.get("digests") or {}).items():
         file = folder / Path(name).name
-        if not file.is_file() or digest_of(file) != digest:
+        if not file.is_file() or digest_of(file, digest) != digest:
             raise CorpusError(f"{file}: missing or changed since it was written; {_AGAIN}")

@@ -112,6 +112,7 @@
       let high = Math.max(...ys, ...rules.filter((rule) => rule.held).map((rule) => rule.y));
       if (!(high > low)) high = low + 1;
       low -= (high - low) * 0.05;
+      high += (high - low) * 0.06; // room for a level line's name below the title
       const frame = this.frame = { left: this.across(this.smallest), right: this.across(Math.max(...xs)), x0: 58, x1: wide - 14, y0: tall - 28, y1: 30 };
       if (frame.right <= frame.left) frame.right = frame.left + 1;
       const X = (value) => frame.x0 + (this.across(value) - frame.left) / (frame.right - frame.left) * (frame.x1 - frame.x0);

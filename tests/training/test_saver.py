@@ -54,14 +54,17 @@ def test_a_copy_is_what_was_there_when_it_was_taken_also_where_an_older_one_is_w
         optimizer.step()
         then = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         kept = TrainingSnapshot.of(model, [optimizer], room)
-        places = {tensor.data_ptr() for tensor in kept.model.weights.values()}
+        places = {tensor.data_ptr() for tensor in kept.model.weights.tensors.values()}
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(1.0)
-        assert all(kept.model.weights[name].equal(value) for name, value in then.items())
-        assert kept.optimizers["model.norm.weight/exp_avg"].shape == model.model.norm.weight.shape
+        assert all(kept.model.weights.tensors[name].equal(value) for name, value in then.items())
+        assert (
+            kept.optimizers.tensors["model.norm.weight/exp_avg"].shape
+            == model.model.norm.weight.shape
+        )
         if room is not None:
-            assert places == {tensor.data_ptr() for tensor in room.model.weights.values()}
+            assert places == {tensor.data_ptr() for tensor in room.model.weights.tensors.values()}
         room = kept
 
 

@@ -1,0 +1,140 @@
+"""Copies of tensors in one piece of memory, and the file that they become, byte for byte.
+
+Saving beside training must cost training nothing that it need not: no second copy on the way to the
+disk, none in the system's page cache, and one fast digest.
+"""
+
+import errno
+import json
+import mmap
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import xxhash
+
+from nextword.base.files import DIGEST
+from nextword.machine.ranks import whole
+
+PAGE = 4096
+"""Bytes: places and lengths are multiples of it where the disk reads memory itself."""
+WORTH_GOING_PAST = 16 << 20
+"""Bytes from which on a file goes past the page cache; a smaller one is soon read again."""
+_CHUNK = 8 << 20
+_KINDS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Tensors as they were at one moment, on the CPU, one after the other in memory."""
+
+    tensors: dict[str, torch.Tensor]
+    """By name, in the order in which they lie there: large elements first, so that all fit."""
+    memory: torch.Tensor
+    """All of it, uint8; begins at a page and ends with one."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, torch.Tensor], room: "Copies | None" = None) -> "Copies":
+        """Copy tensors; of sharded ones every process must take part.
+
+        Args:
+            values: on any device.
+            room: earlier copies that nobody needs any more, written over where the tensors are
+                alike: fresh memory costs three copies.
+        """
+        into = room if room is not None and _alike(values, room.tensors) else cls._empty(values)
+        for name, value in values.items():
+            into.tensors[name].copy_(whole(value))
+        return into
+
+    @classmethod
+    def _empty(cls, values: Mapping[str, torch.Tensor]) -> "Copies":
+        size = sum(value.nbytes for value in values.values())
+        memory = torch.empty(_up(size) + PAGE, dtype=torch.uint8)
+        memory = memory[-memory.data_ptr() % PAGE :][: _up(size)]
+        tensors, place = {}, 0
+        for name in sorted(values, key=lambda name: (-values[name].element_size(), name)):
+            value = values[name]
+            part = memory[place : place + value.nbytes]
+            tensors[name] = part.view(value.dtype).view(value.shape)
+            place += value.nbytes
+        memory[place:] = 0
+        return cls(tensors, memory)
+
+    def write(self, file: Path, metadata: Mapping[str, str] | None = None) -> str:
+        """Write them as safetensors, and return the file's digest, as `digest_of_file` tells it.
+
+        Args:
+            file: made, or written over.
+            metadata: of the file's header.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        header = self._header(metadata)
+        size = len(header) + sum(tensor.nbytes for tensor in self.tensors.values())
+        direct = getattr(os, "O_DIRECT", 0) if size >= WORTH_GOING_PAST else 0
+        data = self.memory.numpy().data
+        for flags in (direct, 0):
+            try:
+                _write(file, flags, (memoryview(header), data), size)
+                break
+            except OSError as error:
+                if not flags or error.errno != errno.EINVAL:  # a file system that cannot do so
+                    raise
+        digest = xxhash.xxh3_128(header)
+        digest.update(data[: size - len(header)])
+        return f"{DIGEST}{digest.hexdigest()}"
+
+    def _header(self, metadata: Mapping[str, str] | None) -> mmap.mmap:
+        told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+        place = 0
+        for name, tensor in self.tensors.items():
+            ends = place + tensor.nbytes
+            told[name] = {
+                "dtype": _KINDS[tensor.dtype],
+                "shape": list(tensor.shape),
+                "data_offsets": [place, ends],
+            }
+            place = ends
+        text = json.dumps(told, separators=(",", ":")).encode()
+        header = mmap.mmap(-1, _up(8 + len(text)))  # begins at a page
+        header[:8] = (len(header) - 8).to_bytes(8, "little")
+        header[8:] = text.ljust(len(header) - 8)
+        return header
+
+
+def _up(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+def _alike(values: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:
+    return values.keys() == others.keys() and all(
+        value.shape == others[name].shape and value.dtype == others[name].dtype
+        for name, value in values.items()
+    )
+
+
+def _write(file: Path, flags: int, parts: Iterable[memoryview], size: int) -> None:
+    """Write whole pages, and cut off what is too much."""
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    handle = os.open(file, flags, 0o666)
+    try:
+        for part in parts:
+            place = 0
+            while place < len(part):
+                place += os.write(handle, part[place : place + _CHUNK])
+        os.ftruncate(handle, size)
+    finally:
+        os.close(handle)
