@@ -52,6 +52,17 @@ def state_of(optimizers):
     return {str(number): torch.as_tensor(value) for number, value in enumerate(values)}
 
 
+def seconds_of_opening(folder):
+    """Time what a checkpoint's digests take the first and the second time, and reading it."""
+    times = []
+    for open_it in (find_damage, find_damage, read_model):
+        began = time.perf_counter()
+        found = open_it(folder, whole=False) if open_it is find_damage else open_it(folder)
+        times.append(time.perf_counter() - began)
+        assert open_it is read_model or not found
+    return times
+
+
 def main():
     """Measure, and write results/saving.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,14 +121,7 @@ def main():
             saves = STEPS // EVERY
             rows.append([(took - without) / saves for took in (plain, waiting, meanwhile)])
             folder = place / "checkpoints" / f"step-{STEPS // EVERY * EVERY:06d}"
-            times = []
-            for _ in range(2):
-                began = time.perf_counter()
-                assert not find_damage(folder, whole=False)
-                times.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            read_model(folder)
-            opening.append((*times, time.perf_counter() - began))
+            opening.append(seconds_of_opening(folder))
     plain, waits, lost = (statistics.median(row[part] for row in rows) for part in range(3))
     first, second, reading = (statistics.median(row[part] for row in opening) for part in range(3))
     result = {

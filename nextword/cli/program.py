@@ -23,9 +23,11 @@ app = App(
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
 )
-TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE = (
+TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE, EXPORT = (
     Group(name, sort_key=number)
-    for number, name in enumerate(("Train", "Predict", "Explain", "Inspect", "Compress", "Serve"))
+    for number, name in enumerate(
+        ("Train", "Predict", "Explain", "Inspect", "Compress", "Serve", "Export")
+    )
 )
 """Groups of verbs in the help; each has the file of its name."""
 Run = Annotated[

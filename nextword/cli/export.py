@@ -1,0 +1,59 @@
+"""Command line: models for other programs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from nextword.cli.program import EXPORT, AsJson, Run, app, say, write
+
+
+@app.command(group=EXPORT)
+def export(
+    run: Run = "latest",
+    *,
+    to: Annotated[
+        Literal["gguf"], Parameter(help="the form: gguf, for llama.cpp, Ollama and LM Studio")
+    ] = "gguf",
+    type_: Annotated[
+        Literal["f32", "f16", "bf16", "q8_0"],
+        Parameter(name="--type", help="of the matrices; norms stay float32"),
+    ] = "f16",
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="file to make [default: RUN.gguf]"),
+    ] = None,
+    force: Annotated[bool, Parameter(negative=(), help="replace files that are there")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Write a model as one file that other programs run.
+
+    Programs that read Hugging Face's model folders need none of this: a checkpoint is one.
+    """
+    from nextword.export.gguf import write_gguf
+    from nextword.machine.options import MachineSettings
+    from nextword.prediction.loading import open_model
+
+    del to  # the only one yet
+    opened = open_model(run, MachineSettings(device="cpu"))
+    done = write_gguf(opened, output or Path(f"{opened.name}.gguf"), type_, force=force)
+    if done.wider:
+        say(
+            f"{done.wider} matrices are written as f16: q8_0 takes rows that divide into blocks of "
+            "32, and theirs do not"
+        )
+    if done.loses_unknown:
+        say(
+            "characters that the vocabulary does not know vanish in llama.cpp, which has no entry "
+            "for what is unknown"
+        )
+    if json_:
+        write(
+            json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in done._asdict().items()})
+        )
+        return
+    write(
+        f"{done.file}: {done.bytes / 1e6:.1f} MB, {done.tensors} tensors, {type_}; for Ollama: "
+        f"ollama create {opened.run.name if opened.run else opened.name} -f {done.modelfile}"
+    )

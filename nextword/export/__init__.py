@@ -1,0 +1,1 @@
+"""Models for other programs: one file as llama.cpp and Ollama read it."""
