@@ -37,7 +37,9 @@ def export(
 
     del to  # the only one yet
     opened = open_model(run, MachineSettings(device="cpu"))
-    done = write_gguf(opened, output or Path(f"{opened.name}.gguf"), type_, force=force)
+    name = (opened.run or opened.folder).name
+    file = output or Path(f"{name}-{opened.step}.gguf" if "@" in run else f"{name}.gguf")
+    done = write_gguf(opened, file, type_, force=force)
     if done.wider:
         say(
             f"{done.wider} matrices are written as f16: q8_0 takes rows that divide into blocks of "
@@ -49,11 +51,9 @@ def export(
             "for what is unknown"
         )
     if json_:
-        write(
-            json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in done._asdict().items()})
-        )
+        write(json.dumps(done._asdict(), default=str))
         return
     write(
         f"{done.file}: {done.bytes / 1e6:.1f} MB, {done.tensors} tensors, {type_}; for Ollama: "
-        f"ollama create {opened.run.name if opened.run else opened.name} -f {done.modelfile}"
+        f"ollama create {name} -f {done.modelfile}"
     )

@@ -83,9 +83,7 @@ def write_gguf(opened: Opened, output: Path, kind: str = "f16", *, force: bool =
     try:
         import gguf
     except ImportError:
-        raise RunError(
-            "writing GGUF needs the package gguf: pip install 'nextword[gguf]'"
-        ) from None
+        raise RunError("this needs the package gguf: pip install 'nextword[gguf]'") from None
     words = translate(opened.vocabulary, shape.vocab_size)
     aside = output.with_name(f".{output.name}.{os.getpid()}")
     writer = gguf.GGUFWriter(aside, _architecture(shape))
@@ -112,10 +110,12 @@ def write_gguf(opened: Opened, output: Path, kind: str = "f16", *, force: bool =
         many += 1
         wider += weight.dim() == 2 and kind == "q8_0" and type_ != gguf.GGMLQuantizationType.Q8_0
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
         publish(aside, output)
         write_text(modelfile, _modelfile(output, opened, template=template))
     except OSError as error:

@@ -1,0 +1,230 @@
+"""GGUF, read by llama.cpp itself: the same ids, the same odds, the same words."""
+
+import contextlib
+import math
+import random
+
+import httpx
+import pytest
+import torch
+
+from nextword.base.errors import ModelError, RunError, VocabularyError
+from nextword.export.gguf import write_gguf
+from nextword.model.folder import Snapshot
+from nextword.model.initialize import initialize
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.prediction.loading import open_model
+from nextword.training.checkpoint import write_folder
+from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.train import train_vocabulary
+
+xllamacpp = pytest.importorskip("xllamacpp")  # a wheel of llama.cpp, for x86-64
+
+ALPHABETS = (
+    "abcdefghij ABC ,.!? '\"-()", "0123456789 .,:%", "\n\t  \r", "äöüßéèñçøåł Œ", "абвгдежз ЖЮ",
+    "αβγδ ΩΨ", "אבגד ", "ابتثج ", "हिन्दी क्षत्रि ", "ไทยก็ ", "中文字词。，", "ひらカタ漢字",
+    "한국어 ", "🙂👩‍👩‍👧🇩🇪 ", "{}[];:=+-*/<>_#@\\", "\u0301\u200b\ufeff\u00a0 é",
+)  # fmt: skip
+WORDS = [
+    "I'll", "they've", "DON'T", "it's", "we're", "one", "two", "<|endoftext|>", "<|pad|>",
+    "[unused5]",
+]  # fmt: skip
+
+
+def texts(many, seed=0):
+    """Texts of many scripts, alone and mixed, words and blanks of every kind among them."""
+    dice = random.Random(seed)
+    for _ in range(many):
+        parts = []
+        for _ in range(dice.randrange(1, 6)):
+            letters = dice.choice(ALPHABETS)
+            parts.append("".join(dice.choice(letters) for _ in range(dice.randrange(1, 12))))
+            parts.append(dice.choice(["", " ", "  ", "\n", "\n\n", dice.choice(WORDS)]))
+        yield "".join(parts)
+
+
+class Reading:
+    """llama.cpp with a file of ours."""
+
+    def __init__(self, server):
+        self.client = httpx.Client(base_url=server.listening_address, timeout=60)
+
+    def post(self, path, **body):
+        answered = self.client.post(path, json=body)
+        assert answered.status_code == 200, answered.text
+        return answered.json()
+
+    def ids(self, text, **body):
+        return self.post("/tokenize", content=text, parse_special=False, **body)["tokens"]
+
+    def next(self, ids, top):
+        """Return the likeliest token after some, and the odds of so many.
+
+        One at a time: of several its server withholds those that end inside of a character.
+        """
+        found = self.post(
+            "/completion", prompt=ids, n_predict=1, temperature=0, n_probs=top, cache_prompt=False
+        )
+        (entry,) = found["completion_probabilities"]
+        return entry
+
+
+@contextlib.contextmanager
+def llama(file, context):
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx, params.n_parallel, params.warmup = context, 1, False
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # f16 if unsaid
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(params)
+    reading = Reading(server)
+    try:
+        yield reading
+    finally:
+        reading.client.close()
+        del server
+
+
+def made(folder, kind="bpe", pattern="qwen2", **sizes):
+    """A model folder of first weights, large enough that odds differ, and its vocabulary."""
+    settings = VocabularySettings(kind=kind, size=700, pattern=pattern)
+    vocabulary = train_vocabulary(list(texts(400, seed=1)), 10_000, settings)
+    usual = {
+        "vocab_size": len(vocabulary), "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "context": 64, "rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "qk_norm": True,
+        "tie_word_embeddings": True, "causal": True,
+    }  # fmt: skip
+    model = Transformer(Shape(**{**usual, **sizes}))
+    initialize(model, 0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+        # Never the likeliest: of the end of a text, and of parts of characters, llama.cpp's server
+        # tells no odds.
+        head = model.model.embed_tokens if model.shape.tie_word_embeddings else model.lm_head
+        for id_ in range(len(vocabulary)):
+            if not vocabulary.piece_bytes(id_).decode(errors="ignore"):
+                head.weight[id_] *= 0.01
+    folder.mkdir()
+    write_folder(folder, Snapshot.of(model), vocabulary)
+    return open_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [("bpe", "qwen2"), ("bpe", "llama3"), ("bpe", "gpt2"), ("byte", "qwen2"), ("char", "qwen2")],
+)
+def test_the_ids_of_a_thousand_texts_are_the_same(tmp_path, kind, pattern):
+    opened = made(tmp_path / "it", kind, pattern)
+    done = write_gguf(opened, tmp_path / "it.gguf", "f32")
+    assert done.loses_unknown == (kind == "char")
+    known = set("".join(texts(400, seed=1)))
+    with llama(done.file, 64) as reading:
+        for text in texts(1000):
+            if kind == "char":
+                text = "".join(letter for letter in text if letter in known)
+            assert reading.ids(text) == opened.vocabulary.encode(text), repr(text)
+        assert reading.ids("a", add_special=True) == [opened.vocabulary.begin_id, *reading.ids("a")]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"tie_word_embeddings": False},
+        {"head_dim": 32},  # wider in all than the network
+        {"qk_norm": False},
+        {"qk_norm": False, "tie_word_embeddings": False, "num_key_value_heads": 1, "head_dim": 32},
+        {"rope_theta": 500.0, "rms_norm_eps": 1e-3},
+    ],
+    ids=["qwen3", "untied", "wide heads", "llama", "llama untied", "other constants"],
+)
+def test_twenty_greedy_tokens_and_their_odds_are_the_same(tmp_path, sizes):
+    opened = made(tmp_path / "it", **sizes)
+    file = write_gguf(opened, tmp_path / "it.gguf", "f32").file
+    ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode("one two  \u00e9 three")]
+    with llama(file, 64) as reading:
+        for _ in range(20):
+            expected = log_odds(opened, ids)
+            entry = reading.next(ids, 5)
+            assert entry["id"] == int(expected.argmax())
+            for likely in entry["top_logprobs"]:
+                assert likely["logprob"] == pytest.approx(float(expected[likely["id"]]), abs=1e-3)
+            ids.append(entry["id"])
+
+
+def log_odds(opened, ids):
+    with torch.no_grad():
+        return opened.model(torch.tensor([ids]))[0, -1].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize(("kind", "within"), [("f16", 1e-3), ("bf16", 5e-3), ("q8_0", 5e-3)])
+def test_smaller_types_move_the_loss_little(tmp_path, shared, small_run, kind, within):
+    opened = open_model(str(shared.folder / "runs" / small_run))
+    done = write_gguf(opened, tmp_path / "it.gguf", kind)
+    assert done.bytes < 0.56 * 4 * sum(w.numel() for w in opened.model.parameters()) + 200_000
+    if kind == "q8_0":  # 344 wide inside
+        assert done.wider == sum(
+            weight.dim() == 2 and weight.shape[1] % 32 > 0 for weight in opened.model.parameters()
+        )
+    text = "There was a cat who lived by the sea. One day the cat saw a boat and wanted to go."
+    ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode(text)][:24]
+    ours = theirs = 0.0
+    with llama(done.file, 64) as reading:
+        for end in range(1, len(ids)):
+            entry = reading.next(ids[:end], opened.model.shape.vocab_size)
+            found = {one["id"]: one["logprob"] for one in entry["top_logprobs"]}
+            theirs -= found[ids[end]] / (len(ids) - 1)
+            ours -= float(log_odds(opened, ids[:end])[ids[end]]) / (len(ids) - 1)
+    assert math.exp(theirs) == pytest.approx(math.exp(ours), rel=within)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece", "word"])
+def test_vocabularies_that_llama_cpp_has_not_are_refused(tmp_path, kind):
+    opened = made(tmp_path / "it", kind)
+    with pytest.raises(VocabularyError, match=rf"{kind}.*; export .* bpe, byte or char"):
+        write_gguf(opened, tmp_path / "it.gguf")
+    assert not list(tmp_path.glob("*.gguf*"))
+
+
+def test_models_that_do_not_write_are_refused(tmp_path):
+    opened = made(tmp_path / "it", causal=False, qk_norm=False)
+    with pytest.raises(ModelError, match="models that write"):
+        write_gguf(opened, tmp_path / "it.gguf")
+
+
+def test_files_that_are_there_are_kept_and_what_is_half_written_goes(tmp_path, monkeypatch):
+    opened = made(tmp_path / "it")
+    for name in ("it.gguf", "it.gguf.Modelfile"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(RunError, match="exists already"):
+            write_gguf(opened, tmp_path / "it.gguf")
+        (tmp_path / name).unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    import gguf
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", full)
+    with pytest.raises(RunError, match="No space left"):
+        write_gguf(opened, tmp_path / "it.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
+def test_the_command_says_what_it_made(place, shared, small_run):
+    run = shared.folder / "runs" / small_run
+    done = place.nextword("export", str(run), "--type", "q8_0")
+    assert done.returncode == 0, done.stderr
+    assert "small.gguf:" in done.stdout
+    assert "ollama create small -f small.gguf.Modelfile" in done.stdout
+    assert "f16: q8_0 takes rows that divide" in done.stderr
+    told = (place.folder / "small.gguf.Modelfile").read_text()
+    assert told.startswith("FROM ./small.gguf\n")
+    again = place.nextword("export", str(run))
+    assert again.returncode == 2
+    assert "small.gguf: exists already" in again.stderr
