@@ -33,6 +33,7 @@ RIGHT = [
     "api",
     "serve",
     "watch",
+    "export",
     "cli",
 ]
 ORDER = LEFT + RIGHT

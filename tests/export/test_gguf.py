@@ -19,7 +19,7 @@ from nextword.training.checkpoint import write_folder
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
 
-xllamacpp = pytest.importorskip("xllamacpp")  # a wheel of llama.cpp, for x86-64
+xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp's wheel is for x86-64")
 
 ALPHABETS = (
     "abcdefghij ABC ,.!? '\"-()", "0123456789 .,:%", "\n\t  \r", "äöüßéèñçøåł Œ", "абвгдежз ЖЮ",
