@@ -1,12 +1,14 @@
 """Serving: many clients beside one at a time, and beside `transformers serve`, by the same script.
 
-    python benchmarks/serving.py [--minutes 10] [--clients 64] [--peer COMMAND]
+    python benchmarks/serving.py [--minutes 10] [--clients 64] [--peer COMMAND | --llama]
 
 A network of ten million parameters, trained for one step, in a model folder that both serve on a
 CPU. Clients are asyncio sockets in a process of their own; each asks for 64 tokens after some 40,
 streamed, again and again. Tokens a second are those that the server's usage counts; the time to the
 first token is the client's. The last part lets all clients ask for some minutes: nothing may fail,
 and the server's memory may not grow. COMMAND starts the peer, `{folder}` and `{port}` filled in.
+With --llama the peer is llama.cpp's own server on the GGUF of the same network, float32 on both
+sides, and no last part (serving_beside_llama.json).
 """
 
 import argparse
@@ -25,8 +27,10 @@ from pathlib import Path
 
 import torch
 
+from nextword.export.gguf import write_gguf
 from nextword.machine.device import choose_machine
 from nextword.machine.options import MachineSettings
+from nextword.prediction.loading import open_model
 
 TOKENS, WORDS = 64, 24
 TRAIN = (
@@ -167,6 +171,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--peer", default="")
+    parser.add_argument("--llama", action="store_true", help="llama.cpp's server is the peer")
     parser.add_argument("--as-clients", default="")
     given = parser.parse_args()
     if given.as_clients:
@@ -176,13 +181,16 @@ def main():
         result = measure(Path(root), given)
     text = json.dumps(result, indent=2)
     print(text)
-    (Path(__file__).parent / "results" / "serving.json").write_text(text + "\n")
+    name = "serving_beside_llama.json" if given.llama else "serving.json"
+    (Path(__file__).parent / "results" / name).write_text(text + "\n")
 
 
 def measure(place, given):
     """Serve and ask, both servers in turn."""
     folder = make_folder(place)
     commands = {"nextword": f"{sys.executable} -m nextword serve {{folder}} --port {{port}}"}
+    if given.llama:
+        given.peer, given.minutes = llama_command(folder, given.clients), 0
     if given.peer:
         commands["peer"] = given.peer
     rows, loads = {}, []
@@ -201,7 +209,7 @@ def measure(place, given):
             finally:
                 process.terminate()
                 process.wait()
-    long = soak(folder, given)
+    long = soak(folder, given) if given.minutes else None
     ours = [row["tokens_a_second"] for row in rows["nextword, 1 at once"]]
     many = [row["tokens_a_second"] for row in rows[f"nextword, {given.clients} at once"]]
     ratios = {"many_by_one": spread(many, ours)}
@@ -213,7 +221,7 @@ def measure(place, given):
         "date": time.strftime("%Y-%m-%d"),
         "hardware": choose_machine(MachineSettings(device="cpu")).describe(),
         "torch": torch.__version__,
-        "peer": re.sub(r"^\S*/", "", given.peer),
+        "peer": "llama.cpp's server, float32" if given.llama else re.sub(r"^\S*/", "", given.peer),
         "load_averages": loads,
         "network": {key: shape[key] for key in ("num_hidden_layers", "hidden_size", "vocab_size")},
         "tokens_asked_for": TOKENS,
@@ -221,6 +229,14 @@ def measure(place, given):
         "rounds": rows,
         "long": long,
     }
+
+
+def llama_command(folder, slots):
+    """Export the network in float32; return what serves it by llama.cpp."""
+    file = folder.with_suffix(".gguf")
+    write_gguf(open_model(str(folder)), file, "f32")
+    server = Path(__file__).with_name("llama_server.py")
+    return f"{sys.executable} {server} {file} {{port}} {slots} 512"
 
 
 def soak(folder, given):
