@@ -28,6 +28,7 @@ VERBS = {
     "compress": ("compress", "RUN", "t.txt", "-o", "out.nw", "--force"),
     "classify": ("classify", "RUN", "the good cat"),
     "compare": ("compare", "RUN", "RUN", "the good cat"),
+    "export": ("export", "RUN", "-o", "out.gguf", "--force"),
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -38,7 +38,8 @@ def export(
     del to  # the only one yet
     opened = open_model(run, MachineSettings(device="cpu"))
     name = (opened.run or opened.folder).name
-    file = output or Path(f"{name}-{opened.step}.gguf" if "@" in run else f"{name}.gguf")
+    asked = f"{name}-{opened.step}" if opened.run and "@" in run else name
+    file = output or Path(f"{asked}.gguf")
     done = write_gguf(opened, file, type_, force=force)
     if done.wider:
         say(

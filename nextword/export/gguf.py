@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from nextword.base.errors import ModelError, RunError
+from nextword.base.errors import RunError
 from nextword.base.files import check_output, publish, write_text
 from nextword.export.gguf_vocabulary import translate
 from nextword.finetune.chat import TEMPLATE
-from nextword.model.labels import SequenceClassifier
 from nextword.model.shape import Shape
 from nextword.prediction.loading import Opened
 from nextword.vocabulary.reading import read_tokenizer_config
@@ -68,13 +67,12 @@ def write_gguf(opened: Opened, output: Path, kind: str = "f16", *, force: bool =
         force: whether files that are there may be replaced.
 
     Raises:
-        ModelError: llama.cpp knows no such network.
+        EvaluationError: llama.cpp knows no such network.
         VocabularyError: llama.cpp knows no such vocabulary.
         RunError: the package `gguf` is missing, or the output is in the way or cannot be written.
     """
+    opened.refuse("export")
     shape = opened.model.shape
-    if isinstance(opened.model, SequenceClassifier) or not shape.causal:
-        raise ModelError(f"{opened.name}: GGUF is for models that write; this one does not")
     if kind not in TYPES:
         raise RunError(f"--type {kind}: choose one of {', '.join(TYPES)}")
     modelfile = output.with_name(f"{output.name}.Modelfile")

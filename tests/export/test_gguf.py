@@ -8,14 +8,15 @@ import httpx
 import pytest
 import torch
 
-from nextword.base.errors import ModelError, RunError, VocabularyError
+from nextword.base.errors import EvaluationError, RunError, VocabularyError
 from nextword.export.gguf import write_gguf
+from nextword.finetune.chat import TEMPLATE, ask
 from nextword.model.folder import Snapshot
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.loading import open_model
-from nextword.training.checkpoint import write_folder
+from nextword.training.checkpoint import add_chat_template, write_folder
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
 
@@ -153,7 +154,7 @@ def test_twenty_greedy_tokens_and_their_odds_are_the_same(tmp_path, sizes):
             entry = reading.next(ids, 5)
             assert entry["id"] == int(expected.argmax())
             for likely in entry["top_logprobs"]:
-                assert likely["logprob"] == pytest.approx(float(expected[likely["id"]]), abs=1e-3)
+                assert likely["logprob"] == pytest.approx(float(expected[likely["id"]]), abs=1e-4)
             ids.append(entry["id"])
 
 
@@ -183,6 +184,26 @@ def test_smaller_types_move_the_loss_little(tmp_path, shared, small_run, kind, w
     assert math.exp(theirs) == pytest.approx(math.exp(ours), rel=within)
 
 
+def test_a_chat_is_written_down_as_it_was_taught(tmp_path):
+    opened = made(tmp_path / "it")
+    add_chat_template(opened.folder, TEMPLATE)
+    messages = [
+        {"role": "system", "content": "one"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "ok"},
+        {"role": "user", "content": "we're"},
+    ]
+    file = write_gguf(opened, tmp_path / "it.gguf", "f32").file
+    with llama(file, 64) as reading:
+        prompt = reading.post("/apply-template", messages=messages)["prompt"]
+        told = {"content": prompt, "add_special": True, "parse_special": True}
+        ids = reading.post("/tokenize", **told)["tokens"]
+        asked = {"messages": messages, "max_tokens": 1}
+        counted = reading.post("/v1/chat/completions", **asked)["usage"]["prompt_tokens"]
+    assert ids == [opened.vocabulary.begin_id, *ask(messages, opened.vocabulary)]
+    assert counted == len(ids)
+
+
 @pytest.mark.parametrize("kind", ["unigram", "wordpiece", "word"])
 def test_vocabularies_that_llama_cpp_has_not_are_refused(tmp_path, kind):
     opened = made(tmp_path / "it", kind)
@@ -193,7 +214,7 @@ def test_vocabularies_that_llama_cpp_has_not_are_refused(tmp_path, kind):
 
 def test_models_that_do_not_write_are_refused(tmp_path):
     opened = made(tmp_path / "it", causal=False, qk_norm=False)
-    with pytest.raises(ModelError, match="models that write"):
+    with pytest.raises(EvaluationError, match="no `export` of a model of the objective 'masked'"):
         write_gguf(opened, tmp_path / "it.gguf")
 
 
