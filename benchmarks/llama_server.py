@@ -17,7 +17,7 @@ def main():
     file, port, slots, context = sys.argv[1], *map(int, sys.argv[2:5])
     params = xllamacpp.CommonParams()
     params.model.path = file
-    params.hostname, params.port = "127.0.0.1", port
+    params.hostnames, params.port = ["127.0.0.1"], port
     params.n_parallel, params.n_ctx = slots, slots * context
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = os.cpu_count()
