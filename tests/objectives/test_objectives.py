@@ -6,13 +6,11 @@ import inspect
 import pytest
 
 from nextword.base.errors import SettingsError
+from nextword.cli.program import app  # its verbs come with nextword.cli
 from nextword.model.layouts import KINDS, LABELS
 from nextword.objectives import Objective, find_objective, names, objective_of
 
-VERBS = {
-    *("generate", "predict", "fill", "evaluate", "explain", "audit", "replay", "ruler", "report"),
-    *("tour", "compress", "decompress", "classify", "compare"),
-}
+VERBS = {*app}
 LAYOUTS = {layout.language_model for layout in KINDS.values()} | {
     layout.name + LABELS for layout in KINDS.values()
 }
