@@ -2,7 +2,7 @@
 
     pins.json                  the sentences and their ids, chosen when the run begins
     metrics.jsonl, "replay"    at each moment, for each of their pieces: −ln P in nats, the
-                               likeliest piece and its probability
+                               likeliest pieces and their probabilities
 
 Legend of shapes: B rows, T positions, V vocabulary.
 """
@@ -38,6 +38,8 @@ REPLAYS = 40
 """Moments at which the pins are judged, where nothing else is said."""
 JUDGED_AT_ONCE, LOGITS_AT_ONCE = 2048, 1 << 23
 """Positions of one batch, and numbers of the logits held at a time."""
+OTHERS = 4
+"""Pieces that are kept beside the likeliest."""
 FEWEST_STEPS = 5
 """Between two moments, in a short run."""
 
@@ -60,6 +62,8 @@ class Judged:
     nats: tuple[float, ...]
     likeliest: tuple[str, ...]
     likeliest_probability: tuple[float, ...]
+    others: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """For each piece those that come next, and their probabilities to four digits."""
 
     @property
     def loss(self) -> float:
@@ -176,23 +180,38 @@ def _judge(model: Transformer, vocabulary: Vocabulary, pins: Sequence[Pin]) -> l
     with at_full_precision(model):
         hidden = _states(model, vocabulary, pins, rows).float()
     weight, known = model.output_weight.float(), len(vocabulary)
-    nats, best, sure = (torch.empty(len(pins), width, dtype=torch.float64) for _ in range(3))
+    nats = torch.empty(len(pins), width, dtype=torch.float64)
+    kept = min(1 + OTHERS, known)
+    best, odds = (torch.empty(len(pins), width, kept, dtype=torch.float64) for _ in range(2))
     step = max(1, LOGITS_AT_ONCE // (len(weight) * len(pins)))
     for start in range(0, width, step):
         part = slice(start, start + step)
         logits = F.linear(hidden[:, part], weight).cpu().double()
         norm = logits.logsumexp(-1)
         nats[:, part] = norm - logits.gather(2, rows[:, 1:, None][:, part])[..., 0]
-        top = logits[..., :known].max(-1)
-        best[:, part], sure[:, part] = top.indices, (top.values - norm).exp()
-    return [
-        Judged(
-            tuple(nats[row, : len(pin.ids)].tolist()),
-            tuple(vocabulary.piece(int(id_)) for id_ in best[row, : len(pin.ids)].tolist()),
-            tuple(sure[row, : len(pin.ids)].tolist()),
+        top = logits[..., :known].topk(kept)
+        best[:, part], odds[:, part] = top.indices, (top.values - norm[..., None]).exp()
+    judged = []
+    for row, pin in enumerate(pins):
+        size = len(pin.ids)
+        names = [[vocabulary.piece(int(id_)) for id_ in ids] for ids in best[row, :size].tolist()]
+        chances = odds[row, :size].tolist()
+        judged.append(
+            Judged(
+                tuple(nats[row, :size].tolist()),
+                tuple(one[0] for one in names),
+                tuple(one[0] for one in chances),
+                tuple(
+                    tuple((name, _short(odd)) for name, odd in zip(one[1:], more[1:], strict=True))
+                    for one, more in zip(names, chances, strict=True)
+                ),
+            )
         )
-        for row, pin in enumerate(pins)
-    ]
+    return judged
+
+
+def _short(probability: float) -> float:
+    return float(f"{probability:.4g}")
 
 
 def _states(
@@ -280,11 +299,16 @@ def _is_judged(event: Mapping[str, Any]) -> bool:
         len(pin["nats"]) == len(pin["likeliest"]) == len(pin["likeliest_probability"])
         and None not in pin["nats"]
         and None not in pin["likeliest_probability"]
+        and len(pin.get("others") or pin["nats"]) == len(pin["nats"])
         for pin in event["pins"]
     )
 
 
 def _judged(entry: Mapping[str, Any]) -> Judged:
+    others = tuple(tuple(map(tuple, each)) for each in entry.get("others", ()))
     return Judged(
-        tuple(entry["nats"]), tuple(entry["likeliest"]), tuple(entry["likeliest_probability"])
+        tuple(entry["nats"]),
+        tuple(entry["likeliest"]),
+        tuple(entry["likeliest_probability"]),
+        others,  # runs of before kept none
     )

@@ -77,6 +77,7 @@ def _replay_data(report: Report) -> str:
     for moment in data["moments"]:
         for one in moment["pins"]:
             one["likeliest"] = list(map(quoted, one["likeliest"]))
+            del one["others"]  # the live page has room for them
     return json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
 
 

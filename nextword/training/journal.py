@@ -55,6 +55,7 @@ class _Pin(Struct):
     nats: list[_Number]
     likeliest: list[str]
     likeliest_probability: list[_Number]
+    others: list[list[tuple[str, float]]] = []
 
 
 class _Replay(_Event):

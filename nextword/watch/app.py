@@ -112,6 +112,7 @@ def build(watched: Watched, settings: ServeSettings) -> Starlette:
         "/api/changes/{name}": ("GET", _changes),
         "/api/batch/{name}": ("GET", _batch),
         "/api/ask/{name}": ("POST", _ask),
+        "/api/layers/{name}": ("POST", _layers),
         "/api/teach/{name}": ("POST", _teach),
         "/api/tell/{name}": ("POST", _tell),
     }
@@ -295,6 +296,13 @@ async def _ask(watched: Watched, request: Request) -> Response:
     weights = watched.weights(request.path_params["name"])
     told = await asyncio.to_thread(weights.ask, asked.text, asked.top, asked.taught, asked.times)
     return answer_json(told)
+
+
+async def _layers(watched: Watched, request: Request) -> Response:
+    """Give what each layer says next, step by step."""
+    asked = read_body(await request.body(), Question)
+    weights = watched.weights(request.path_params["name"])
+    return answer_json(await asyncio.to_thread(weights.by_step, asked.text))
 
 
 async def _teach(watched: Watched, request: Request) -> Response:

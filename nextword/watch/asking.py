@@ -1,5 +1,6 @@
 """What can be asked of a run while it learns: its newest weights, on a copy of their own."""
 
+import contextlib
 import copy
 import socket
 import threading
@@ -19,6 +20,7 @@ from nextword.machine.options import MachineSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.candidates import predict
 from nextword.prediction.loading import Opened, find_checkpoint, open_model
+from nextword.training.checkpoint import list_checkpoints
 from nextword.training.live import LIVE, Handed, ask, handed
 from nextword.watch.reading import batch_at, layers_say
 
@@ -26,6 +28,8 @@ WISH_SECONDS, PATIENCE_SECONDS = 1.0, 1.0
 """Between two wishes for weights, and for which an answer is waited for."""
 LONGEST = 4000
 """Characters of a text that is asked about."""
+COLUMNS = 12
+"""Checkpoints that are asked at most, for they are opened one after the other."""
 SHARE = 0.5
 """By which one step of teaching would lower the loss, if its slope stayed the same."""
 
@@ -44,6 +48,7 @@ class Weights:
         self._opened: Opened | None = None
         self._next_wish = 0.0
         self._taught: tuple[str, int, int, Transformer] | None = None
+        self._columns: tuple[str, dict[int, list[dict[str, Any]]]] = "", {}
 
     def opened(self) -> Opened:
         """Return the newest model: of this moment where it trains on this machine.
@@ -106,6 +111,38 @@ class Weights:
             judged = _judged(model, opened, text)
             layers = layers_say(model, opened.vocabulary, text)
             return {**told, "step": opened.step, "judged": judged, "layers": layers}
+
+    def by_step(self, text: str) -> dict[str, Any]:
+        """Return what each layer says next, by each checkpoint and by the newest weights.
+
+        Args:
+            text: that is gone on with.
+
+        Returns:
+            columns by step; of many checkpoints some, evenly spread.
+        """
+        _check(text)
+        with self._lock:
+            newest = self.opened()
+            if self._columns[0] != text:
+                self._columns = text, {}
+            known = self._columns[1]
+            points = list_checkpoints(self.run)
+            spread = {round(n * (len(points) - 1) / (COLUMNS - 1)) for n in range(COLUMNS)}
+            for point in [point for n, point in enumerate(points) if n in spread]:
+                if point.step not in known and point.step != newest.step:
+                    with contextlib.suppress(NextwordError):  # a damaged one, or one that just went
+                        asked = open_model(
+                            f"{self.run}@{point.step}", MachineSettings(device="cpu")
+                        )
+                        known[point.step] = layers_say(asked.model, asked.vocabulary, text)
+            known[newest.step or 0] = layers_say(newest.model, newest.vocabulary, text)
+            columns = [{"step": step, "layers": known[step]} for step in sorted(known)]
+            return {"text": text, "columns": columns}
+
+    def _layers_at(self, step: int, text: str) -> list[dict[str, Any]]:
+        opened = open_model(f"{self.run}@{step}", MachineSettings(device="cpu"))
+        return layers_say(opened.model, opened.vocabulary, text)
 
     def batch(self, step: int) -> dict[str, Any]:
         """Return what a step read, and which layers its gradient moves most."""

@@ -264,6 +264,14 @@
 
   // ---- heat
 
+  const bar = (name, share, words) => {
+    const row = make("li"), line = make("div"), track = make("span", undefined, "bar"), inside = make("span");
+    inside.style.width = `${100 * share}%`;
+    track.append(inside);
+    line.append(make("span", name, "word"), track, make("span", words, "p"));
+    row.append(line);
+    return row;
+  };
   const heated = (span, nats) => {
     const share = Math.sqrt(Math.min(Math.max(nats / known.hottest, 0), 1));
     const behind = known.schemes.map(({ cold, hot }) => `rgb(${cold.map((part, which) => Math.floor(part + share * (hot[which] - part) + 0.5))})`);
@@ -297,6 +305,21 @@
     box.replaceChildren(...spans);
     if (had >= 0 && spans[had]) spans[had].focus();
   };
+  const expected = (judged, i) => [[judged.likeliest[i], judged.likeliest_probability[i]], ...((judged.others || [])[i] || [])];
+  const thenAndNow = (piece, sides) => {
+    const most = Math.max(...sides.flatMap(([, list]) => list.map(([, p]) => p)));
+    at("then-now").hidden = false;
+    at("then-now").replaceChildren(...sides.map(([step, list]) => {
+      const box = make("div"), bars = make("ol", undefined, "bars");
+      bars.replaceChildren(...list.map(([name, p]) => {
+        const row = bar(`“${signs(name)}”`, p / most, odds(p));
+        if (name === piece) row.classList.add("right");
+        return row;
+      }));
+      box.append(make("h3", `It expected, at step ${number(step, 9)}`), bars);
+      return box;
+    }));
+  };
   const showMoment = () => {
     const { info, moments } = state;
     at("pins-section").hidden = !info.pins.length || !moments.length;
@@ -310,8 +333,15 @@
     slider.setAttribute("aria-valuetext", `step ${moment.step}, loss ${mean.toFixed(2)} nats`);
     pieces(at("heat"), pin.pieces.map((piece, i) => ({
       piece, nats: one.nats[i],
-      title: `“${signs(piece)}”: P ${odds(Math.exp(-one.nats[i]))} at step ${moment.step} (likeliest “${signs(one.likeliest[i])}” ${odds(one.likeliest_probability[i])}); at step ${now.step} P ${odds(Math.exp(-last.nats[i]))} (likeliest “${signs(last.likeliest[i])}” ${odds(last.likeliest_probability[i])})`,
-    })), (i, title) => { at("heat-said").textContent = title; state.piece = i; showOdds(); });
+      title: `“${signs(piece)}”: P ${odds(Math.exp(-one.nats[i]))} at step ${number(moment.step, 9)}, ${odds(Math.exp(-last.nats[i]))} at step ${number(now.step, 9)}`,
+    })), (i) => { state.piece = i; tellPiece(); showOdds(); });
+    const tellPiece = () => {
+      const i = state.piece, chosen = i >= 0 && i < pin.pieces.length;
+      at("heat-said").textContent = chosen ? at("heat").children[i].title : "";
+      if (chosen) thenAndNow(pin.pieces[i], [[moment.step, expected(one, i)], [now.step, expected(last, i)]]);
+      else at("then-now").hidden = true;
+    };
+    tellPiece();
     showOdds();
   };
   const showOdds = () => {
@@ -342,6 +372,43 @@
     if (follows && stood) slider.value = String(most);
   };
 
+  // ---- what each layer would say, step by step: a column for each checkpoint, and for each time
+  // that the weights of the moment were asked while this page was open
+
+  const map = { text: "", columns: new Map(), asked: false };
+  const addColumns = (text, columns) => {
+    if (map.text !== text) Object.assign(map, { text, columns: new Map(), asked: false });
+    for (const { step, layers } of columns) map.columns.set(step, layers);
+    const steps = [...map.columns.keys()].sort((one, two) => one - two);
+    at("by-step").disabled = map.asked;
+    at("map-box").hidden = !map.asked && steps.length < 2;
+    const head = make("tr");
+    head.append(make("td"), ...steps.map((step) => make("th", `step ${number(step, 9)}`)));
+    const rows = (map.columns.get(steps.at(-1)) || []).map((_, layer) => {
+      const row = make("tr");
+      row.append(make("th", layer ? `layer ${layer}` : "the embedding"), ...steps.map((step) => {
+        const [piece, p] = map.columns.get(step)[layer].top[0], cell = make("td", `“${signs(piece)}”`, "piece-cell");
+        cell.title = map.columns.get(step)[layer].top.map(([name, odd]) => `“${signs(name)}” ${odds(odd)}`).join(", ");
+        heated(cell, -Math.log(p));
+        cell.append(make("span", odds(p), "p"));
+        return cell;
+      }));
+      return row;
+    });
+    at("map").replaceChildren(head, ...rows.reverse());
+  };
+  at("by-step").addEventListener("click", async () => {
+    const text = at("line").value;
+    at("by-step").disabled = true;
+    at("map-said").textContent = "opening the checkpoints …";
+    try {
+      const told = await get(path("layers"), { text });
+      map.asked = map.text === told.text;
+      if (map.asked) addColumns(told.text, told.columns);
+      at("map-said").textContent = "The likeliest piece of each layer and its probability; the stronger the color, the less sure it is. Asked again later, while it learns, there is a column more.";
+    } catch (error) { at("map-said").textContent = error.message; at("by-step").disabled = false; }
+  });
+
   // ---- asking and teaching
 
   let asked = 0;
@@ -369,6 +436,7 @@
         row.append(make("td", one.layer ? `layer ${one.layer}` : "the embedding"), make("td", one.top.map(([piece, p]) => `“${signs(piece)}” ${odds(p)}`).join("  ")), make("td", odds(one.probability), "number"));
         return row;
       }));
+      addColumns(text, state.taught ? [] : [{ step: told.step, layers: told.layers }]);
       pieces(at("judged"), told.judged.map((one) => ({
         piece: one.piece, nats: one.nats,
         title: `“${signs(one.piece)}”: P ${odds(one.probability)}, ${one.nats.toFixed(2)} nats; it expected ${one.top.map(([piece, p]) => `“${signs(piece)}” ${odds(p)}`).join(", ")}`,
@@ -410,14 +478,6 @@
 
   // ---- what a step read
 
-  const bar = (name, share, words) => {
-    const row = make("li"), line = make("div"), track = make("span", undefined, "bar"), inside = make("span");
-    inside.style.width = `${100 * share}%`;
-    track.append(inside);
-    line.append(make("span", name, "word"), track, make("span", words, "p"));
-    row.append(line);
-    return row;
-  };
   const look = async (step) => {
     at("step").value = String(step);
     at("batch").hidden = false;

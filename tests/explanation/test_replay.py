@@ -30,8 +30,14 @@ def test_the_replay_is_what_the_checkpoints_say(shared_environment, small_run):
         again = judge_pins(model.opened.model, model.vocabulary, replay.pins)
         assert again == replay.judged[replay.steps.index(checkpoint.step)]
     for number, pin in enumerate(replay.pins):
-        judged = nextword.load(f"{small_run}@last").explain(pin.text)
         last = replay.judged[-1][number]
+        model = nextword.load(f"{small_run}@last")
+        for place, others in enumerate(last.others[:3]):
+            told = model.predict(model.vocabulary.decode(list(pin.ids[:place])), top=5).candidates
+            assert [one.piece for one in told[1:]] == [piece for piece, _ in others]
+            odds = [one.probability for one in told[1:]]
+            assert odds == pytest.approx([odd for _, odd in others], rel=1e-3)
+        judged = nextword.load(f"{small_run}@last").explain(pin.text)
         if [position.id for position in judged.positions] == list(pin.ids):
             nats = [position.nats for position in judged.positions]
             assert nats == pytest.approx(last.nats, abs=1e-5)

@@ -50,6 +50,23 @@ def test_a_copy_learns_a_sentence_and_the_run_never_knows(run):
     assert weights.ask(SENTENCE) == before  # undone
 
 
+def test_each_layer_is_asked_at_each_checkpoint(run):
+    weights = Weights(run)
+    columns = weights.by_step("We are all")["columns"]
+    assert [one["step"] for one in columns] == [6, 12]
+    for one in columns:
+        opened = open_model(f"{run}@{one['step']}")
+        assert len(one["layers"]) == len(opened.model.model.layers) + 1
+        told = predict(opened.model, opened.vocabulary, "We are all", 1).as_dict()["candidates"][0]
+        assert one["layers"][-1]["top"][0] == (told["piece"], pytest.approx(told["probability"]))
+    assert weights.by_step("We are all")["columns"] == columns
+    other = weights.by_step("We")["columns"]
+    assert other != columns
+    (run / "checkpoints" / "step-000006" / "model.safetensors").write_bytes(b"damaged")
+    again = Weights(run).by_step("We")["columns"]
+    assert again == other[1:]
+
+
 def test_a_small_step_lowers_the_loss_by_what_its_slope_says(run):
     opened = open_model(str(run))
     ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode(SENTENCE)]

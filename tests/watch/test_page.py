@@ -1,13 +1,11 @@
 """The live page in a real browser: typed into, scrubbed, taught, and left without its server."""
 
 import contextlib
-import http.server
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 
 import httpx
@@ -83,6 +81,13 @@ def test_the_slider_goes_through_the_steps(opened):
     opened.hover("#heat .piece:nth-child(3)")
     assert "at step 0" in opened.text_content("#heat-said")
     assert "at step 12" in opened.text_content("#heat-said")
+    sides = "#then-now > div:nth-child({}) .word"
+    then, now = (opened.locator(sides.format(side)).all_text_contents() for side in (1, 2))
+    assert len(then) == len(now) == 5
+    assert then != now
+    opened.focus("#moment")
+    opened.keyboard.press("End")  # the piece stays the one pointed at
+    assert opened.locator(sides.format(1)).all_text_contents() == now
 
 
 def test_it_is_taught_and_forgets(opened):
@@ -318,6 +323,18 @@ def test_each_layer_says_what_it_would(opened):
     assert first in opened.text_content("#lens tr:last-child")
 
 
+def test_each_layer_says_it_at_each_checkpoint_and_at_each_moment(opened, run):
+    opened.click("summary")
+    opened.click("#by-step")
+    opened.wait_for_selector("#map td.piece-cell")
+    assert opened.locator("#map th").all_text_contents()[:2] == ["step 6", "step 12"]
+    assert opened.locator("#map tr").count() == 4
+    first = opened.text_content("#bars li:first-child .word")
+    assert first in opened.text_content("#map tr:nth-child(2) td:last-child")
+    opened.fill("#line", "We are")  # another sentence has none yet
+    opened.wait_for_function("() => document.getElementById('map-box').hidden")
+
+
 def test_a_training_is_watched_while_it_lasts(place, browser):
     options = ["--corpus.stories", "400", "--training.steps", "100000", "--machine.threads", "1"]
     options += ["--quiet", "--watch"]
@@ -348,47 +365,3 @@ def test_a_training_is_watched_while_it_lasts(place, browser):
             time.sleep(0.2)
     with pytest.raises(httpx.ConnectError):
         httpx.get(address[1])
-
-
-@contextlib.contextmanager
-def served(html, host):
-    """Serve one page at an address of this machine."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(html.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer((host, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{host}:{server.server_address[1]}/"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-def test_a_notebook_shows_the_same_in_a_frame_and_no_other_page_can(browser, run):
-    from nextword.watch.notebook import watch
-
-    with watch(str(run)) as shown:
-        frame = shown._repr_html_()
-        assert shown.address in frame
-        page = browser.new_page(viewport=DESK)
-        with served(frame, "127.0.0.1") as notebook:
-            page.goto(notebook)
-            inside = page.frame_locator("iframe")
-            inside.locator("#heat .piece").first.wait_for()
-            assert "how it learned" in inside.locator("h1").text_content()
-        with served(frame, "127.0.0.2") as other:
-            page.goto(other)
-            page.wait_for_timeout(1000)
-            assert not page.frames[1].url.startswith(shown.address)
-        page.close()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(shown.address)
