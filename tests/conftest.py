@@ -131,8 +131,9 @@ def axe():
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the costs of the tests be measured."""
+    """Let the costs of the tests be measured, and the pictures be kept."""
     parser.addoption("--measure", action="store_true", help="write tests/durations.json")
+    parser.addoption("--pictures", action="store_true", help="write the README's pictures")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(value) && Math.abs(value) < 1e9 && digits > 2 ? value.toLocaleString("en") : Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3)
     ? value.toExponential(2) : Number(value.toPrecision(digits + 1)).toLocaleString("en");
+  const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
   const odds = (p) => p > 0.99995 && p < 1 ? ">0.9999" : p < 0.001 ? p.toExponential(1) : p.toFixed(4);
   // What controls a line or cannot be seen is shown as a sign, as everywhere in this program.
   const signs = (text) => [...text].map((c) => {
@@ -129,7 +130,7 @@
       for (const share of wide < 420 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]) {
         const value = frame.left + share * (frame.right - frame.left);
         pen.textAlign = share === 0 ? "left" : share === 1 ? "right" : "center";
-        pen.fillText(number(this.log ? 2 ** value : value, 2), frame.x0 + share * (frame.x1 - frame.x0), tall - 9);
+        pen.fillText(short.format(this.log ? 2 ** value : value), frame.x0 + share * (frame.x1 - frame.x0), tall - 9);
       }
       pen.textAlign = "right";
       pen.setLineDash([2, 4]);
@@ -405,7 +406,8 @@
       const told = await get(path("layers"), { text });
       map.asked = map.text === told.text;
       if (map.asked) addColumns(told.text, told.columns);
-      at("map-said").textContent = "The likeliest piece of each layer and its probability; the stronger the color, the less sure it is. Asked again later, while it learns, there is a column more.";
+      const few = told.columns.length > 1 ? "While it learns each evaluation adds a column." : "This run has one checkpoint: --training.checkpoint-every and --training.keep-last keep more, and while it learns each evaluation adds a column.";
+      at("map-said").textContent = `The likeliest piece of each layer and its probability; the stronger the color, the less sure it is. ${few}`;
     } catch (error) { at("map-said").textContent = error.message; at("by-step").disabled = false; }
   });
 
