@@ -164,6 +164,7 @@ REVIEWED_SKIPS = {
     "no file system can be mounted here": "a container may not let one; a size limit stands for it",
     "lm-evaluation-harness is not installed": "large; .ci/run installs the extra `clients`",
     "langchain-openai is not installed": "the same",
+    "trackers are not installed": "the same",
     "llama.cpp's wheel is for x86-64": "its packages are; elsewhere nothing reads GGUF here",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",
     "Triton is for Linux": "its packages are; where it is missing no kernel of it is used",

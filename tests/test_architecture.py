@@ -33,6 +33,7 @@ RIGHT = [
     "api",
     "serve",
     "watch",
+    "track",
     "export",
     "cli",
 ]

@@ -1,4 +1,4 @@
-"""Command line: models for other programs."""
+"""Command line: models and runs for other programs."""
 
 import json
 from pathlib import Path
@@ -58,3 +58,31 @@ def export(
         f"{done.file}: {done.bytes / 1e6:.1f} MB, {done.tensors} tensors, {type_}; for Ollama: "
         f"ollama create {name} -f {done.modelfile}"
     )
+
+
+@app.command(group=EXPORT)
+def track(
+    run: Annotated[str, Parameter(help="a run's name or path, or latest")] = "latest",
+    *,
+    to: Annotated[
+        Literal["tensorboard", "wandb", "mlflow", "trackio"], Parameter(help="the tracker")
+    ],
+    follow: Annotated[
+        bool, Parameter(negative=(), help="go on with what is added, until Ctrl-C")
+    ] = False,
+    quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
+    of: Annotated[int | None, Parameter(show=False)] = None,
+) -> None:
+    """Tell a tracker of a run: its curves, samples, sentences and settings, once each.
+
+    Nothing leaves this machine, unless the tracker's own variables say so.
+    """
+    from nextword.track.start import follow_parent, follow_run
+
+    tell = (lambda line: None) if quiet else say
+    if of is not None:  # as `train --track` starts it
+        follow_parent(of, to, tell)
+    else:
+        said = follow_run(run, to, tell, forever=follow)
+        if not quiet:
+            write(said)

@@ -42,12 +42,14 @@ def watch(
     of: Annotated[int | None, Parameter(show=False)] = None,
 ) -> None:
     """Show a run on a page while it learns: curves, sentences, and what it would say now."""
-    from nextword.watch.start import export, parent_gone, run_of, watch_run
+    from nextword.watch.start import export, watch_run
 
     if of is not None:  # as `train --watch` starts it
-        gone = parent_gone()
-        if (found := run_of(of, gone)) is not None:
-            watch_run(found, port, opens=open_, say=say, until=gone)
+        from nextword.watch.beside import Parent
+
+        parent = Parent(of)
+        if (found := parent.run()) is not None:
+            watch_run(str(found), port, opens=open_, say=say, until=parent.gone)
         return
 
     if output is not None:

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
+Tools = Annotated[
+    tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...],
+    Parameter(
+        name="--track", negative=(), help="tell this tracker of it, in a process beside; repeatable"
+    ),
+]
 
 
 @app.command(group=TRAIN)
@@ -52,6 +59,7 @@ def train(
     watch: Annotated[
         bool, Parameter(negative=(), help="show it on a page of this machine while it learns")
     ] = False,
+    track: Tools = (),
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
     **options: Any,
@@ -84,10 +92,9 @@ def train(
     from nextword.prediction.loading import learned_from_examples
     from nextword.run import Interrupted
 
-    progress, steps = (
-        _begin(quiet=quiet, watch=watch and not dry_run),
-        options.get("training.steps"),
-    )
+    _check_tools(track)
+    progress = _begin(quiet=quiet, watch=watch and not dry_run, track=() if dry_run else track)
+    steps = options.get("training.steps")
     if dry_run:
         from nextword.rendering.forecast import describe_forecast
 
@@ -98,7 +105,8 @@ def train(
         if resume is not None and learned_from_examples(resume):
             from nextword.finetune import resume as teach_on
 
-            _tell_of(teach_on(resume, steps=steps, progress=progress), progress, json_=json_)
+            taught = teach_on(resume, steps=steps, progress=progress)
+            _tell_of(taught, progress, json_=json_)
             return
         if resume is not None:
             done = pretrain.resume(resume, steps=steps, progress=progress)
@@ -107,20 +115,38 @@ def train(
                 *(paths, settings), name=name, start=from_, progress=progress, began=began
             )
     except Interrupted as stopped:
+        _tell_those_beside(stopped.run)
         leave(str(stopped), stopped.status)
+    _tell_those_beside(done.folder)
     if json_ and done.final is not None:
         write(json.dumps(done.as_dict()))
 
 
-def _begin(*, quiet: bool, watch: bool) -> "Progress":
-    """Say where the training says how it goes, and open its page if that was asked for."""
+def _check_tools(track: tuple[str, ...]) -> None:
+    """Say what is not installed before anything is trained."""
+    from nextword.track.tracker import check_tool
+
+    for tool in track:
+        check_tool(tool)
+
+
+def _begin(*, quiet: bool, watch: bool, track: tuple[str, ...]) -> "Progress":
+    """Say where the training says how it goes, and start what follows it in other processes."""
     from nextword.rendering.progress import Progress
 
-    if watch and os.environ.get("RANK", "0") == "0":  # of several processes the first has the run
-        from nextword.watch.start import beside
+    if (watch or track) and os.environ.get("RANK", "0") == "0":  # of several processes the first
+        from nextword.watch import beside
 
-        beside(os.getpid())
+        if watch:
+            beside.start("watch")
+        for tool in track:
+            beside.start("track", "--to", tool, *(["--quiet"] if quiet else []), waits=True)
     return Progress(quiet=quiet)
+
+
+def _tell_those_beside(run: Path) -> None:
+    if "nextword.watch.beside" in sys.modules:
+        sys.modules["nextword.watch.beside"].tell(run)
 
 
 @app.command(group=TRAIN)
@@ -143,6 +169,7 @@ def finetune(
         bool,
         Parameter(negative=(), help="begin with new weights, to see what RUN's were worth"),
     ] = False,
+    track: Tools = (),
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     json_: AsJson = False,
     **options: Any,
@@ -165,22 +192,24 @@ def finetune(
 
     find_files(named(paths))  # a missing path is said before anything heavy is imported
     from nextword.finetune import finetune as teach
-    from nextword.rendering.progress import Progress
-
-    progress = Progress(quiet=quiet)
     from nextword.run import Interrupted
+
+    _check_tools(track)
+    progress = _begin(quiet=quiet, watch=False, track=track)
 
     try:
         done = teach(
             run, named(paths), settings, name=name, from_nothing=from_nothing, progress=progress
         )
     except Interrupted as stopped:
+        _tell_those_beside(stopped.run)
         leave(str(stopped), stopped.status)
     _tell_of(done, progress, json_=json_)
 
 
 def _tell_of(done: "Finetuned", progress: "Progress", *, json_: bool) -> None:
     """Say what came of a fine-tuning."""
+    _tell_those_beside(done.folder)
     from nextword.rendering.finetuned import describe_taught
 
     scores = done.scores

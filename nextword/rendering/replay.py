@@ -1,6 +1,8 @@
 """Sentences judged while the model learned: tables and lines over the steps."""
 
-from nextword.explanation.replay import Pin, Replay
+from collections.abc import Sequence
+
+from nextword.explanation.replay import Judged, Pin, Replay
 from nextword.rendering.curve import Line, chart_svg
 from nextword.rendering.formatting import chance, escape, one_line, quoted, table
 from nextword.rendering.heat import heat_style
@@ -92,15 +94,50 @@ def replay_html(replay: Replay) -> str:
         rows = []
         for moment in chosen:
             one = replay.judged[moment][number]
-            spans = "".join(
-                f'<span class="piece" style="{heat_style(nats)}" title="{chance(p)}">'
-                f"{escape(piece)}</span>"
-                for piece, nats, p in zip(pin.pieces, one.nats, one.probabilities, strict=True)
-            )
             rows.append(
-                f"<tr><th>step {replay.steps[moment]:,}</th><td>{spans}</td>"
+                f"<tr><th>step {replay.steps[moment]:,}</th><td>{_colored(pin, one)}</td>"
                 f'<td class="number">{one.loss:.4f}</td></tr>'
             )
         table_ = f"<table><tbody>{''.join(rows)}</tbody></table>"
         parts.append(scrolling(table_, f"At chosen steps: {one_line(pin.text, 60)}"))
     return f'<div class="nextword-replay">{"".join(parts)}</div>'
+
+
+def _colored(pin: Pin, judged: Judged) -> str:
+    return "".join(
+        f'<span class="piece" style="{heat_style(nats)}" title="{chance(p)}">{escape(piece)}</span>'
+        for piece, nats, p in zip(pin.pieces, judged.nats, judged.probabilities, strict=True)
+    )
+
+
+def moment_html(pins: Sequence[Pin], judged: Sequence[Judged]) -> str:
+    """Color the sentences of one moment by surprise, as a fragment that needs no style sheet."""
+    return "".join(
+        f'<p style="font:17px/1.6 serif">{_colored(pin, one)}<br><small>{one.loss:.4f} nats a '
+        f"piece; {escape(pin.source)}</small></p>"
+        for pin, one in zip(pins, judged, strict=True)
+    )
+
+
+def moment_markdown(pins: Sequence[Pin], judged: Sequence[Judged]) -> str:
+    """Write the sentences of one moment as tables, for who shows no colors; a bar is a surprise."""
+    parts = []
+    for pin, one in zip(pins, judged, strict=True):
+        parts += [f"**{_cell(one_line(pin.text, 80))}** {one.loss:.4f} nats a piece", ""]
+        parts += ["| piece | P | nats | | likeliest | its P |", "|---|---|---|---|---|---|"]
+        parts += [
+            f"| {_cell(quoted(piece))} | {chance(p)} | {nats:.2f} | {_BLOCKS[-1] * round(2 * nats)}"
+            f" | {_cell(quoted(best))} | {chance(sure)} |"
+            for piece, nats, p, best, sure in zip(
+                *(pin.pieces, one.nats, one.probabilities),
+                *(one.likeliest, one.likeliest_probability),
+                strict=True,
+            )
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    """Keep a text from being read as a table's or a page's signs."""
+    return escape(text).replace("|", "&#124;").replace("*", "&#42;").replace("_", "&#95;")

@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import os
-import subprocess
-import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -13,13 +11,10 @@ from typing import Any
 
 from nextword.base.errors import RunError, SettingsError
 from nextword.base.files import check_output, write_text
-from nextword.base.writer import holder_of
-from nextword.prediction.loading import find_run, list_runs, run_facts
+from nextword.prediction.loading import find_run, run_facts
 from nextword.watch.series import Series
 
 LOCAL = "127.0.0.1"
-LOOK_SECONDS = 0.5
-"""Between two looks whether a process has begun a run."""
 
 
 def watch_run(
@@ -81,44 +76,6 @@ def watch_run(
 def _end_with(gone: threading.Event, server: Any) -> None:
     gone.wait()
     server.should_exit = True
-
-
-def beside(process: int) -> None:
-    """Start the page in a process of its own, for the run that this one is about to train.
-
-    It ends when this process does: then the pipe that it listens to is closed.
-
-    Args:
-        process: whose run is shown as soon as there is one; this one's number.
-    """
-    command = [sys.executable, "-m", "nextword", "watch", "--of", str(process)]
-    _beside.append(subprocess.Popen(command, stdin=subprocess.PIPE))
-
-
-_beside: list["subprocess.Popen[bytes]"] = []
-"""Kept, for what nobody holds is closed."""
-
-
-def parent_gone() -> threading.Event:
-    """Return what is set when the process that started this one has ended."""
-    gone = threading.Event()
-
-    def listen() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
-        gone.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    return gone
-
-
-def run_of(process: int, gone: threading.Event) -> str | None:
-    """Wait for a run that a process trains; None where its end comes before."""
-    while not gone.wait(LOOK_SECONDS):
-        for run in list_runs():
-            if (holder_of(run) or {}).get("process") == process:
-                return run.name
-    return None
 
 
 def export(name: str, file: Path, *, force: bool) -> None:

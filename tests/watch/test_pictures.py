@@ -37,8 +37,8 @@ def _prepare_sentence(page):
 
 
 PICTURES = {
-    "watch-curve": ("#loss", "#loss-said", _prepare_curve),
-    "watch-sentence": ("#pins-section .controls", "#odds", _prepare_sentence),
+    "watch-curve": ("#h-loss", "#loss-said", _prepare_curve),
+    "watch-sentence": ("#h-pins", "#odds", _prepare_sentence),
 }
 
 

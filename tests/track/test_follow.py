@@ -1,0 +1,217 @@
+"""A journal that grows, goes back or is damaged, and a tracker that fails."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import pytest
+
+from nextword.base.errors import NextwordError, RunError, SettingsError
+from nextword.track import tracker
+from nextword.track.follow import Follower
+from nextword.track.start import follow_run
+from tests.track.conftest import events_of, series_of
+
+
+class Fake:
+    """Takes all, and can be told to fail or to forget."""
+
+    def __init__(self, known, folder, id_):
+        self.known, self.begun = known, id_
+        self.id = id_ or "one"
+        self.where = "look here"
+        self.told, self.words_told, self.pages, self.closed = [], [], [], None
+
+    def numbers(self, step, when, values):
+        self.told += [(name, step, when, value) for name, value in values.items()]
+
+    def words(self, step, when, name, text):
+        self.words_told.append((name, step, text))
+
+    def page(self, step, when, name, html, markdown):
+        self.pages.append((step, html, markdown))
+
+    def forget(self):
+        self.told.clear()  # so that only what is told anew stands there
+        return self.forgets
+
+    def flush(self):
+        pass
+
+    def close(self, *, ended):
+        self.closed = ended
+
+    forgets = False
+
+    def series(self):
+        found = {}
+        for name, step, _, value in self.told:
+            found.setdefault(name, []).append((step, value))
+        return found
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """The class of a tracker that is known by the name `fake`."""
+
+    class Own(Fake):
+        pass
+
+    module = types.ModuleType("nextword.track.fake")
+    module.open_run = Own
+    monkeypatch.setitem(sys.modules, "nextword.track.fake", module)
+    monkeypatch.setitem(tracker.PACKAGES, "fake", ())
+    return Own
+
+
+def test_followed_while_it_grows_it_is_told_the_same_as_later(run, fake):
+    journal, lines = run / "metrics.jsonl", (run / "metrics.jsonl").read_bytes().splitlines(True)
+    journal.write_bytes(b"")
+    follower, gone = Follower(run, "fake"), threading.Event()
+    thread = threading.Thread(target=follower.follow, args=(gone,))
+    thread.start()
+    for line in lines:
+        with journal.open("ab") as stream:  # half a line is no line yet
+            stream.write(line[:20])
+            stream.flush()
+            stream.write(line[20:])
+    gone.set()
+    thread.join()
+    follower.close()
+    assert follower.tracker.closed is True
+    live = follower.tracker.told
+    (run / "tracked" / "fake.json").unlink()
+    later = Follower(run, "fake")
+    later.follow()
+    assert later.tracker.told == live
+    expected, series = series_of(run), later.tracker.series()
+    for name, points in expected.items():
+        assert series[name] == [(step, pytest.approx(value)) for step, value in points]
+    assert later.tracker.known.settings["training.steps"] == 12
+    assert later.tracker.known.settings["shape.hidden_size"] == 128
+    whens = [when for _, _, when, _ in later.tracker.told]
+    assert whens == sorted(whens)
+    began = time.mktime(time.strptime("2026-01-01", "%Y-%m-%d"))
+    assert whens[0] > began
+    later.close()
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_journal_that_went_back_is_told_anew_where_that_can_be(run, fake, forgets):
+    fake.forgets = forgets
+    follower = Follower(run, "fake")
+    follower.follow()
+    before = follower.tracker.series()
+    journal = run / "metrics.jsonl"
+    events = events_of(run)
+    for event in events:
+        if event["event"] == "step" and event["step"] > 6:
+            event["loss"] += 1  # what was gone over again came out otherwise
+    more = {"event": "step", "step": 13, "loss": 1.0, "gradient_norm": 1.0, "seconds": 1.0}
+    journal.write_text("".join(json.dumps(one) + "\n" for one in [*events, more]))
+    follower.follow()
+    after = follower.tracker.series()
+    if forgets:
+        assert after["train/loss"] == series_of(run)["train/loss"]
+    else:
+        assert after == {"train/loss": [(13, 1.0)], "train/gradient_norm": [(13, 1.0)]}
+    assert len(before["train/loss"]) == 12
+    follower.close()
+
+
+def test_damaged_lines_are_passed_over(run, fake):
+    journal = run / "metrics.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for bad in (
+        *(b"\xff\n", b"{\n", b"[]\n", b"1\n", b"{}\n", b'{"event": "step", "step": "x"}\n'),
+        *(b'{"event": "step", "step": 1e999}\n', b'{"event": "ruler", "step": 3, "marks": 7}\n'),
+        b'{"event": "replay", "step": 3, "pins": [{"nats": "x"}]}\n',
+        b"[" * 100_000 + b"\n",
+    ):
+        lines.insert(5, bad)
+    journal.write_bytes(b"".join(lines))
+    follower = Follower(run, "fake")
+    follower.follow()
+    assert follower.tracker.series()["train/loss"] == [
+        (step, pytest.approx(value)) for step, value in _losses(lines)
+    ]
+    follower.close()
+
+
+def _losses(lines):
+    for line in lines:
+        if line.startswith(b'{"event": "step"') and b"loss" in line:
+            event = json.loads(line)
+            yield event["step"], event["loss"]
+
+
+def test_one_process_at_a_time_tells_a_tracker_of_a_run(run, fake):
+    follower = Follower(run, "fake")
+    with pytest.raises(RunError, match="another process tells fake of it already"):
+        Follower(run, "fake")
+    follower.close()
+    Follower(run, "fake").close()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"place": -1}', '{"last": {"step": "x"}}'])
+def test_a_damaged_note_of_what_was_told_is_one_line(run, fake, text):
+    (run / "tracked").mkdir()
+    (run / "tracked" / "fake.json").write_text(text)
+    with pytest.raises(NextwordError, match=r"fake\.json"):
+        follow_run("small", "fake", lambda line: None, forever=False)
+
+
+def test_a_tracker_that_fails_is_one_line(run, fake, monkeypatch):
+    def fail(*_):
+        raise OSError("disk on fire\nand more")
+
+    monkeypatch.setattr(fake, "numbers", fail)
+    with pytest.raises(RunError, match="fake failed: OSError: disk on fire"):
+        follow_run("small", "fake", lambda line: None, forever=False)
+
+
+def test_unknown_and_missing_ones_are_named(place, monkeypatch):
+    with pytest.raises(SettingsError, match="no tracker 'clipboard'"):
+        tracker.opener("clipboard")
+    monkeypatch.setitem(tracker.PACKAGES, "wandb", ("no_such_package",))
+    with pytest.raises(SettingsError, match=r"pip install 'nextword\[wandb\]'"):
+        tracker.opener("wandb")
+    done = place.nextword("train", "--track", "wandb", "--training.steps", "2")
+    assert done.returncode == 2
+    assert "needs the package no_such_package" in done.stderr
+    assert not (place.folder / "runs").exists()  # before anything was trained
+
+
+OPTIONS = ["--training.steps", "4", "--corpus.stories", "100"]
+
+
+TRACKED = ["--track", "tensorboard", *OPTIONS]
+
+
+def test_a_training_is_told_of_to_its_last_word(place):
+    pytest.importorskip("tensorboard", reason="trackers are not installed")
+    done = place.process("train", "--name", "told", *TRACKED)
+    assert done.returncode == 0, done.stderr
+    assert "tensorboard is told of told; look with: tensorboard --logdir" in done.stderr
+    note = json.loads((place.folder / "runs" / "told" / "tracked" / "tensorboard.json").read_text())
+    assert note["last"]["end"] == 4
+    assert note["place"] == (place.folder / "runs" / "told" / "metrics.jsonl").stat().st_size
+
+
+def test_a_tracker_that_cannot_begin_never_stops_training(place):
+    broken = place.folder / "broken" / "tensorboard"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('broken on purpose')\n")
+    environment = place.environment() | {"PYTHONPATH": str(broken.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "nextword", "train", "--name", "told", "--quiet", *TRACKED],
+        cwd=place.folder, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "tensorboard failed: RuntimeError: broken on purpose; training goes on" in done.stderr
+    assert "nextword track told --to tensorboard" in done.stderr
+    assert events_of(place.folder / "runs" / "told")[-1]["event"] == "end"

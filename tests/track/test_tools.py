@@ -1,0 +1,153 @@
+"""Each tracker itself says what it was told: a run that stopped, went on, and came to its end."""
+
+import json
+import os
+import struct
+
+import pytest
+
+from tests.track.conftest import events_of, series_of
+
+
+def read_tensorboard(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(run / "tracked" / "tensorboard"), {"tensors": 0, "scalars": 0})
+    read.Reload()
+    tags = read.Tags()
+    scalars = {
+        name: [(one.step, one.value) for one in read.Scalars(name)] for name in tags["scalars"]
+    }
+    texts = {
+        name.removesuffix("/text_summary"): [
+            (one.step, one.tensor_proto.string_val[0].decode()) for one in read.Tensors(name)
+        ]
+        for name in tags["tensors"]
+        if name.endswith("/text_summary")
+    }
+    assert "_hparams_/session_start_info" in read.summary_metadata
+    begun = read.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    return scalars, texts, b"training.steps" in begun, None
+
+
+def wandb_records(raw):
+    """Yield the records of a log, framed as leveldb does: blocks of 32 kB, whole or in parts."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    place, whole = 7, b""
+    while place < len(raw):
+        left, kind = 32_768 - place % 32_768, 0
+        if left >= 7:
+            _, size, kind = struct.unpack("<IHB", raw[place : place + 7])
+        if not kind:
+            place += left
+            continue
+        whole += raw[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def read_wandb(run):
+    scalars, texts, ids, config = {}, {}, set(), {}
+    files = sorted((run / "tracked" / "wandb" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    for file in files:
+        for page in file.parent.glob("files/media/html/*.html"):
+            name, step, _ = page.name.split("_")
+            texts.setdefault(name, []).append((int(step), page.read_text()))
+        for record in wandb_records(file.read_bytes()):
+            if record.WhichOneof("record_type") == "run":
+                ids.add(record.run.run_id)
+                config |= {one.key: one.value_json for one in record.run.config.update}
+            for item in record.history.item:
+                name = item.key or "/".join(item.nested_key)
+                if isinstance(value := json.loads(item.value_json), int | float):
+                    scalars.setdefault(name, []).append((record.history.step.num, value))
+    return scalars, texts, config.get("training.steps") == "12", ids
+
+
+def read_mlflow(run):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nextword")
+    found = client.search_runs([experiment.experiment_id])
+    (one,) = found
+    assert one.info.status == "FINISHED"
+    names = [*one.data.metrics]
+    scalars = {
+        name: [(m.step, m.value) for m in client.get_metric_history(one.info.run_id, name)]
+        for name in names
+    }
+    texts = {}
+    for name in ("sentences", "it writes"):
+        for file in client.list_artifacts(one.info.run_id, name):
+            step = int(file.path.split("-")[-1].split(".")[0])
+            folder = run.parent / "mlartifacts" / one.info.run_id / "artifacts"
+            texts.setdefault(name, []).append((step, (folder / file.path).read_text()))
+    return scalars, texts, one.data.params["training.steps"] == "12", {one.info.run_id}
+
+
+def read_trackio(run):
+    """Ask the database by SQL, for the package reads its folder's name when it is imported."""
+    import sqlite3
+
+    scalars, texts = {}, {}
+    with sqlite3.connect(run.parents[1] / "trackio" / "nextword.db") as base:
+        rows = base.execute("select run_name, step, metrics from metrics order by step").fetchall()
+        (config,) = base.execute("select config from configs").fetchone()
+    for _, step, metrics in rows:
+        for name, value in json.loads(metrics).items():
+            if isinstance(value, int | float):
+                scalars.setdefault(name, []).append((step, value))
+            else:
+                texts.setdefault(name, []).append((step, json.dumps(value)))
+    return scalars, texts, json.loads(config)["training.steps"] == 12, {row[0] for row in rows}
+
+
+READERS = {
+    "tensorboard": read_tensorboard,
+    "wandb": read_wandb,
+    "mlflow": read_mlflow,
+    "trackio": read_trackio,
+}
+
+
+@pytest.mark.parametrize("tool", READERS)
+@pytest.mark.filterwarnings("default")
+def test_it_shows_what_the_journal_says(place, run, tool, monkeypatch):
+    pytest.importorskip(tool, reason="trackers are not installed")
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TRACKIO_DIR", str(place.folder / "trackio"))
+    journal, whole = run / "metrics.jsonl", (run / "metrics.jsonl").read_bytes()
+    stopped = [one for one in whole.splitlines(keepends=True) if json.loads(one)["step"] <= 6]
+    journal.write_bytes(b"".join(stopped))  # as where it was stopped after a checkpoint
+    for _ in range(2):
+        done = place.process("track", "small", "--to", tool)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{tool} was told of small: ")
+        assert done.stdout.count("\n") == 1
+        assert done.stderr == "" or tool == "mlflow"  # which says that it makes its database
+        journal.write_bytes(whole)
+    again = place.process("track", "small", "--to", tool)
+    assert "0 new events" in again.stdout
+    scalars, texts, knows_settings, ids = READERS[tool](run)
+    expected = series_of(run)
+    for name, points in expected.items():
+        assert [step for step, _ in scalars[name]] == [step for step, _ in points], name
+        values = [value for _, value in scalars[name]]
+        assert values == pytest.approx([value for _, value in points], rel=1e-6), name
+    assert any(name.startswith("ruler/") for name in scalars)
+    assert knows_settings
+    assert ids is None or len(ids) == 1
+    events = events_of(run)
+    samples = [(one["step"], one["sample"]) for one in events if one["event"] == "evaluation"]
+    moments = [one["step"] for one in events if one["event"] == "replay"]
+    assert [step for step, _ in sorted(texts["sentences"])] == moments
+    for (step, told), (when, sample) in zip(sorted(texts["it writes"]), samples, strict=True):
+        assert step == when
+        assert sample.split()[0] in told
+    assert all("We are all" in told or "humans" in told for _, told in texts["sentences"])
