@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nextword.base.errors import RunError, SettingsError
+from nextword.corpus.hub import pin
 from nextword.corpus.options import STORIES, STORIES_MASKED
 from nextword.explanation.forecast import Forecast
 from nextword.fit import fit
@@ -115,6 +116,7 @@ def _lay_out(
     """Prepare the text and decide everything that a new run needs to know."""
     began = time.monotonic() if began is None else began
     check_name(settings.training)
+    paths = [pin(path) for path in paths]
     warm_start = None if start is None else find_warm_start(start, settings)
     settings = settings if warm_start is None else warm_start.settings
     objective = objective_for_text(settings.objective)

@@ -15,6 +15,7 @@ import torch
 
 from nextword.base.errors import RunError, SettingsError
 from nextword.base.files import LONGEST_NAME, publish, write_json, write_text
+from nextword.corpus.hub import hub_sources
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
 from nextword.machine.memory import free_memory
@@ -283,6 +284,7 @@ def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str
         "objective": run.settings.objective.name,
         **facts,
         "warm_start": None if run.warm_start is None else str(run.warm_start.absolute()),
+        "hub": hub_sources(run.paths, run.warm_start),
         "shape": dataclasses.asdict(run.shape),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "flops_per_token": run.shape.flops_per_token(),

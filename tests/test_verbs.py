@@ -29,6 +29,7 @@ VERBS = {
     "classify": ("classify", "RUN", "the good cat"),
     "compare": ("compare", "RUN", "RUN", "the good cat"),
     "export": ("export", "RUN", "-o", "out.gguf", "--force"),
+    "push": ("push", "RUN", "me/RUN", "-o", "RUN-pushed"),
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,7 +60,7 @@ def test_every_verb_works_or_says_why_not(place, capsys, objective):
     assert cannot.keys() - VERBS.keys() <= {"decompress", "score"}
     assert nextword.load(objective).opened.objective.name == objective
     for verb, words in VERBS.items():
-        arguments = [objective if word == "RUN" else word for word in words]
+        arguments = [word.replace("RUN", objective) for word in words]
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             main(arguments)

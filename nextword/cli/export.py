@@ -86,3 +86,47 @@ def track(
         said = follow_run(run, to, tell, forever=follow)
         if not quiet:
             write(said)
+
+
+@app.command(group=EXPORT)
+def push(
+    run: Run,
+    repository: Annotated[str, Parameter(help="OWNER/NAME on the Hub, or where HF_ENDPOINT says")],
+    *,
+    private: Annotated[
+        bool, Parameter(negative=(), help="let nobody else see it, where it is made now")
+    ] = False,
+    whole: Annotated[
+        bool, Parameter(negative=(), help="the state of training too, to go on with it elsewhere")
+    ] = False,
+    license_: Annotated[
+        str, Parameter(name="--license", help="of the weights, for the card, as in apache-2.0")
+    ] = "",
+    watts: Annotated[
+        float | None, Parameter(help="that the machine drew, for the energy in the card")
+    ] = None,
+    revision: Annotated[str | None, Parameter(help="branch to push to")] = None,
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="write the folder there and send nothing"),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Push a model to the Hub, with a card: what it read, how good it is, how it is used."""
+    from nextword.base.errors import SettingsError
+    from nextword.export import hub
+    from nextword.export.card import read_card
+
+    if watts is not None and not 0 < watts < 1e9:
+        raise SettingsError(f"--watts {watts}: above 0")
+    card = read_card(run, repository, license_=license_, watts=watts)
+    files = hub.gather(run, card, whole=whole)
+    if output is not None:
+        hub.write_copy(files, output)
+        place = str(output)
+    else:
+        place = hub.push(files, repository, private=private, revision=revision, say=say)
+    if json_:
+        write(json.dumps({"place": place, "files": sorted(files)}))
+        return
+    write(f"{len(files)} files: {place}")

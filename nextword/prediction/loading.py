@@ -12,6 +12,7 @@ from nextword.base.errors import EvaluationError, ModelError, RunError
 from nextword.base.options import nearest
 from nextword.base.records import Count, Place, as_record, read_json
 from nextword.base.terminal import for_stream
+from nextword.corpus.hub import fetch_model, hub_name, model_on_hub
 from nextword.machine.device import Machine, choose_machine
 from nextword.machine.options import MachineSettings
 from nextword.model.config import CONFIG, read_config
@@ -57,7 +58,8 @@ class Opened:
     def name(self) -> str:
         """What it is called: its run and step, or its folder."""
         if self.run is None:
-            return self.folder.name
+            known = hub_name(self.folder.absolute())
+            return known[0].rpartition("/")[2] if known else self.folder.name
         return self.run.name if self.step is None else f"{self.run.name}@{self.step}"
 
     def refuse(self, verb: str) -> None:
@@ -130,6 +132,7 @@ class _Facts(Struct):
     prepared: Place | None = None
     corpus: CorpusFacts | None = None
     warm_start: Place | None = None
+    hub: dict[str, dict[str, str]] = {}
     task: str | None = None
     rows: dict[str, Any] | None = None
     digests: Any = None
@@ -227,7 +230,7 @@ def find_checkpoint(run: Path, which: str, *, whole: bool = False) -> Checkpoint
 
 
 def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
-    """Resolve RUN to a model folder, its run and its step."""
+    """Resolve RUN, or a model's name on the Hub, to a model folder, its run and its step."""
     path = Path(target)
     if (path / CONFIG).is_file():
         run = path.parent.parent if path.parent.name == "checkpoints" else None
@@ -243,6 +246,8 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
         and not (runs_folder() / name / FACTS).is_file()
     ):
         raise RunError(f"{target}: neither a run (no {FACTS}) nor a model folder (no {CONFIG})")
+    if (on_hub := model_on_hub(target)) is not None:
+        return fetch_model(*on_hub), None, None
     run = find_run(name)
     checkpoint = find_checkpoint(run, which)
     return checkpoint.folder, run, checkpoint.step
@@ -274,7 +279,7 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
     folder, run, step = find_model_folder(target)
     where = choose_machine(machine or MachineSettings()).in_float32()
     model = read_model(folder).to(where.device).eval()
-    vocabulary, objective = Vocabulary.load(folder), _objective(folder, run)
+    vocabulary, objective = Vocabulary.load(folder), objective_in(folder, run)
     if len(vocabulary) > model.shape.vocab_size:
         raise ModelError(
             f"{folder}: its vocabulary has {len(vocabulary):,} entries, and its network knows "
@@ -290,7 +295,7 @@ def refuse_verb(target: str, verb: str) -> None:
         EvaluationError: it cannot.
     """
     folder, run, _ = find_model_folder(target)
-    _refuse(target, _objective(folder, run), verb)
+    _refuse(target, objective_in(folder, run), verb)
 
 
 def _refuse(name: str, objective: Objective, verb: str) -> None:
@@ -300,7 +305,7 @@ def _refuse(name: str, objective: Objective, verb: str) -> None:
         )
 
 
-def _objective(folder: Path, run: Path | None) -> Objective:
+def objective_in(folder: Path, run: Path | None) -> Objective:
     """Find out what a model was asked: the run knows, or the folder's layout says."""
     if run is not None and (name := run_facts(run).get("objective")):
         return find_objective(str(name))

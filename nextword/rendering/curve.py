@@ -118,6 +118,26 @@ def chart_svg(
     return "".join([*parts, "</svg>"])
 
 
+STYLE = (
+    "svg { background: #fbfaf7; color-scheme: light dark }"
+    "text { font: 12px system-ui, sans-serif; fill: #5f636b } .rule-name { font-size: 11px }"
+    ".axis, .rule, .grid { fill: none; stroke: #5f636b } .grid { stroke: #dddbd4 }"
+    ".rule { stroke-dasharray: 2 4 } .line { fill: none; stroke: #b5450b; stroke-width: 2.2 }"
+    ".mark { fill: #22252b }"
+    "@media (prefers-color-scheme: dark) { svg { background: #16181d } text { fill: #a9adb5 }"
+    ".axis, .rule { stroke: #a9adb5 } .grid { stroke: #33363d } .line { stroke: #f08a45 }"
+    ".mark { fill: #f0eee8 } }"
+)
+"""Of a chart that stands in no page."""
+
+
+def standalone(svg: str) -> str:
+    """Make a chart a file of its own, with its colors inside."""
+    size = f'width="{WIDTH:g}" height="{HEIGHT:g}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
+    return svg.replace("<svg ", head, 1).replace("<title>", f"<style>{STYLE}</style><title>", 1)
+
+
 def _axes(frame: _Frame, across: str, up: str) -> list[str]:
     bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     parts = [f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>']

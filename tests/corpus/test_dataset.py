@@ -125,7 +125,7 @@ def test_a_streamed_dataset_of_unknown_columns(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert read("dataset:some/name?config=en&split=test") == expected(["one", "two"])
-    assert asked == [(("some/name", "en"), {"split": "test", "streaming": True})]
+    assert asked == [(("some/name", "en"), {"split": "test", "revision": None, "streaming": True})]
     assert "only n, text" in refusal("dataset:some/name", field="body")
     assert asked[-1] == (("some/name", None), {"split": "train", "streaming": True})
 

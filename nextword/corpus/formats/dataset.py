@@ -1,4 +1,4 @@
-"""A Hugging Face dataset by its name: `dataset:NAME?config=...&split=...`.
+"""A Hugging Face dataset by its name: `dataset:NAME?config=...&split=...&revision=...`.
 
 NAME is one on huggingface.co (`dataset:roneneldan/TinyStories?split=validation`), read as it
 arrives, or a local folder: one that `save_to_disk` wrote, or one of data files. The split is
@@ -22,7 +22,7 @@ from nextword.corpus.source import Source
 SUFFIXES = ()
 SCHEME = "dataset:"
 BATCH_ROWS = 256
-_WORDS = ("config", "split")
+_WORDS = ("config", "split", "revision")
 
 
 class _Request(NamedTuple):
@@ -31,6 +31,8 @@ class _Request(NamedTuple):
     name: str
     config: str | None
     split: str | None
+    revision: str | None = None
+    """A commit, to which a run pins it."""
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
@@ -54,12 +56,12 @@ def _parse(address: str) -> _Request:
     for word in words:
         if word not in _WORDS:
             raise CorpusError(
-                f"{address}: {word!r} is not known here; after the ? may stand config=... and "
-                f"split=..., with & between.{nearest(word, _WORDS)}"
+                f"{address}: {word!r} is not known here; after the ? may stand config=..., "
+                f"split=... and revision=..., with & between.{nearest(word, _WORDS)}"
             )
     if not name:
         raise CorpusError(f"{address}: the dataset has no name; write dataset:OWNER/NAME")
-    return _Request(name, words.get("config"), words.get("split"))
+    return _Request(name, words.get("config"), words.get("split"), words.get("revision"))
 
 
 def _open(datasets: Any, request: _Request, name: str) -> Any:
@@ -76,7 +78,9 @@ def _open(datasets: Any, request: _Request, name: str) -> Any:
         return rows
     if not folder.is_dir() and (folder.is_absolute() or request.name.startswith(".")):
         raise CorpusError(f"{name}: no such folder; check the spelling")
-    return datasets.load_dataset(request.name, request.config, split=split, streaming=True)
+    return datasets.load_dataset(
+        request.name, request.config, split=split, revision=request.revision, streaming=True
+    )
 
 
 def _no_split(name: str, split: str, known: list[str]) -> CorpusError:
