@@ -127,7 +127,10 @@ def test_a_streamed_dataset_of_unknown_columns(monkeypatch):
     assert read("dataset:some/name?config=en&split=test") == expected(["one", "two"])
     assert asked == [(("some/name", "en"), {"split": "test", "revision": None, "streaming": True})]
     assert "only n, text" in refusal("dataset:some/name", field="body")
-    assert asked[-1] == (("some/name", None), {"split": "train", "streaming": True})
+    assert asked[-1] == (
+        ("some/name", None),
+        {"split": "train", "revision": None, "streaming": True},
+    )
 
 
 def test_a_dataset_out_of_reach_is_one_line(monkeypatch):
