@@ -34,6 +34,7 @@ RIGHT = [
     "serve",
     "watch",
     "track",
+    "evals",
     "export",
     "cli",
 ]

@@ -1,11 +1,12 @@
-"""Command line: inference - generate, predict, fill, classify, evaluate."""
+"""Command line: inference - generate, predict, fill, classify, evaluate, benchmark."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextword.cli.program import PREDICT, AsJson, Paths, Run, app, named, takes, text_of, write
+from nextword.cli.program import PREDICT, AsJson, Paths, Run, app, named, say, takes, text_of, write
 
 
 @app.command(group=PREDICT)
@@ -176,3 +177,56 @@ def evaluate(
         write(json.dumps({**scores.as_dict(), **known}))
     else:
         write(describe_full_evaluation(scores, ", ".join(paths) or "the run's own hold-out", floor))
+
+
+@app.command(group=PREDICT)
+def benchmark(
+    run: Run = "latest",
+    *,
+    tasks: Annotated[
+        str,
+        Parameter(
+            help="names with commas between: lm-evaluation-harness' own, nextword_holdout, "
+            "nextword_stories, nextword_python"
+        ),
+    ] = "nextword_holdout",
+    limit: Annotated[int | None, Parameter(help="documents of each task at most")] = None,
+    fewshot: Annotated[
+        int | None, Parameter(help="examples before a question [default: the task's own]")
+    ] = None,
+    batch: Annotated[int, Parameter(help="rows asked at once")] = 8,
+    include: Annotated[Path | None, Parameter(help="folder of more tasks, in YAML")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Ask lm-evaluation-harness' tasks of a model, and look for their texts in what it has read.
+
+    The figures are kept with the run, for its report and its card.
+    """
+    import msgspec
+
+    from nextword import language_model
+    from nextword.base.errors import SettingsError
+    from nextword.evals.harness import run_tasks
+    from nextword.explanation.benchmarks import keep_benchmarks
+    from nextword.rendering.benchmarks import describe_benchmarks
+
+    for name, value in (("limit", limit), ("batch", batch)):
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name} {value}: at least 1")
+    if fewshot is not None and fewshot < 0:
+        raise SettingsError(f"--fewshot {fewshot}: at least 0")
+    asked = [task.strip() for task in tasks.split(",") if task.strip()]
+    if not asked:
+        raise SettingsError("--tasks names none")
+    if include is not None and not include.is_dir():
+        raise SettingsError(f"{include}: no such folder")
+    opened = language_model.load(run).opened
+    found = run_tasks(
+        opened, asked, limit=limit, fewshot=fewshot, batch=batch, include=include, say=say
+    )
+    if opened.run is not None:
+        keep_benchmarks(opened.run, found)
+    if json_:
+        write(json.dumps({"benchmarks": [msgspec.to_builtins(one) for one in found]}))
+    else:
+        write(describe_benchmarks(found))

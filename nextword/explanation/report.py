@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nextword.base.errors import RunError
 from nextword.explanation.audit import Audit, audit_worked
+from nextword.explanation.benchmarks import Benchmark, read_benchmarks
 from nextword.explanation.replay import Replay, read_replay
 from nextword.explanation.ruler import Ruler
 from nextword.explanation.trace import Position, Trace, trace
@@ -78,6 +79,8 @@ class Report:
     judged_tokens: int
     """Among so many were the hardest sought."""
     vocabulary: Mapping[str, Any]
+    benchmarks: tuple[Benchmark, ...] = ()
+    """Of this checkpoint."""
 
 
 def build_report(
@@ -124,6 +127,7 @@ def build_report(
         hard_pieces=_hard_pieces(positions),
         judged_tokens=len(positions),
         vocabulary=vocabulary_facts(prepared.vocabulary, prepared.facts),
+        benchmarks=tuple(one for one in read_benchmarks(run) if one.step == opened.step),
     )
 
 

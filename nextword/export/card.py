@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from nextword.base.errors import RunError
+from nextword.explanation.benchmarks import Benchmark, read_benchmarks
 from nextword.explanation.ruler import Mark
 from nextword.model.config import read_config
 from nextword.prediction.loading import find_model_folder, objective_in, run_facts
+from nextword.rendering.benchmarks import HEADS, rows_of
 from nextword.rendering.curve import Line, chart_svg, standalone
 from nextword.rendering.formatting import among, counted, escape, figure
 from nextword.rendering.progress import duration
@@ -50,6 +52,7 @@ class Card:
     seconds: float
     ruler: Mapping[str, Any]
     floor: Mapping[str, Any]
+    benchmarks: tuple[Benchmark, ...] = ()
     license: str = ""
     watts: float | None = None
     limits: tuple[str, ...] = field(default=())
@@ -80,16 +83,18 @@ def read_card(
     curve, evaluations, seconds = (), (), 0.0  # type: tuple[tuple[int, float], ...], Any, float
     ruler: Mapping[str, Any] = {}
     floor: Mapping[str, Any] = {}
-    settings = ""
+    settings, benchmarks = "", []
     if run is not None:
         last = math.inf if step is None else step
         curve, evaluations, seconds = _learned(run, last)
         # They are of the run's end; an earlier checkpoint was not measured so.
         ruler, floor = (_event(run, kind, step) for kind in ("ruler", "floor"))
         settings = _text(run / "settings.toml")
+        benchmarks = [one for one in read_benchmarks(run) if one.step == step]
     return Card(
         (run or folder).name, repository, objective, read_config(folder).architecture, facts,
-        settings, step, curve, evaluations, seconds, ruler, floor, license_, watts,
+        settings, step, curve, evaluations, seconds, ruler, floor, tuple(benchmarks),
+        license_, watts,
     )  # fmt: skip
 
 
@@ -145,8 +150,19 @@ def _head(card: Card) -> str:
             "dataset": {"type": "held-out", "name": f"held-out part of {corpus}"},
             "metrics": [{"type": name, "value": value} for name, value in metrics],
         }
-        told["model-index"] = [{"name": card.name, "results": [result]}]
+        told["model-index"] = [
+            {"name": card.name, "results": [result, *map(_result, card.benchmarks)]}
+        ]
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in told.items())
+
+
+def _result(one: Benchmark) -> dict[str, Any]:
+    metrics = [{"type": name, "value": value} for name, value in one.metrics.items()]
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {"type": one.task, "name": one.task},
+        "metrics": metrics,
+    }
 
 
 def _metrics(card: Card) -> Iterator[tuple[str, float]]:
@@ -196,6 +212,12 @@ def _quality(card: Card) -> Iterator[str]:
             f"The lowest loss that any model can reach on this text is known exactly: "
             f"{card.floor['nats_per_token']:.4f} nats a token. This one is "
             f"{card.floor['share']:.1%} above it."
+        )
+    if card.benchmarks:
+        rows = [f"| {' | '.join(map(_plain, row))} |" for row in rows_of(card.benchmarks)]
+        yield (
+            f"Asked by {_plain(card.benchmarks[0].harness)}:\n\n| {' | '.join(HEADS)} |\n"
+            f"|{'---|' * len(HEADS)}\n" + "\n".join(rows)
         )
     if len(card.curve) > 1:
         yield f"![The loss over the steps of training]({CURVE})"

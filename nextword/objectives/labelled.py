@@ -101,7 +101,7 @@ def in_order(count: int, rows: int, step: int, seed: int) -> NDArray[np.int64]:
 _WORDS = (
     *("generate", "predict", "fill", "evaluate", "explain", "score", "audit", "replay"),
     "ruler",
-    *("report", "tour", "compress", "decompress", "compare", "export"),
+    *("report", "tour", "compress", "decompress", "compare", "export", "benchmark"),
 )
 
 OBJECTIVE = Objective(

@@ -135,6 +135,7 @@ OBJECTIVE = Objective(
         "predict": f"{NOT_A_TEXT}; ask for a hidden place with `nextword fill`",
         "compress": f"{NOT_A_TEXT}, which is what a compressor needs",
         "decompress": f"{NOT_A_TEXT}, which is what a compressor needs",
+        "benchmark": f"{NOT_A_TEXT}, which is what the tasks ask for",
         "export": f"{NOT_A_TEXT}, and what reads such files only goes on with one",
         "ruler": f"{NOT_A_TEXT}, so it has no place among compressors and counts of what comes "
         "next; `nextword evaluate` gives its loss at hidden places",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from nextword.explanation.report import Report
 from nextword.loss.bits import bits
 from nextword.rendering.audit import audit_html
+from nextword.rendering.benchmarks import benchmarks_html
 from nextword.rendering.curve import Line, chart_svg
 from nextword.rendering.formatting import among, chance, counted, escape, figure, quoted, tail
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_html
@@ -187,7 +188,9 @@ def _ruler(report: Report) -> str:
     return (
         "<p>A loss alone says little. Here the same held-out text is written down by others: by "
         "blind guessing, by counting, by the compressors everyone has. Fewer bits is better, for "
-        "who predicts well needs few.</p>" + ruler_html(report.ruler)
+        "who predicts well needs few.</p>"
+        + ruler_html(report.ruler)
+        + benchmarks_html(report.benchmarks)
     )
 
 
