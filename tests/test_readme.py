@@ -60,7 +60,8 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     assert {shlex.split(line)[1] for line in asked} == {
         "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
         "explain", "audit", "replay", "ruler", "compress", "decompress", "report",
-        "fill", "finetune", "classify", "compare", "export", "push", "track", "benchmark", "--version",
+        "fill", "finetune", "classify", "compare", "export", "push", "track", "benchmark",
+        "--version",
     }  # fmt: skip
     text = "We are all humans born to make mistakes, and to learn from them.\n" * 200
     (shared.folder / "book.txt").write_text(text)
