@@ -3,7 +3,7 @@
 Nothing heavy is imported before a verb runs, so every --help is instant.
 """
 
-from nextword.cli import compress, explain, export, inspect, predict, serve, train
+from nextword.cli import chat, compress, explain, export, inspect, predict, serve, train
 from nextword.cli.program import main
 
-__all__ = ["compress", "explain", "export", "inspect", "main", "predict", "serve", "train"]
+__all__ = ["chat", "compress", "explain", "export", "inspect", "main", "predict", "serve", "train"]

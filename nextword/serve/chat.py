@@ -13,9 +13,9 @@ from nextword.base.errors import EvaluationError, VocabularyError
 from nextword.finetune.chat import TEMPLATE, ask
 from nextword.prediction.loading import Opened
 from nextword.serve.errors import ApiError
+from nextword.training.checkpoint import JINJA
 from nextword.vocabulary.reading import read_tokenizer_config
 
-JINJA = "chat_template.jinja"
 LARGEST = 1 << 20
 """Characters of a template, and of what it makes of a conversation beside what is said."""
 

@@ -32,6 +32,8 @@ from nextword.vocabulary.tokenizer import Vocabulary
 
 FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
+JINJA = "chat_template.jinja"
+"""Where newer programs look for how a chat is written down."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def write_folder(
 
 
 def add_chat_template(folder: Path, template: str) -> None:
-    """Write how a chat is written down into a folder's tokenizer_config.json.
+    """Write how a chat is written down into a folder's tokenizer_config.json, and beside it.
 
     The template itself puts end-of-text where it belongs, so its name must be read as that entry.
     """
@@ -230,6 +232,7 @@ def add_chat_template(folder: Path, template: str) -> None:
     config = json.loads(file.read_text(encoding="utf-8"))
     config |= {"chat_template": template, "split_special_tokens": False}
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / JINJA).write_text(template, encoding="utf-8")
 
 
 def template_of(model: Snapshot, vocabulary: Vocabulary) -> str:

@@ -119,6 +119,7 @@ def other(taught, tmp_path, template, *, jinja):
     shutil.copytree(taught.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config.pop("chat_template")
+    (folder / "chat_template.jinja").unlink()
     if jinja:
         (folder / "chat_template.jinja").write_text(template)
     else:
