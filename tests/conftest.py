@@ -50,12 +50,16 @@ def default_run(shared: Place, trained: Trained) -> Iterator[subprocess.Complete
         yield done
 
 
+SMALL = (
+    *("train", "--name", "small", "--training.steps", "12", "--corpus.stories", "400"),
+    *("--training.evaluate-every", "4", "--training.checkpoint-every", "6"),
+)
+
+
 @pytest.fixture(scope="session")
 def small_run_said(shared: Place, trained: Trained) -> Iterator[subprocess.CompletedProcess]:
     """What a run of a few steps said, for what does not need a good model."""
-    options = ["--training.steps", "12", "--corpus.stories", "400"]
-    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    done = trained.copy_to(shared, "train", "--name", "small", *options)
+    done = trained.copy_to(shared, *SMALL)
     with _untouched(shared.folder / "runs" / "small"):
         yield done
 
@@ -75,6 +79,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("NEXTWORD_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     return here
+
+
+@pytest.fixture
+def run(place: Place, trained: Trained) -> Path:
+    """The same small run, as one of the test's own, which it may change."""
+    trained.copy_to(place, *SMALL)
+    return place.folder / "runs" / "small"
 
 
 @pytest.fixture

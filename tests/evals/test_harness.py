@@ -17,14 +17,10 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 
 
-@pytest.fixture
-def run(place, trained, monkeypatch):
+@pytest.fixture(autouse=True)
+def _offline(place, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(place.folder / "hf"))
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    options = ["--training.steps", "12", "--corpus.stories", "400"]
-    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    trained.copy_to(place, "train", "--name", "small", *options)
-    return place.folder / "runs" / "small"
 
 
 def test_bits_a_byte_are_those_of_this_program(run):

@@ -16,14 +16,6 @@ from tests.export.stub import SECRET, serving
 
 
 @pytest.fixture
-def run(place, trained):
-    options = ["--training.steps", "12", "--corpus.stories", "400"]
-    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    trained.copy_to(place, "train", "--name", "small", *options)
-    return place.folder / "runs" / "small"
-
-
-@pytest.fixture
 def hub(place, monkeypatch):
     """A Hub that all processes of a place speak to."""
     with serving() as stub:

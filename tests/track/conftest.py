@@ -1,19 +1,8 @@
-"""A small run for trackers to be told of, and what its journal says."""
+"""What a run's journal says, for the trackers that are told of it."""
 
 import json
 import math
 from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def run(place, trained) -> Path:
-    """A small run that the test may change."""
-    options = ["--training.steps", "12", "--corpus.stories", "400"]
-    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    trained.copy_to(place, "train", "--name", "small", *options)
-    return place.folder / "runs" / "small"
 
 
 def events_of(run: Path) -> list[dict]:

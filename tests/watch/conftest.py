@@ -1,4 +1,4 @@
-"""The live page at work in a thread, over runs of the test's own."""
+"""The live page at work in a thread."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,15 +18,6 @@ def watching(run: Path, port: int = 0) -> Iterator[tuple[str, str]]:
     watched = Watched(run.parent, run.name)
     with in_thread(build(watched, ServeSettings()), port) as address:
         yield address, watched.token
-
-
-@pytest.fixture
-def run(place, trained) -> Path:
-    """A small run that the test may change."""
-    options = ["--training.steps", "12", "--corpus.stories", "400"]
-    options += ["--training.evaluate-every", "4", "--training.checkpoint-every", "6"]
-    trained.copy_to(place, "train", "--name", "small", *options)
-    return place.folder / "runs" / "small"
 
 
 @pytest.fixture
