@@ -52,6 +52,7 @@ def chat(
         if not line.strip():
             continue
         try:
+            _check(line)
             if line.startswith("/"):
                 if _order(talk, line):
                     return
@@ -63,10 +64,23 @@ def chat(
             say(str(error))
 
 
+NOT_TEXT = "\udcff"
+"""Stands for a line whose bytes spell no text, as Python itself has it in some locales."""
+
+
+def _check(line: str) -> None:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        raise EvaluationError("a message that is not UTF-8; give it in that encoding") from None
+
+
 def _next_line(is_terminal: bool) -> str | None:
     """Read a message; None where there are no more."""
     try:
         return input("> " if is_terminal else "")
+    except UnicodeDecodeError:
+        return NOT_TEXT
     except EOFError:
         if is_terminal:
             write("")

@@ -120,7 +120,7 @@ def push(
     if watts is not None and not 0 < watts < 1e9:
         raise SettingsError(f"--watts {watts}: above 0")
     card = read_card(run, repository, license_=license_, watts=watts)
-    files = hub.gather(run, card, whole=whole)
+    files = hub.gather(run, card, whole=whole, say=say)
     if output is not None:
         hub.write_copy(files, output)
         place = str(output)

@@ -9,10 +9,12 @@ from urllib.parse import parse_qsl, urlencode
 from nextword.base.errors import CorpusError
 from nextword.corpus.formats.dataset import SCHEME as DATASET
 from nextword.corpus.packages import import_package, one_line
+from nextword.corpus.shares import read_weight
 
 HUB = "hf://"
 _MODEL = re.compile(r"(?:hf://)?(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _PINNED = re.compile(r"hf://datasets/(?P<name>[^/@]+/[^/@]+)@(?P<commit>[0-9a-f]{40})(/.*)?")
+_FILES = (".json", ".jsonl", ".txt", ".csv", ".toml", ".safetensors", ".gguf", ".nw", ".ds")
 _WEIGHTS = ("*.json", "*.safetensors", "*.jinja")
 
 
@@ -25,6 +27,9 @@ def pin(path: str) -> str:
     Raises:
         CorpusError: there is no such repository, or it cannot be reached.
     """
+    name, weight = read_weight(path)
+    if weight is not None:
+        return pin(name) + path[len(name) :]
     if path.startswith(HUB):
         return _pin_file(path)
     if path.startswith(DATASET):
@@ -36,6 +41,8 @@ def _pin_file(address: str) -> str:
     hub = import_package("huggingface_hub", address)
     try:
         found = hub.HfFileSystem().resolve_path(address)
+        if not hasattr(found, "repo_id"):  # a bucket, which has no commits
+            return address
         commit = _commit(hub, found.repo_id, found.repo_type, found.revision)
     except Exception as error:  # HTTP, sockets, names: they share no kind
         raise CorpusError(f"{address}: cannot be read ({one_line(error)})") from None
@@ -52,6 +59,8 @@ def _pin_dataset(address: str) -> str:
     hub = import_package("huggingface_hub", address)
     try:
         words["revision"] = _commit(hub, name, "dataset", words.get("revision"))
+    except hub.errors.OfflineModeIsEnabled:
+        return address  # what the cache holds is read
     except Exception as error:
         raise CorpusError(f"{address}: cannot be read ({one_line(error)})") from None
     return f"{DATASET}{name}?{urlencode(words)}"
@@ -64,10 +73,11 @@ def _commit(hub: Any, name: str, kind: str, revision: str | None) -> str:
 def model_on_hub(target: str) -> tuple[str, str | None] | None:
     """Take a model's name on the Hub apart: OWNER/NAME or hf://OWNER/NAME, perhaps with @REVISION.
 
-    What may be a path of this machine is none: where its first folder exists.
+    What may be a path of this machine is none: where its first folder exists, or it names a file.
     """
     found = _MODEL.fullmatch(target)
-    if found is None or (not target.startswith(HUB) and Path(target.split("/")[0]).exists()):
+    is_path = Path(target.split("/")[0]).exists() or Path(target).suffix in _FILES
+    if found is None or (is_path and not target.startswith(HUB)):
         return None
     return found["name"], found["revision"]
 

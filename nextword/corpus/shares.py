@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ def read_shares(paths: Sequence[str]) -> list[Share]:
     Raises:
         CorpusError: a weight is zero, or a text is named twice.
     """
-    found = [_read(path) for path in paths]
+    found = [read_weight(path) for path in paths]
     if all(weight is None for _, weight in found):
         return []
     shares = [Share(path, 1.0 if weight is None else weight) for path, weight in found]
@@ -36,10 +37,16 @@ def read_shares(paths: Sequence[str]) -> list[Share]:
     return shares
 
 
-def _read(path: str) -> tuple[str, float | None]:
+_PINNED = re.compile(r".*[?&]revision=[0-9a-f]{40}")
+
+
+def read_weight(path: str) -> tuple[str, float | None]:
+    """Take a path and its weight apart; None where it has none."""
     name, equals, word = path.rpartition("=")
-    # A file may be called a=1, and an address may end in ?version=1.
-    if not equals or not name or os.path.exists(path) or "?" in name:
+    # A file may be called a=1, and an address may end in ?version=1; one that was pinned to a
+    # commit ends in that.
+    asks = "?" in name and not _PINNED.fullmatch(name)
+    if not equals or not name or os.path.exists(path) or asks:
         return path, None
     try:
         return name, float(word)

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _benchmark(
     values, errors = {}, {}
     for key, value in done["results"][task].items():
         name, _, filter_ = key.partition(",")
-        if isinstance(value, str | bool) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             continue
         name = name if filter_ in ("none", "") else f"{name} ({filter_})"
         if name.endswith("_stderr"):

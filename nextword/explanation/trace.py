@@ -172,6 +172,7 @@ def trace(
     text: str,
     *,
     ids: list[int] | None = None,
+    begin: int | None = None,
     top: int = 1,
     name: str = "the model",
 ) -> Trace:
@@ -186,6 +187,7 @@ def trace(
         text: read after end-of-text; one longer than the context is read in windows of which each
             begins with the last token of the one before.
         ids: of the text, where they are known: decoded and encoded again they may differ.
+        begin: the id that stands before it; default: what a text begins with.
         top: how many candidates to keep at each position.
         name: what the model is called where this is shown.
 
@@ -196,7 +198,7 @@ def trace(
     if not ids:
         raise EvaluationError("the text is empty; give one with at least one word")
     pieces = [vocabulary.piece(id_) for id_ in ids]
-    asked = states_of_each(model, vocabulary, ids)
+    asked = states_of_each(model, vocabulary, ids, begin)
     wanted = torch.tensor(ids, device=model.device)
     judgements = _judge(asked.states, model.output_weight, wanted, top, len(vocabulary))
     positions = tuple(

@@ -100,8 +100,8 @@ def read_card(
 
 def _learned(run: Path, last: float) -> tuple[tuple[tuple[int, float], ...], Any, float]:
     journal = Journal(run)
-    steps, losses, seconds = journal.curve()
-    points = [(step, loss) for step, loss in zip(steps, losses, strict=True) if step <= last]
+    steps, losses, seconds = journal.curve(last)
+    points = list(zip(steps, losses, strict=True))
     thin = points[:: max(1, len(points) // CURVE_POINTS)]
     found = {one["step"]: one for one in journal.read("evaluation") if one["step"] <= last}
     return tuple(thin), tuple(found[step] for step in sorted(found)), seconds

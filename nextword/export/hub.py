@@ -30,13 +30,16 @@ def was_edited(text: str) -> bool:
     return found is None or signed(text[: found.start()]) != text
 
 
-def gather(target: str, card: Card, *, whole: bool) -> dict[str, bytes | Path]:
+def gather(
+    target: str, card: Card, *, whole: bool, say: Callable[[str], None] = lambda _: None
+) -> dict[str, bytes | Path]:
     """Return what will be pushed, by its name there: the model folder, the card, its picture.
 
     Args:
         target: a run, RUN@500 or a model folder.
         card: of the same model.
         whole: the state of training too, so that it can be gone on with.
+        say: tells the user what is left as it is.
     """
     folder = find_model_folder(target)[0]
     files: dict[str, bytes | Path] = {
@@ -44,6 +47,10 @@ def gather(target: str, card: Card, *, whole: bool) -> dict[str, bytes | Path]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and (whole or file.relative_to(folder).parts[0] != STATE)
     }
+    own = folder / CARD
+    if own.is_file() and was_edited(own.read_text(encoding="utf-8", errors="replace")):
+        say(f"{own}: somebody's own card, which is pushed as it is")
+        return files
     for name, text in card_files(card):
         files[name] = (signed(text) if name == CARD else text).encode("utf-8")
     return files

@@ -147,6 +147,7 @@ def generate(
     *,
     sample: int = 0,
     stop: Sequence[str] = (),
+    begins: bool = True,
 ) -> Iterator[Chosen]:
     """Yield the tokens that continue a prompt, until end-of-text, a stop string or the most tokens.
 
@@ -158,8 +159,9 @@ def generate(
         settings: how to choose, and how long; of 0 tokens nothing is yielded.
         sample: number of this text, which with the seed decides the choices.
         stop: strings that end the text; none of a stop string is yielded.
+        begins: put what a text begins with before the prompt; not where its ids are whole.
     """
-    for _, chosen in _write(model, vocabulary, prompt, settings, [sample], stop):
+    for _, chosen in _write(model, vocabulary, prompt, settings, [sample], stop, begins):
         if chosen is not None:
             yield chosen
 
@@ -218,10 +220,11 @@ def _write(
     settings: GenerationSettings,
     samples: Sequence[int],
     stop: Sequence[str],
+    begins: bool = True,
 ) -> Iterator[tuple[int, Chosen | None]]:
     """Yield the tokens of several texts, each with its text's number, and None at its end."""
     given = vocabulary.encode(prompt) if isinstance(prompt, str) else prompt
-    ids = [vocabulary.begin_id, *given]
+    ids = [vocabulary.begin_id, *given] if begins else [*given]
     reader = Reader(model)
     logits = reader.read(ids).expand(len(samples), -1)
     texts = [_Text(vocabulary, ids, settings, one, stop, model.device) for one in samples]

@@ -89,22 +89,25 @@ def score(model: Transformer, vocabulary: Vocabulary, text: str) -> Score:
     return Score(tuple(ids), pieces, tuple(logs))
 
 
-def states_of_each(model: Transformer, vocabulary: Vocabulary, ids: list[int]) -> ScoringStates:
+def states_of_each(
+    model: Transformer, vocabulary: Vocabulary, ids: list[int], begin: int | None = None
+) -> ScoringStates:
     """Ask for every token of a text, from its beginning on.
 
     Args:
         model: the network.
         vocabulary: of the same model.
         ids: of the text, at least one; one longer than the context is read in windows.
+        begin: what stands before it; default: what the vocabulary begins a text with.
     """
-    parts = [asked for asked, _ in states_by_window(model, vocabulary, ids)]
+    parts = [asked for asked, _ in states_by_window(model, vocabulary, ids, begin)]
     return ScoringStates(
         torch.cat([part.states for part in parts]), [one for part in parts for one in part.read]
     )
 
 
 def states_by_window(
-    model: Transformer, vocabulary: Vocabulary, ids: list[int]
+    model: Transformer, vocabulary: Vocabulary, ids: list[int], begin: int | None = None
 ) -> Iterator[tuple[ScoringStates, list[int]]]:
     """Do the same window by window, for texts whose states would not fit in memory.
 
@@ -114,7 +117,7 @@ def states_by_window(
     """
     whole, begin_id, context = (
         np.array(ids, dtype=np.int64),
-        vocabulary.begin_id,
+        vocabulary.begin_id if begin is None else begin,
         model.shape.context,
     )
     if model.shape.causal:

@@ -57,13 +57,14 @@ class Conversation:
         Half of the context at least is left for what was said; the last message is always read.
         """
         context = self.opened.model.shape.context
-        room = max(context - self.settings.max_tokens, context // 2)
+        room = context - min(self.settings.max_tokens, context // 2)
         first = 1 if self.messages and self.messages[0]["role"] == "system" else 0
         gone = 0
         while True:
             ids = self._ids([*self.messages[:first], *self.messages[first + gone :]])
             if len(ids) <= room or first + gone + 1 >= len(self.messages):
-                return ids, gone
+                # Of a message that is longer than all that is read, the end.
+                return ids if len(ids) <= room else [*ids[:1], *ids[1 - room :]], gone
             gone += 1
             while (
                 first + gone + 1 < len(self.messages)
@@ -102,7 +103,10 @@ class Conversation:
         parts: list[str] = []
         leading = True
         try:
-            chosen = generate(self.opened.model, self.opened.vocabulary, self._read, self.settings)
+            left = self.opened.model.shape.context - len(self._read)
+            settings = replace(self.settings, max_tokens=min(self.settings.max_tokens, left))
+            model, vocabulary = self.opened.model, self.opened.vocabulary
+            chosen = generate(model, vocabulary, self._read, settings, begins=False)
             for one in chosen:
                 self._written.append(one.id)
                 piece = one.text.lstrip() if leading else one.text
@@ -136,10 +140,9 @@ class Conversation:
         """
         if not (self._exchanged() and self._written):
             raise EvaluationError("nothing was answered yet")
-        vocabulary = self.opened.vocabulary
-        begins = self._read[:1] == [vocabulary.begin_id]
-        ids = [*self._read[int(begins) :], *self._written]
-        found = trace(self.opened.model, vocabulary, "", ids=ids, top=3, name=self.opened.name)
+        first, *ids = [*self._read, *self._written]
+        model, vocabulary = self.opened.model, self.opened.vocabulary
+        found = trace(model, vocabulary, "", ids=ids, begin=first, top=3, name=self.opened.name)
         text = vocabulary.decode(self._written)
         return replace(found, text=text, positions=found.positions[-len(self._written) :])
 

@@ -37,6 +37,8 @@ TAIL = 1 << 16
 """Bytes before a place in the journal, by which it is known again."""
 STEP_NUMBERS = ("loss", "gradient_norm", "rate_factor", "tokens_per_second")
 TOLD_IN_WORDS = ("spike", "rollback", "rate", "pace", "pause", "unpause")
+_PRIVATE = ("prepared", "key", "warm_start")
+"""Facts that name places of this machine, which are nobody's business."""
 _DAMAGE = (msgspec.MsgspecError, RecursionError, KeyError, TypeError, ValueError, OverflowError)
 
 
@@ -117,7 +119,7 @@ class Follower:
         for line in self._new_lines():
             self._tell(line)
             self._told.place += len(line)
-        if self._tracker is not None:
+        if self._tracker is not None and (self.run / METRICS).is_file():
             self._tracker.flush()
             with open(self.run / METRICS, "rb") as stream:
                 self._told.tail = _digest_before(stream, self._told.place)
@@ -248,8 +250,10 @@ def known_of(run: Path) -> Known:
             value = getattr(getattr(resolved, option.room), option.name)
             is_plain = value is None or isinstance(value, str | int | float | bool)
             settings[option.path] = value if is_plain else ", ".join(map(str, value))
+        if source := settings.get("vocabulary.source"):
+            settings["vocabulary.source"] = Path(str(source)).name
     for name, value in {**facts, **(facts.get("corpus") or {})}.items():
-        if isinstance(value, str | int | float) and name not in ("prepared", "key"):
+        if isinstance(value, str | int | float) and name not in _PRIVATE:
             settings.setdefault(f"run.{name}", value)
     for room in ("shape", "plan", "versions", "hardware"):
         for name, value in (facts.get(room) or {}).items():

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
+
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -25,8 +27,13 @@ class MLflow:
         """Begin a run, or go on with it."""
         del folder  # one database holds all runs
         runs = known.folder.parent.resolve()
-        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
-        self.where = f"mlflow ui --backend-store-uri {place}"
+        named = os.environ.get("MLFLOW_TRACKING_URI", "")
+        place = named or f"sqlite:///{runs / 'mlflow.db'}"
+        # An address may hold a password, which is neither shown nor written down.
+        shown = '"$MLFLOW_TRACKING_URI"' if named else place
+        self.where = f"mlflow ui --backend-store-uri {shown}"
+        if named.startswith("http"):
+            self.where = "the page of $MLFLOW_TRACKING_URI"
         self._client = MlflowClient(tracking_uri=place)
         if id_ is None:
             id_ = self._client.create_run(self._experiment(runs), run_name=known.name).info.run_id

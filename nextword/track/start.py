@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -65,4 +66,5 @@ def _follow(
     except NextwordError:
         raise
     except Exception as error:  # a tool of others, which may raise anything
-        raise RunError(f"{tool} failed: {type(error).__name__}: {error}"[:500]) from error
+        words = re.sub(r"//[^/@\s]+@", "//…@", f"{type(error).__name__}: {error}")  # passwords
+        raise RunError(f"{tool} failed: {words}"[:500]) from error

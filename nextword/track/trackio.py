@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # both are read when it is imported
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 import trackio
 
 from nextword.track.tracker import PROJECT, Known

@@ -17,7 +17,7 @@ class WandB:
     def __init__(self, known: Known, folder: Path, id_: str | None) -> None:
         """Begin a run, or go on with it."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._began = known.began
+        self._began, self._highest = known.began, 0
         self.id = id_ or uuid.uuid4().hex[:12]
         mode = os.environ.get("WANDB_MODE", "offline")
         self.where = f"wandb sync {folder}/wandb/*run-*" if mode == "offline" else "wandb's page"
@@ -35,19 +35,24 @@ class WandB:
             ),
         )  # fmt: skip
 
+    def _log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log at a step, or the highest so far: wandb drops what goes back, as a rollback does."""
+        self._highest = max(self._highest, step)
+        self._run.log(dict(values), step=self._highest)
+
     def numbers(self, step: int, when: float, values: Mapping[str, float]) -> None:
         """Take figures of one step, with the journal's time among them."""
-        self._run.log({**values, "seconds": when - self._began}, step=step)
+        self._log(step, {**values, "seconds": when - self._began})
 
     def words(self, step: int, when: float, name: str, text: str) -> None:
         """Take a text."""
         del when
-        self._run.log({name: wandb.Html(f"<pre>{_plain(text)}</pre>")}, step=step)
+        self._log(step, {name: wandb.Html(f"<pre>{_plain(text)}</pre>")})
 
     def page(self, step: int, when: float, name: str, html: str, markdown: str) -> None:
         """Take the colored sentences."""
         del when, markdown
-        self._run.log({name: wandb.Html(html)}, step=step)
+        self._log(step, {name: wandb.Html(html)})
 
     def forget(self) -> bool:
         """What it has it keeps."""

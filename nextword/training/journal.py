@@ -5,6 +5,7 @@ however long the log has become.
 """
 
 import json
+import math
 import mmap
 import os
 import re
@@ -144,10 +145,13 @@ class Journal:
                 if event is not None and (not kinds or event["event"] in kinds):
                     yield event
 
-    def curve(self) -> "tuple[array[int], array[float], float]":
+    def curve(self, last: float = math.inf) -> "tuple[array[int], array[float], float]":
         """Return steps, their training loss, and the seconds that all of them took.
 
         Clocks begin anew where training was resumed; their parts are added up.
+
+        Args:
+            last: step up to which.
         """
         steps, losses, total, before = array("q"), array("d"), 0.0, 0.0
         if not self.file.is_file():
@@ -159,7 +163,7 @@ class Journal:
                     line = decode(text)
                 except errors:
                     continue
-                if line.event != "step" or text[-1] != _LINE_END:
+                if line.event != "step" or text[-1] != _LINE_END or line.step > last:
                     continue
                 now = line.seconds
                 total, before = (total + before, now) if now < before else (total, now)

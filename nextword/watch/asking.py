@@ -131,11 +131,9 @@ class Weights:
             spread = {round(n * (len(points) - 1) / (COLUMNS - 1)) for n in range(COLUMNS)}
             for point in [point for n, point in enumerate(points) if n in spread]:
                 if point.step not in known and point.step != newest.step:
-                    with contextlib.suppress(NextwordError):  # a damaged one, or one that just went
-                        asked = open_model(
-                            f"{self.run}@{point.step}", MachineSettings(device="cpu")
-                        )
-                        known[point.step] = layers_say(asked.model, asked.vocabulary, text)
+                    # A damaged one is left out, and one that has just been cleared away.
+                    with contextlib.suppress(NextwordError):
+                        known[point.step] = self._layers_at(point.step, text)
             known[newest.step or 0] = layers_say(newest.model, newest.vocabulary, text)
             columns = [{"step": step, "layers": known[step]} for step in sorted(known)]
             return {"text": text, "columns": columns}

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import xml.etree.ElementTree
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,6 +184,50 @@ def test_the_code_in_the_card_works(run, place, monkeypatch):
     assert known["found"][0]["generated_text"].startswith("Once")
 
 
+def test_a_card_of_an_earlier_checkpoint_counts_its_own_time(run):
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    spent = {one["step"]: one["seconds"] for one in events if one["event"] == "step"}
+    assert read_card("small@6", "a/b").seconds == spent[6] < spent[12]
+    assert read_card("small", "a/b").seconds == spent[12]
+
+
+def test_somebodys_own_card_goes_with_their_model(run, place):
+    import shutil
+
+    shutil.copytree(run / "checkpoints" / "step-000012", place.folder / "model")
+    shutil.rmtree(place.folder / "model" / "training")
+    (place.folder / "model" / CARD).write_text("# Theirs\n")
+    done = place.nextword("push", "model", "me/it", "-o", "copy")
+    assert done.returncode == 0, done.stderr
+    assert "somebody's own card, which is pushed as it is" in done.stderr
+    assert (place.folder / "copy" / CARD).read_text() == "# Theirs\n"
+
+
+def test_weights_of_a_mixture_and_what_has_no_commit_pass_the_pin(monkeypatch):
+    from nextword.corpus import hub
+    from nextword.corpus.shares import read_shares
+
+    commit = "0123456789" * 4
+    monkeypatch.setattr(hub, "_commit", lambda *_: commit)
+    there = SimpleNamespace(
+        repo_id="o/m", repo_type="dataset", revision="main", path_in_repo="a.txt"
+    )
+    resolve = "huggingface_hub.HfFileSystem.resolve_path"
+    monkeypatch.setattr(resolve, lambda _, address: there)
+    given = ["dataset:o/n=0.7", "hf://datasets/o/m/a.txt=2", "dataset:o/k?split=test", "here=1"]
+    pinned = [hub.pin(path) for path in given]
+    assert pinned == [
+        f"dataset:o/n?revision={commit}=0.7",
+        f"hf://datasets/o/m@{commit}/a.txt=2",
+        f"dataset:o/k?split=test&revision={commit}",
+        "here=1",
+    ]
+    assert [share.weight for share in read_shares(pinned)] == [0.7, 2.0, 1.0, 1.0]
+    assert read_shares(pinned)[0].path == f"dataset:o/n?revision={commit}"
+    monkeypatch.setattr(resolve, lambda _, address: SimpleNamespace(bucket="b"))
+    assert hub.pin("hf://buckets/o/b/a.txt") == "hf://buckets/o/b/a.txt"
+
+
 def test_hostile_names_stay_text(run):
     facts = json.loads((run / "run.json").read_text())
     facts["corpus"]["corpus"] = "<script>|a\n# b ![x](y) `z`"
@@ -220,7 +265,17 @@ def test_names_on_a_hub_and_paths_of_this_machine(place):
     assert model_on_hub("me/it") == ("me/it", None)
     assert model_on_hub("me/it@v1") == ("me/it", "v1")
     assert model_on_hub("hf://me/it@refs/pr/1") == ("me/it", "refs/pr/1")
-    for path in ("it", "/me/it", "./me/it", "me/it/more", "runs/../it", "~/it", "me/it@", ""):
+    for path in (
+        "it",
+        "me/tokenizer.json",
+        "/me/it",
+        "./me/it",
+        "me/it/more",
+        "runs/../it",
+        "~/it",
+        "me/it@",
+        "",
+    ):
         assert model_on_hub(path) is None, path
     (place.folder / "me").mkdir()
     assert model_on_hub("me/it") is None  # a path that was mistyped asks nobody

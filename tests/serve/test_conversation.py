@@ -9,7 +9,6 @@ import torch
 import nextword
 from nextword.base.errors import EvaluationError, RunError
 from nextword.finetune import finetune
-from nextword.prediction.generate import generate
 from nextword.prediction.options import GenerationSettings
 from nextword.serve.chat import ids_of_messages
 from nextword.serve.conversation import Conversation
@@ -52,14 +51,30 @@ def test_each_answer_is_what_the_model_writes_after_all_that_was_said(taught):
     said = [{"role": "system", "content": "Be brief."}]
     for text in ("hi", "who?", "hi"):
         said.append({"role": "user", "content": text})
-        ids = ids_of_messages(taught, said)
-        expected = "".join(
-            one.text for one in generate(taught.model, taught.vocabulary, ids, SETTINGS)
-        ).strip()
+        # As Python and the server ask: what a text begins with stands there once.
+        expected = nextword.load("taught").generate(said, temperature=0.0, max_tokens=12).strip()
         answer = "".join(talk.say(text))
         assert answer.strip() == expected
         said.append({"role": "assistant", "content": answer})
         assert talk.messages == said
+
+
+def test_a_template_that_begins_with_nothing_is_asked_so(taught, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "nextword.serve.conversation.ids_of_messages",
+        lambda opened, messages: opened.vocabulary.encode("User: hi\nAssistant:"),
+    )
+    real = taught.model.hidden
+    monkeypatch.setattr(
+        taught.model, "hidden", lambda ids, *a, **k: (taken.append(ids), real(ids, *a, **k))[1]
+    )
+    talk = Conversation(taught, SETTINGS)
+    answer = "".join(talk.say("hi"))
+    assert taken[0].tolist() == [taught.vocabulary.encode("User: hi\nAssistant:")]
+    found = talk.explain()
+    assert all(one.rank == 1 for one in found.positions)
+    assert "".join(one.piece for one in found.positions).strip() == answer
 
 
 def test_what_was_said_is_taken_back_and_answered_again(taught):
@@ -131,6 +146,9 @@ def test_the_oldest_turns_go_first_and_what_the_model_is_told_stays(taught):
     assert len(talk._read) <= taught.model.shape.context
     "".join(talk.say("x" * 1000))  # longer than all that fits: its end is read
     assert talk.gone == 16
+    assert len(talk._read) + len(talk._written) <= taught.model.shape.context
+    assert taught.vocabulary.decode(talk._read[-12:]).endswith("x\nAssistant:")
+    assert all(one.rank == 1 for one in talk.explain().positions)
 
 
 def test_it_is_written_down_as_examples(taught, here, tmp_path):
@@ -165,10 +183,12 @@ def test_the_terminal_answers_line_by_line(here):
         ("taught", "/sing\n", "/sing: no such order; /help lists them"),
         ("taught", "/save\n", "/save FILE names the file to write"),
         ("nobody", "hi\n", "no run 'nobody'"),
+        ("taught", b"\xff\xfe\n", "a message that is not UTF-8; give it in that encoding"),
     ],
 )
 def test_what_cannot_be_is_one_line(here, name, lines, words):
-    done = here.process("chat", name, stdin=lines.encode())
+    raw = lines if isinstance(lines, bytes) else lines.encode()
+    done = here.process("chat", name, stdin=raw)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert words in done.stderr

@@ -122,6 +122,36 @@ def test_a_journal_that_went_back_is_told_anew_where_that_can_be(run, fake, forg
     follower.close()
 
 
+def test_a_journal_that_does_not_exist_yet_is_waited_for(run, fake):
+    journal, lines = run / "metrics.jsonl", (run / "metrics.jsonl").read_bytes()
+    journal.unlink()
+    follower, gone = Follower(run, "fake"), threading.Event()
+    assert follower.where == "look here"  # it is open before there is a line
+    thread = threading.Thread(target=follower.follow, args=(gone,))
+    thread.start()
+    time.sleep(0.1)
+    journal.write_bytes(lines)
+    gone.set()
+    thread.join()
+    assert follower.tracker.series()["train/loss"] == series_of(run)["train/loss"]
+    follower.close()
+
+
+def test_places_of_this_machine_stay_here(run, fake):
+    facts = json.loads((run / "run.json").read_text())
+    facts["warm_start"] = "/home/somebody/model"
+    (run / "run.json").write_text(json.dumps(facts))
+    recipe = (run / "settings.toml").read_text()
+    recipe = recipe.replace("# source is derived", 'source = "/home/somebody/tokenizer.json"')
+    (run / "settings.toml").write_text(recipe)
+    follower = Follower(run, "fake")
+    follower.follow()
+    told = follower.tracker.known.settings
+    assert told["vocabulary.source"] == "tokenizer.json"
+    assert not [name for name, value in told.items() if str(value).startswith("/")]
+    follower.close()
+
+
 def test_damaged_lines_are_passed_over(run, fake):
     journal = run / "metrics.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -166,10 +196,10 @@ def test_a_damaged_note_of_what_was_told_is_one_line(run, fake, text):
 
 def test_a_tracker_that_fails_is_one_line(run, fake, monkeypatch):
     def fail(*_):
-        raise OSError("disk on fire\nand more")
+        raise OSError("disk on fire at https://me:secret@host/x\nand more")
 
     monkeypatch.setattr(fake, "numbers", fail)
-    with pytest.raises(RunError, match="fake failed: OSError: disk on fire"):
+    with pytest.raises(RunError, match=r"fake failed: OSError: disk on fire at https://…@host/x"):
         follow_run("small", "fake", lambda line: None, forever=False)
 
 

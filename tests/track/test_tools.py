@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -105,6 +107,27 @@ def read_trackio(run):
             else:
                 texts.setdefault(name, []).append((step, json.dumps(value)))
     return scalars, texts, json.loads(config)["training.steps"] == 12, {row[0] for row in rows}
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_reports_to_nobody_and_shows_no_password(tmp_path):
+    pytest.importorskip("mlflow", reason="trackers are not installed")
+    code = (
+        "import nextword.track.mlflow as m, mlflow.telemetry as t, pathlib\n"
+        "assert t.get_telemetry_client() is None, 'it reports'\n"
+        "from nextword.track.tracker import Known\n"
+        "one = m.MLflow(Known(pathlib.Path('r'), 'r', 0.0, {}), pathlib.Path('r'), None)\n"
+        "print(one.where)"
+    )
+    outside = ("CI", "PYTEST_CURRENT_TEST", "GITHUB_ACTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in outside}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/secret.db"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout
+    assert '"$MLFLOW_TRACKING_URI"' in done.stdout
 
 
 READERS = {
