@@ -11,7 +11,7 @@ from nextword.explanation.trace import Trace, trace
 from nextword.prediction.generate import generate
 from nextword.prediction.loading import Opened
 from nextword.prediction.options import GenerationSettings
-from nextword.serve.chat import ids_of_messages
+from nextword.serve.chat import ids_of_messages, template_of
 from nextword.serve.errors import ApiError
 
 Message = dict[str, str]
@@ -34,7 +34,11 @@ class Conversation:
         self.opened, self.settings = opened, settings
         self.messages: list[Message] = []
         self.tell(system)
-        self._ids([{"role": "user", "content": "?"}])  # a model that cannot is refused at once
+        if template_of(opened) is None:
+            raise EvaluationError(
+                f"{opened.name}: this model has no chat template; `nextword finetune` teaches it "
+                "conversations, `nextword generate` goes on with a text"
+            )
         self.gone = 0
         """Messages from its beginning that the last answer could not read any more."""
         self._read: list[int] = []

@@ -179,7 +179,7 @@ def test_the_terminal_answers_line_by_line(here):
 @pytest.mark.parametrize(
     ("name", "lines", "words"),
     [
-        ("begun", "hi\n", "begun@2: this model has no chat template"),
+        ("begun", "hi\n", "no chat template; `nextword finetune` teaches it conversations"),
         ("taught", "/sing\n", "/sing: no such order; /help lists them"),
         ("taught", "/save\n", "/save FILE names the file to write"),
         ("nobody", "hi\n", "no run 'nobody'"),
