@@ -60,7 +60,7 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     assert {shlex.split(line)[1] for line in asked} == {
         "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
         "explain", "audit", "replay", "ruler", "compress", "decompress", "report",
-        "fill", "finetune", "classify", "compare", "export", "push", "track", "benchmark",
+        "fill", "finetune", "classify", "compare", "export", "push", "track", "benchmark", "look",
         "--version",
     }  # fmt: skip
     text = "We are all humans born to make mistakes, and to learn from them.\n" * 200

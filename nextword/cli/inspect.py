@@ -207,6 +207,31 @@ def _number(word: str) -> int:
 
 
 @app.command(group=INSPECT)
+@takes(("corpus",))
+def look(
+    *paths: Paths,
+    samples: Annotated[int, Parameter(help="documents whose beginning is shown")] = 3,
+    json_: AsJson = False,
+    **options: Any,
+) -> None:
+    """Read a text as training would, and show what was read, what was not, and how it begins."""
+    from nextword.explanation.look import look as look_at
+    from nextword.rendering.look import describe_look
+    from nextword.settings import resolve
+    from nextword.vocabulary.training_data import check_paths
+
+    paths, settings = named(paths), resolve(given=options)
+    check_paths(paths)
+    if not paths:
+        raise SettingsError("name a text to look at: files, folders or globs")
+    found = look_at(paths, settings.corpus, max(samples, 0))
+    if json_:
+        write(json.dumps(found.as_dict()))
+    else:
+        write(describe_look(found, list(paths), redacted=settings.corpus.redact))
+
+
+@app.command(group=INSPECT)
 def runs(*, json_: AsJson = False) -> None:
     """List the runs with size, steps, loss and age."""
     from nextword.base.errors import RunError

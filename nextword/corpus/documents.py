@@ -17,6 +17,8 @@ from nextword.corpus.addresses import file_name, find_at, is_address
 from nextword.corpus.compressions import COMPRESSIONS, split_compression
 from nextword.corpus.formats import all_formats, scheme_of
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.redact import Redactor
+from nextword.corpus.repository import files_of, is_code, is_marked, written_by_people
 from nextword.corpus.separators import Separator
 from nextword.corpus.source import STANDARD_INPUT, Source
 from nextword.corpus.tally import Tally
@@ -68,17 +70,30 @@ def _find(path: str, tally: Tally) -> list[str]:
     if is_address(path):
         return find_at(path, _is_readable) or _refuse_folder(path)
     if os.path.isdir(path):
-        inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
-        readable = list(filter(_is_readable, inside))
-        for file in sorted(set(inside).difference(readable)):
-            tally.add("other_files", file)
-        return readable or _refuse_folder(path)
+        return _find_in_folder(path, tally) or _refuse_folder(path)
     if glob.has_magic(path):
         matches = sorted(filter(os.path.isfile, _match(path)))
         if not matches:
             raise CorpusError(f"{path}: no file matches this pattern")
         return matches
     raise CorpusError(f"{path}: no such file or folder; check the spelling")
+
+
+def _find_in_folder(path: str, tally: Tally) -> list[str]:
+    """List the texts of a folder; of one that holds a program, its code and prose."""
+    marked = is_marked(path)
+    if marked:
+        inside = files_of(path)
+    else:
+        inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
+    readable = list(filter(_is_readable_in_folder, inside))
+    code = sum(map(is_code, inside))
+    data = sum(not _is_prose(file) for file in readable)
+    if code and (code > data if marked else not readable):
+        return written_by_people(path, inside, _is_prose, tally)
+    for file in sorted(set(inside).difference(readable)):
+        tally.add("other_files", file)
+    return readable
 
 
 def _match(pattern: str) -> Iterator[str]:
@@ -129,17 +144,32 @@ def read_pieces(
     """
     formats = all_formats()
     tally = Tally() if tally is None else tally
+    empty = ""
+    any_text = False
     for file in files:
         source = Source(file, settings.errors, tally, marks)
+        tally.file = source.name
         format_ = scheme_of(file) or formats.get(ending_of(file, settings), formats[".txt"])
-        any_text = False
-        for piece in cut(_counted(format_.read(source, settings), source), source):
-            any_text = True
+        records, has_text = tally.records, False
+        chunks = format_.read(source, settings)
+        if settings.redact:
+            chunks = _redacted(chunks, source)
+        for piece in cut(_counted(chunks, source), source):
+            any_text = has_text = True
             yield piece
-        if not any_text:
-            raise CorpusError(
-                f"{source.name}: this file holds no text; leave it out or put text in it"
-            )
+        if not has_text:
+            empty = empty or source.name
+            if tally.records == records:
+                tally.records += 1
+                tally.add("empty", source.name)
+    if empty and not any_text:
+        raise CorpusError(f"{empty}: this file holds no text; leave it out or put text in it")
+
+
+def _redacted(chunks: Iterable[Piece], source: Source) -> Iterator[Piece]:
+    redactor = Redactor(source.tally)
+    for text, is_last in chunks:
+        yield Piece(redactor.take(text, source.place, is_last=is_last), is_last)
 
 
 def _counted(chunks: Iterable[Piece], source: Source) -> Iterator[Piece]:
@@ -239,6 +269,18 @@ def _named_ending(file: str) -> str:
 def looks_readable(file: str) -> bool:
     """Whether a name ends as those of files that can be read here."""
     return _named_ending(file) in all_formats()
+
+
+def _is_prose(file: str) -> bool:
+    return all_formats().get(_named_ending(file)) is all_formats()[".txt"]
+
+
+def _is_readable_in_folder(file: str) -> bool:
+    """Whether a file is read that nobody named: one ending may be a text's, or settings'."""
+    if not _is_readable(file):
+        return False
+    recognizes = getattr(all_formats()[_named_ending(file)], "recognizes", None)
+    return recognizes is None or recognizes(Source(file, "replace"))
 
 
 def _is_readable(file: str) -> bool:

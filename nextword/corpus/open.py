@@ -26,7 +26,7 @@ def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
         names = ", ".join(Path(path).name or path for path in paths)
 
         def read() -> Iterator[Piece]:
-            counted = Tally(findings=dict(before.findings))
+            counted = before.copy()
             yield from read_pieces(files, settings, counted, marks)
             tally.take(counted)
 

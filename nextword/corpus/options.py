@@ -25,7 +25,10 @@ class CorpusSettings:
     format: str = option(
         "auto",
         "how files are read: auto goes by the name's ending; standard input has none, and is text",
-        choices=("auto", "text", "jsonl", "csv", "tsv", "parquet"),
+        choices=(
+            *("auto", "text", "jsonl", "csv", "tsv", "parquet", "json", "html", "pdf", "docx"),
+            *("epub", "mbox", "eml", "srt", "vtt", "warc", "wet"),
+        ),
     )
     errors: str = option(
         "strict",
@@ -49,6 +52,10 @@ class CorpusSettings:
     drop_duplicates: bool = option(
         False,
         "leave out of training what nearly repeats a held-out text or exactly an earlier one",
+    )
+    redact: bool = option(
+        False,
+        "put <EMAIL>, <PHONE> and <KEY> for e-mail addresses, telephone numbers and keys, by form",
     )
     seed: int = option(0, "of the built-in stories", minimum=0)
 

@@ -8,12 +8,13 @@ from nextword.base.errors import CorpusError
 LONGEST_QUOTE = 300
 
 
-def import_package(package: str, needed_for: str) -> Any:
-    """Import a package of the extra `hub`.
+def import_package(package: str, needed_for: str, extra: str = "hub") -> Any:
+    """Import a package of an extra.
 
     Args:
         package: its name, dotted for a part of it.
         needed_for: the file or address that cannot be read without it.
+        extra: of this program, that installs it.
 
     Raises:
         CorpusError: it is not installed; the message names the pip command.
@@ -21,12 +22,13 @@ def import_package(package: str, needed_for: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise missing_package(needed_for, f"the package {package.split('.')[0]}") from None
+        what = f"the package {package.split('.')[0]}"
+        raise missing_package(needed_for, what, extra) from None
 
 
-def missing_package(needed_for: str, what: str) -> CorpusError:
+def missing_package(needed_for: str, what: str, extra: str = "hub") -> CorpusError:
     """Say how to install what a file or address cannot be read without."""
-    return CorpusError(f"{needed_for}: reading this needs {what}; pip install 'nextword[hub]'")
+    return CorpusError(f"{needed_for}: reading this needs {what}; pip install 'nextword[{extra}]'")
 
 
 def one_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ Every record of a file is either read as a document or counted here, so that the
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 LEFT_OUT = {
@@ -21,6 +21,20 @@ OTHERWISE = {
     "cut": "texts without a place to cut, cut where they stood: a token may differ there",
     "separators": "marks of a document's end, taken as that and not as text",
     "beyond_limit": "held-out documents beyond the limit, left out of both sides",
+    "edges": "lines that repeat at pages' edges (titles, numbers), left out",
+    "pictures": "pages without text, which may be pictures of it, left out",
+    "parted": "words parted at a line's end, put together",
+    "boilerplate": "words around pages' own text (menus, notices), left out",
+    "read_whole": "pages without a text that stands out, read whole",
+    "front_matter": "front matters of Markdown files, left out",
+    "quoted": "lines of mails that quote another or sign it, left out",
+    "notices": "lines of chats that nobody wrote (who joined, what was left out), left out",
+    "other_records": "records of web archives that are no page of text",
+    "generated": "files of repositories that a program wrote, left out",
+    "binary": "files of repositories that are not UTF-8 text, left out",
+    "emails": "e-mail addresses that are <EMAIL> now",
+    "phones": "telephone numbers that are <PHONE> now",
+    "keys": "keys and passwords that are <KEY> now",
     "repeated": "documents that repeat an earlier one exactly, kept; none stands on both sides",
 }
 WORDS = LEFT_OUT | OTHERWISE
@@ -42,6 +56,8 @@ class Tally:
     records: int = 0
     """Rows, lines or parts that could have been a document."""
     findings: dict[str, Finding] = field(default_factory=dict)
+    file: str = ""
+    """The one being read."""
 
     def add(self, kind: str, place: str, count: int = 1) -> None:
         """Count something.
@@ -57,6 +73,10 @@ class Tally:
             return
         found = self.findings.setdefault(kind, Finding(first=place))
         found.count += count
+
+    def copy(self) -> "Tally":
+        """Return another with the same counts, to go on from."""
+        return Tally(self.records, {kind: replace(one) for kind, one in self.findings.items()})
 
     def take(self, other: "Tally") -> None:
         """Hold what another does, in place of what was held."""

@@ -1,21 +1,33 @@
-"""Plain text: one file, one document; or several, with a mark between any two."""
+"""Plain text: one file, one document; or several, with a mark between any two.
 
+Known by their beginning: a chat that WhatsApp exported, and the front matter of Markdown files.
+"""
+
+import re
 from collections.abc import Iterator
 
+from nextword.corpus.chats import documents, is_whatsapp, whatsapp
 from nextword.corpus.documents import Piece
 from nextword.corpus.options import CorpusSettings
+from nextword.corpus.repository import is_code
 from nextword.corpus.separators import AUTO, BLANK_LINES, NONE, Separator, asked, find_mark
 from nextword.corpus.source import Source
 
+_FRONT_MATTER = re.compile(
+    r"---[ \t]*\r?\n(?:[\w-]+:.*\r?\n|[ \t-].*\r?\n|\r?\n)+---[ \t]*\r?\n\s*"
+)
 SUFFIXES = (".txt", ".text", ".md", ".rst")
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     """Yield the file's text block by block: one document, or those that a separator parts."""
+    if settings.separator == AUTO and is_whatsapp(next(source.unnoticed().read_text(), "")):
+        yield from documents(whatsapp(source), source)
+        return
     separator = _separator(source, settings)
     if separator is None:
         held = ""
-        for text in source.read_text():
+        for text in _own_text(source):
             if held:
                 yield Piece(held, False)
             held = text
@@ -26,13 +38,24 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
 
 
 def _separator(source: Source, settings: CorpusSettings) -> Separator | None:
-    if settings.separator == NONE:
+    if settings.separator == NONE or (settings.separator == AUTO and is_code(source.file)):
         return None
     if settings.separator != AUTO:
         return asked(settings.separator)
     if source.file not in source.marks:
         source.marks[source.file] = find_mark(source.unnoticed().read_text())
     return source.marks[source.file]
+
+
+def _own_text(source: Source) -> Iterator[str]:
+    """Read the text, but for what stands before a Markdown file's: titles and tags for programs."""
+    blocks = source.read_text()
+    if source.file.lower().endswith(".md"):
+        first = next(blocks, "")
+        if front := _FRONT_MATTER.match(first):
+            source.tally.add("front_matter", source.name)
+        yield first[front.end() if front else 0 :]
+    yield from blocks
 
 
 def _parts(source: Source, separator: Separator) -> Iterator[Piece]:
