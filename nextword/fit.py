@@ -44,7 +44,7 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.step import kept_bytes
+from nextword.training.step import forget_gradients, kept_bytes
 
 
 class Task(ABC):
@@ -82,6 +82,11 @@ class Task(ABC):
     def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
         """Build what moves the weights."""
         return build_optimizers(groups_of(model), run.training)
+
+    def bytes_beside(self, run: Run, model: Transformer) -> int:
+        """Bound what a step needs beside the weights: their gradients and the optimizer's state."""
+        copies = 3 if run.training.optimizer == "adamw" else 2
+        return 4 * copies * sum(weight.numel() for weight in model.parameters())
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
         """Return what else happens while it trains, before it is judged; called by one process."""
@@ -144,8 +149,7 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
     free, plan = free_memory(run.machine.device), run.plan
-    copies = 3 if run.training.optimizer == "adamw" else 2
-    beside = 4 * copies * sum(weight.numel() for weight in model.parameters())
+    beside = task.bytes_beside(run, model)
     tokens = plan.micro_rows * plan.context
     bound = tokens * run.shape.num_hidden_layers * MOST_PER_TOKEN * run.shape.hidden_size
     if free is None or beside + bound < free:
@@ -245,7 +249,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             first = saved[-1].step
             training.left_out.add(error.step or 0)
             training.model.load_state_dict(read_model(saved[-1].folder).state_dict())
-            training.model.zero_grad(set_to_none=True)
+            forget_gradients(training.model, training.optimizers)
             restore_optimizers(saved[-1].folder, training.model, training.optimizers)
             run.ranks.wait()
             if run.ranks.is_first:

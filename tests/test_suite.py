@@ -67,10 +67,11 @@ def suite(tmp_path):
 
     def run(content, *options):
         (tmp_path / "test_it.py").write_text(textwrap.dedent(content))
-        options = ("-p", "no:cacheprovider", *options)
+        options = ("-p", "no:cacheprovider", "-p", "xdist.plugin", *options)
         environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
         for name in [name for name in environment if name.startswith("PYTEST_")]:
             del environment[name]
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # most cost seconds to import
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-v", *options],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

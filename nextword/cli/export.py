@@ -14,7 +14,11 @@ def export(
     run: Run = "latest",
     *,
     to: Annotated[
-        Literal["gguf"], Parameter(help="the form: gguf, for llama.cpp, Ollama and LM Studio")
+        Literal["gguf", "peft"],
+        Parameter(
+            help="the form: gguf, for llama.cpp, Ollama and LM Studio; peft, the adapter of a run "
+            "that was taught with LoRA"
+        ),
     ] = "gguf",
     type_: Annotated[
         Literal["f32", "f16", "bf16", "q8_0"],
@@ -22,12 +26,15 @@ def export(
     ] = "f16",
     output: Annotated[
         Path | None,
-        Parameter(name=["--output", "-o"], help="file to make [default: RUN.gguf]"),
+        Parameter(
+            name=["--output", "-o"],
+            help="file to make [default: RUN.gguf], of peft the folder [default: RUN-adapter]",
+        ),
     ] = None,
     force: Annotated[bool, Parameter(negative=(), help="replace files that are there")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Write a model as one file that other programs run.
+    """Write a model as one file that other programs run, or as an adapter.
 
     Programs that read Hugging Face's model folders need none of this: a checkpoint is one.
     """
@@ -35,10 +42,20 @@ def export(
     from nextword.machine.options import MachineSettings
     from nextword.prediction.loading import open_model
 
-    del to  # the only one yet
     opened = open_model(run, MachineSettings(device="cpu"))
     name = (opened.run or opened.folder).name
     asked = f"{name}-{opened.step}" if opened.run and "@" in run else name
+    if to == "peft":
+        from nextword.export.peft import write_adapter
+
+        adapter = write_adapter(opened, output or Path(f"{asked}-adapter"), force=force)
+        write(
+            json.dumps(adapter._asdict(), default=str)
+            if json_
+            else f"{adapter.folder}: rank {adapter.rank}, {adapter.bytes / 1e6:.2f} MB; it belongs "
+            f"to {adapter.base}"
+        )
+        return
     file = output or Path(f"{asked}.gguf")
     done = write_gguf(opened, file, type_, force=force)
     if done.wider:

@@ -39,7 +39,7 @@ from nextword.prediction.several import (
     score_several,
 )
 from nextword.run import Run
-from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.optimizers import groups_of
 from nextword.training.step import LabelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -126,17 +126,24 @@ class Labels(Supervised):
         assert isinstance(model, SequenceClassifier)
         return LabelLoss(model, spread=self.spread)
 
-    def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
-        """Build AdamW, with a rate of its own for the head: where numbers are large, so is it."""
+    def groups(
+        self, model: Transformer
+    ) -> tuple[dict[str, dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
+        """Return the body's weights, and the head's apart."""
         assert isinstance(model, SequenceClassifier)
         head = dict(model.last.named_parameters(prefix="last"))
         apart = {id(weight) for weight in head.values()}
-        groups = {
+        body = {
             kind: {name: weight for name, weight in weights.items() if id(weight) not in apart}
             for kind, weights in groups_of(model).items()
         }
-        optimizers = build_optimizers({**groups, "head": head}, run.training)
-        for group in optimizers[0].param_groups:
+        return body, head
+
+    def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
+        """Build AdamW, with a rate of its own for the head: where numbers are large, so is it."""
+        optimizers = super().optimizers(run, model)
+        apart = {id(weight) for weight in self.groups(model)[1].values()}
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             if any(id(weight) in apart for weight in group["params"]):
                 group["peak"] *= self.spread
         return optimizers

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
+
 from nextword.base.files import sha256_of
 from nextword.callbacks import Judged
 from nextword.corpus.documents import find_files
@@ -22,6 +25,8 @@ from nextword.prediction.several import SeveralScores
 from nextword.run import Resumed, Run
 from nextword.settings import Settings
 from nextword.training.loop import Plan, TrainerState
+from nextword.training.lora import adapt, bytes_of
+from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -100,6 +105,27 @@ class Supervised(Task):
         pad_id = self.vocabulary.pad_id
         return self.vocabulary.end_id if pad_id is None else pad_id
 
+    def optimizers(self, run: Run, model: Transformer) -> list[torch.optim.Optimizer]:
+        """Build what moves the weights: a head of its own, and the body, or thin matrices there."""
+        body, head = self.groups(model)
+        asked = run.settings.finetune
+        if not asked.lora_rank:
+            return build_optimizers({**body, "head": head}, run.training)
+        alpha = asked.lora_alpha or 2.0 * asked.lora_rank
+        thin = adapt(body, run.training, asked.lora_rank, alpha)
+        return [thin, *build_optimizers({"head": head}, run.training)]
+
+    def groups(
+        self, model: Transformer
+    ) -> tuple[dict[str, dict[str, nn.Parameter]], dict[str, nn.Parameter]]:
+        """Return the body's weights as `groups_of` does, and those of a head that is new."""
+        return groups_of(model), {}
+
+    def bytes_beside(self, run: Run, model: Transformer) -> int:
+        """Bound what a step needs beside the weights."""
+        rank = run.settings.finetune.lora_rank
+        return bytes_of(groups_of(model), rank) if rank else super().bytes_beside(run, model)
+
     @abstractmethod
     def score(self, model: Transformer) -> AnyScores | None:
         """Score the hold-out; None without one."""
@@ -151,7 +177,8 @@ def rates(settings: Settings, shape: Shape) -> TrainingSettings:
     asked = settings.finetune
     return TrainingSettings(
         optimizer="adamw",
-        learning_rate=asked.learning_rate or finetune_rate(shape.hidden_size),
+        learning_rate=asked.learning_rate
+        or finetune_rate(shape.hidden_size, lora=asked.lora_rank > 0),
         weight_decay=asked.weight_decay,
         decay_power=1.0,
         seed=asked.seed,

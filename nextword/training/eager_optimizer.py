@@ -19,6 +19,10 @@ class EagerOptimizer(torch.optim.Optimizer):
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
+    def own_gradients(self) -> list[torch.Tensor]:
+        """Return the gradients that it gathers itself, of what is no weight of the network."""
+        return []
+
     @abstractmethod
     def move(self, group: dict[str, Any]) -> None:
         """Move the weights of a parameter group that have a gradient."""

@@ -12,6 +12,7 @@ from nextword.loss.linear import linear_cross_entropy
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
+from nextword.training.eager_optimizer import EagerOptimizer
 
 
 class LanguageModelLoss(nn.Module):
@@ -197,7 +198,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     Raises:
         DivergedError: it is not a number; no gradient has been touched.
     """
-    gradients = [weight.grad for weight in parameters if weight.grad is not None]
+    return _shorten([weight.grad for weight in parameters if weight.grad is not None], max_norm)
+
+
+def _shorten(gradients: list[Tensor], max_norm: float) -> float:
     norm = float(nn.utils.get_total_norm(gradients))
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"the gradient's length is {norm}")
@@ -229,9 +233,13 @@ def update(
     Raises:
         DivergedError: the gradient is not a number; no weight has been touched.
     """
-    norm = clip_gradients(model.parameters(), clip_norm)
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    for optimizer in optimizers:
+        if isinstance(optimizer, EagerOptimizer):
+            gradients += optimizer.own_gradients()
+    norm = _shorten(gradients, clip_norm)
     if longest is not None and norm > longest:
-        model.zero_grad(set_to_none=True)
+        forget_gradients(model, optimizers)
         return norm
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -239,3 +247,10 @@ def update(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def forget_gradients(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Let go what a step has gathered."""
+    model.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)

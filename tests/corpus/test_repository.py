@@ -88,7 +88,7 @@ a?c
 \\#odd
  # no comment
 # a comment
-x y\\ 
+x y\\{}
 d/**/b
 !/d/f/
 *

@@ -212,3 +212,12 @@ def test_an_evaluation_says_what_it_did_not_read(place):
     told = place.nextword("evaluate", "a", "bad.txt", "--corpus.errors", "replace", "--json")
     first = {"count": 1, "first": "bad.txt, byte 9"}
     assert json.loads(told.stdout)["reading"] == {"records": 1, "replaced": first}
+
+
+def test_a_json_field_that_holds_no_text_is_told_by_what_it_holds(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "one"}\n{"text": null}\n{"text": 5}\n')
+    with pytest.raises(CorpusError, match=r'line 3: the field "text" holds 5, which is no text'):
+        list(read_pieces([str(file)], CorpusSettings()))
+    file.write_text('{"text": "one"}\n{"text": null}\n')
+    assert [piece.text for piece in read_pieces([str(file)], CorpusSettings())] == ["one"]

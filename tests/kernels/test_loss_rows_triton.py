@@ -13,8 +13,8 @@ import pytest
 def test_the_kernel_does_what_rows_do():
     cases = Path(__file__).with_name("kernel_cases.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "xdist.plugin", str(cases)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=cases.parents[2],
         capture_output=True,
         text=True,

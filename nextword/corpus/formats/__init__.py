@@ -1,4 +1,4 @@
-"""File formats of a corpus, one file each, found by looking into this folder.
+"""File formats of a corpus, a file for each, found by looking into this folder.
 
 A format's module offers
 

@@ -51,8 +51,10 @@ def test_what_is_none_is_said_in_one_line(tmp_path, letter):
 
 
 def test_a_bomb_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("word/document.xml", "w") as part:
-            for _ in range(700):
-                part.write(bytes(1 << 20))
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("word/document.xml", "w") as part,
+    ):
+        for _ in range(700):
+            part.write(bytes(1 << 20))
     assert "which no text does" in refusal(tmp_path / "bomb.docx")

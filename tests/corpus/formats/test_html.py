@@ -11,7 +11,8 @@ PAGE = f"""<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>On 
 </nav>
 <main><article><h1>On mistakes</h1><p>{SENTENCES}</p><h2>Why</h2><p>Because é {SENTENCES}</p>
 </article></main><aside>Subscribe to our newsletter! We use cookies.</aside>
-<footer>Copyright 2020. All rights reserved. <a href="/p">Privacy policy</a></footer></body></html>"""
+<footer>Copyright 2020. All rights reserved. <a href="/p">Privacy policy</a></footer></body>
+</html>"""
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
