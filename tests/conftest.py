@@ -177,6 +177,8 @@ REVIEWED_SKIPS = {
     "langchain-openai is not installed": "the same",
     "trackers are not installed": "the same",
     "pandoc is not installed": "the same",
+    "peft is not installed": "the same",
+    "trl is not installed": "the same",
     "git is not installed": "its rules are compared with git's own; nothing else needs it",
     "llama.cpp's wheel is for x86-64": "its packages are; elsewhere nothing reads GGUF here",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",

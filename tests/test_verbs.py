@@ -48,6 +48,9 @@ def make(objective, folder):
     rows = {
         "labelled": [{"text": f"the {n} cat", "label": "ab"[n % 2]} for n in range(12)],
         "answer": [{"prompt": f"the {n}", "answer": "cat"} for n in range(12)],
+        "preference": [
+            {"prompt": f"the {n}", "chosen": "cat", "rejected": "dog"} for n in range(12)
+        ],
     }[objective]
     file = folder / "examples.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))

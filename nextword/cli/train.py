@@ -176,7 +176,8 @@ def finetune(
 ) -> None:
     """Teach a trained model from examples that a person prepared.
 
-    Texts with labels (classes, numbers, or lists of several), or prompts with answers, or chats.
+    Texts with labels (classes, numbers, or lists of several), prompts with answers, chats, or
+    prompts with two answers of which one was preferred.
     """
     from nextword.settings import resolve
 

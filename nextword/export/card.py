@@ -27,6 +27,7 @@ CURVE_POINTS = 400
 PIPELINES = {
     "causal": "text-generation",
     "answer": "text-generation",
+    "preference": "text-generation",
     "masked": "fill-mask",
     "labelled": "text-classification",
 }

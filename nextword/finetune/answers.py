@@ -4,7 +4,8 @@ The loss counts what a person answered and nothing else; each answer's end is le
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from torch import nn
 
@@ -26,6 +27,8 @@ from nextword.targets.batch import IGNORED, Batch
 from nextword.training.plan import LONGEST_CONTEXT
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.tokenizer import Vocabulary
+
+Taught = TypeVar("Taught")
 
 
 class Answers(Supervised):
@@ -54,7 +57,7 @@ class Answers(Supervised):
             CorpusError: too few examples for two sides.
         """
         super().__init__(start, vocabulary, "answers", tally)
-        self.train, self.holdout = _divide(examples, settings)
+        self.train, self.holdout = divide(examples, lambda example: example.prompt, settings)
         self.learned, self.held = len(self.train), len(self.holdout)
         self.seed = settings.seed
         longest = max(example.places for example in self.train)
@@ -198,20 +201,31 @@ def _fitting(found: Sequence[tuple[str, Turns]], context: int, tally: Tally) -> 
     return kept
 
 
-def _divide(
-    examples: Sequence[Turns], settings: FinetuneSettings
-) -> tuple[list[Turns], list[Turns]]:
-    """Hold a share out by chance; examples with the same prompt fall on one side."""
-    different = sorted({example.prompt for example in examples})
+def divide(
+    examples: Sequence[Taught],
+    prompt_of: Callable[[Taught], tuple[int, ...]],
+    settings: FinetuneSettings,
+) -> tuple[list[Taught], list[Taught]]:
+    """Hold a share out by chance; examples with the same prompt fall on one side.
+
+    Args:
+        examples: in tokens.
+        prompt_of: says an example's prompt.
+        settings: share of the hold-out, and the seed.
+
+    Raises:
+        CorpusError: nothing would be left to learn from.
+    """
+    different = sorted({prompt_of(example) for example in examples})
     random.Random(settings.seed).shuffle(different)
     count = round(settings.holdout * len(different))
     if settings.holdout > 0:
         count = max(count, 1)
     held = set(different[:count])
-    train = [example for example in examples if example.prompt not in held]
+    train = [example for example in examples if prompt_of(example) not in held]
     if not train:
         raise CorpusError(
             f"{len(different)} different prompts are too few to learn from some and hold others "
             "out; give more"
         )
-    return train, [example for example in examples if example.prompt in held]
+    return train, [example for example in examples if prompt_of(example) in held]

@@ -22,7 +22,7 @@ from nextword.finetune.kinds import (
     labels_of,
     number_of,
 )
-from nextword.finetune.shapes import shape_of, unknown
+from nextword.finetune.shapes import TWO_ANSWERS, shape_of, unknown
 from nextword.finetune.tally import Tally, Unusable
 from nextword.objectives.options import FinetuneSettings, LabelsSettings
 
@@ -79,12 +79,14 @@ def look(
     """
     kind = asked_kind(settings, labels or LabelsSettings())
     if settings.task != "auto":
-        return "answers" if settings.task == "answers" else "labels"
+        return settings.task if settings.task in ("answers", "preferences") else "labels"
     if kind != "auto":
         return "labels"
     for row in rows:
         if settings.text in row.values and settings.label in row.values:
             return "labels"
+        if row.values.keys() >= TWO_ANSWERS:
+            return "preferences"
         if shape_of(row, settings) is not None:
             return "answers"
     if {settings.text, settings.label} & set().union(*(row.values for row in rows)):

@@ -51,7 +51,7 @@ def asked_kind(finetune: FinetuneSettings, labels: LabelsSettings) -> str:
     fits = labels.kind in ("auto", by_task) or by_task == "auto"
     if finetune.task == "classification":
         fits = labels.kind != "number"  # a text with several labels is classified too
-    if finetune.task == "answers":
+    if finetune.task in ("answers", "preferences"):
         fits = labels.kind == "auto"
     if not fits:
         raise SettingsError(

@@ -11,6 +11,8 @@ from nextword.finetune.kinds import read_list
 from nextword.finetune.tally import Unusable
 from nextword.objectives.options import FinetuneSettings
 
+TWO_ANSWERS = {"chosen", "rejected"}
+"""Fields of a row with two answers, of which a person preferred the first."""
 ROLES = {
     "system": "system",
     "user": "user",
@@ -85,7 +87,8 @@ def unknown(row: Row, settings: FinetuneSettings) -> str:
     listed = ", ".join(" + ".join(fields) for fields in dict.fromkeys(known))
     return (
         f"{near}only {', '.join(row.values) or 'none'}; prompts with answers are known as "
-        f"{listed}, and texts with labels as {settings.text} + {settings.label} "
+        f"{listed}, with two answers as {settings.prompt} + chosen + rejected, and texts with "
+        f"labels as {settings.text} + {settings.label} "
         "(--finetune.prompt, .answer, .text and .label name other fields)"
     )
 
@@ -157,14 +160,19 @@ def _checked(turns: list[Turn]) -> list[Turn]:
 
 
 def _prompt(prompt: Any, field: str) -> str:
-    return _text(prompt, field, "empty_prompt")
+    return text_of(prompt, field, "empty_prompt")
 
 
 def _answer(answer: Any, field: str) -> str:
-    return _text(answer, field, "empty_answer")
+    return text_of(answer, field, "empty_answer")
 
 
-def _text(value: Any, field: str, why: str) -> str:
+def text_of(value: Any, field: str, why: str) -> str:
+    """Return a field's text.
+
+    Raises:
+        Unusable: for the reason `why`, it holds none.
+    """
     if value is None or value == "" or (isinstance(value, str) and not value.strip()):
         raise Unusable(why, f'the field "{field}" is empty')
     if not isinstance(value, str):

@@ -21,6 +21,7 @@ from nextword.model.transformer import Transformer
 from nextword.objectives.options import FinetuneSettings, finetune_rate
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import Scores
+from nextword.prediction.preferences import PreferenceScores
 from nextword.prediction.several import SeveralScores
 from nextword.run import Resumed, Run
 from nextword.settings import Settings
@@ -31,7 +32,7 @@ from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS
 from nextword.vocabulary.tokenizer import Vocabulary
 
-AnyScores = Scores | SeveralScores | AnswerScores
+AnyScores = Scores | SeveralScores | AnswerScores | PreferenceScores
 
 
 class Start(NamedTuple):

@@ -12,6 +12,7 @@ from nextword.finetune.answers import Answers, read_turns
 from nextword.finetune.chat import TEMPLATE
 from nextword.finetune.examples import labelled, look
 from nextword.finetune.labels import Labels
+from nextword.finetune.preferences import Preferences, read_preferences
 from nextword.finetune.supervised import AnyScores, Start, Supervised, digests_of, rates
 from nextword.finetune.tally import Tally
 from nextword.fit import fit
@@ -32,6 +33,7 @@ TOLD = {
     "regression": "labels are numbers: regression, with mean squared error",
     "multi_label": "a text has any number of labels: yes or no of each, with binary cross-entropy",
     "answers": "prompts with answers: the loss counts what was answered",
+    "preferences": "two answers to each prompt, of which one was preferred: DPO",
 }
 
 
@@ -123,14 +125,13 @@ def _teach(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
     rows = read_rows(start.paths, settings.corpus)
-    is_answers = look(rows, settings.finetune, settings.labels) == "answers"
-    objective = "answer" if is_answers else "labelled"
+    kind = look(rows, settings.finetune, settings.labels)
+    objective, find_task = _TASKS[kind]
     settings = replace(settings, objective=replace(settings.objective, name=objective))
     shape, vocabulary = read_shape(start.known_from), Vocabulary.load(start.known_from)
     if len(vocabulary) > shape.vocab_size:
         raise ModelError(f"{start.folder}: its vocabulary has more entries than the network")
     folder = folder_for()
-    find_task = _answers if is_answers else _labels
     task, why = find_task(start, settings, rows, vocabulary, shape)
     progress.say(f"task        {TOLD[task.name]} ({why})")
     machine = choose_machine(settings.machine)
@@ -158,6 +159,23 @@ def _answers(
     return task, f"known by their fields: {', '.join(tally.shapes)}"
 
 
+def _preferences(
+    start: Start, settings: Settings, rows: Sequence[Row], vocabulary: Vocabulary, shape: Shape
+) -> tuple[Supervised, str]:
+    """Return the task of preferences, and how it was known.
+
+    Raises:
+        SettingsError: there is no model to compare with.
+    """
+    _check_answers(start.name, start.known_from, shape)
+    if start.from_nothing:
+        raise SettingsError("preferences are learned beside the model that it begins with")
+    tally, asked = Tally(len(rows), settings.examples), settings.finetune
+    pairs = read_preferences(rows, vocabulary, asked, shape.context, tally)
+    task = Preferences(start, vocabulary, tally, pairs, asked)
+    return task, "known by their fields: chosen and rejected"
+
+
 def _labels(
     start: Start, settings: Settings, rows: Sequence[Row], vocabulary: Vocabulary, shape: Shape
 ) -> tuple[Supervised, str]:
@@ -167,6 +185,14 @@ def _labels(
     tally.remarks = known.notes
     task = Labels(start, vocabulary, tally, known, settings.finetune, shape)
     return task, f"{known.kind.reason}; --labels.kind for another"
+
+
+_TASKS = {
+    "answers": ("answer", _answers),
+    "preferences": ("preference", _preferences),
+    "labels": ("labelled", _labels),
+}
+"""By what the examples are: the objective, and what makes the task."""
 
 
 def _check_answers(start: str, start_folder: Path, shape: Shape) -> None:

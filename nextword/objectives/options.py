@@ -23,9 +23,10 @@ class FinetuneSettings:
 
     task: str = option(
         "auto",
-        "auto looks: prompts with answers (or chats), or texts with labels, whose kind labels.kind "
-        "names; classification and regression are labels of the kinds class and number",
-        choices=("auto", "classification", "regression", "answers"),
+        "auto looks: prompts with answers (or chats), with two answers of which one was preferred "
+        "(chosen and rejected), or texts with labels, whose kind labels.kind names; classification "
+        "and regression are labels of the kinds class and number",
+        choices=("auto", "classification", "regression", "answers", "preferences"),
     )
     text: str = option("text", "the field that holds the text")
     label: str = option("label", "the field that holds the label")
@@ -67,6 +68,9 @@ class FinetuneSettings:
         above=0,
         rule="twice the rank",
         of=("finetune.lora_rank",),
+    )
+    beta: float = option(
+        0.1, "of preferences (DPO): how dear it is to leave the model that it begins with", above=0
     )
     seed: int = option(0, "of the hold-out, the order and new weights", minimum=0)
 

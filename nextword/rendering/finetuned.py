@@ -1,11 +1,13 @@
 """Plain words for a model that learned from examples: how right it is, what it says of a text."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from nextword.prediction.answers import AnswerScores
 from nextword.prediction.labels import ClassScores, NumberScores, Said, Scores
+from nextword.prediction.preferences import PreferenceScores
 from nextword.prediction.several import SeveralScores
 from nextword.rendering.formatting import argument, chance, table
 
@@ -16,14 +18,14 @@ SHOWN_CLASSES, SHOWN_LABELS, SHOWN_CHANCES = 12, 4, 20
 def describe_taught(
     run: Path,
     task: str,
-    scores: Scores | SeveralScores | AnswerScores | None,
+    scores: Scores | SeveralScores | AnswerScores | PreferenceScores | None,
     before: AnswerScores | None,
 ) -> str:
     """Say how right the model is on what was held out, beside who does not read the text.
 
     Args:
         run: its folder.
-        task: classification, multi_label, regression or answers.
+        task: classification, multi_label, regression, answers or preferences.
         scores: on the hold-out; None without one.
         before: of answers, before any step.
     """
@@ -35,11 +37,13 @@ def describe_taught(
         lines = _several(scores)
     elif isinstance(scores, NumberScores):
         lines = _numbers(scores)
+    elif isinstance(scores, PreferenceScores):
+        lines = _preferences(scores)
     else:
         lines = _answers(scores, before)
     ask = (
         f'  nextword generate {argument(run.name)} "a prompt"'
-        if task == "answers"
+        if task in ("answers", "preferences")
         else f'  nextword classify {argument(run.name)} "a text"'
     )
     return "\n".join(["", *lines, "", "Try next:", ask])
@@ -120,6 +124,17 @@ def _answers(scores: AnswerScores, before: AnswerScores | None) -> list[str]:
         f"right       {scores.right / scores.tokens:.1%} of the tokens were the likeliest",
         f"exact       {scores.exact / scores.examples:.1%} of the answers it would write just "
         f"so, and stop{exact}",
+    ]
+
+
+def _preferences(scores: PreferenceScores) -> list[str]:
+    return [
+        f"On {scores.examples:,} pairs of answers it never saw:",
+        f"right       {scores.right / scores.examples:.1%} of the preferred answers gained on the "
+        "others (by chance: half)",
+        f"loss        {scores.loss:.4f} nats a pair (before: {math.log(2):.4f})",
+        f"rewards     {scores.chosen_reward:+.3f} preferred, {scores.rejected_reward:+.3f} others: "
+        f"{scores.margin:.3f} apart, in β times nats",
     ]
 
 

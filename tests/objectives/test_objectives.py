@@ -17,7 +17,7 @@ LAYOUTS = {layout.language_model for layout in KINDS.values()} | {
 
 
 def test_these_are_found():
-    assert names() == ["answer", "causal", "labelled", "masked"]
+    assert names() == ["answer", "causal", "labelled", "masked", "preference"]
 
 
 @pytest.mark.parametrize("name", names())
