@@ -26,7 +26,7 @@ from nextword.objectives.options import finetune_rate
 from nextword.prediction.loading import find_model_folder
 from nextword.settings import resolve
 
-TIMES = (3, 10, 30)
+TIMES = (3, 5, 10)
 SEEDS = (0, 1)
 RANKS = (8,)
 LABELS, ANSWERS, STEPS = 300, 300, 150

@@ -1,4 +1,6 @@
-"""Write docs/ideas/: one page an idea, drawn by the tour's own functions from a real run.
+"""Write docs/ideas/, docs/settings.md and the manual page.
+
+docs/ideas/ has one page an idea, drawn by the tour's own functions from a real run.
 
     nextword train && python docs/build.py stories-1
 
@@ -9,6 +11,8 @@ import argparse
 from pathlib import Path
 
 import nextword
+from nextword.cli.manual import manual
+from nextword.cli.program import app
 from nextword.rendering.settings import settings_markdown
 from nextword.rendering.tour_page import Stop, stop_markdown
 from nextword.settings import all_options
@@ -45,12 +49,18 @@ def main() -> None:
     for name, page in pages(nextword.load(run).tour()).items():
         (FOLDER / name).write_text(page, encoding="utf-8")
     write_settings()
+    write_manual()
 
 
 def write_settings() -> None:
     """Write docs/settings.md from the options' declarations."""
     page = settings_markdown(all_options())
     (FOLDER.parent / "settings.md").write_text(page, encoding="utf-8")
+
+
+def write_manual() -> None:
+    """Write docs/nextword.1 from the verbs' own declarations."""
+    (FOLDER.parent / "nextword.1").write_text(manual(app), encoding="utf-8")
 
 
 if __name__ == "__main__":

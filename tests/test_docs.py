@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,29 @@ def test_the_pages_say_what_the_tour_says(build, shared_environment, default_run
 def test_the_page_of_settings_is_what_the_program_says(build):
     page = (DOCS / "settings.md").read_text(encoding="utf-8")
     assert page == build.settings_markdown(build.all_options())
+
+
+def test_the_manual_page_is_what_the_program_says(build):
+    assert (DOCS / "nextword.1").read_text(encoding="utf-8") == build.manual(build.app)
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_the_manual_page_is_good_roff():
+    command = ["groff", "-man", "-Tascii", "-ww", "-P-cbou", str(DOCS / "nextword.1")]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stderr == b""
+    page = done.stdout.decode()
+    for words in ("Write text, one token at a time", "--temperature", "EXIT STATUS"):
+        assert words in page
+
+
+def test_every_page_stands_in_the_sites_navigation():
+    nav = (DOCS.parent / "zensical.toml").read_text(encoding="utf-8")
+    named = re.findall(r'= "([\w/-]+\.md)"', nav)
+    assert all((DOCS / page).is_file() for page in named)
+    assert len(named) == len(set(named))
+    there = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
+    assert {page for page in there if not page.startswith("decisions/")} <= {*named}
 
 
 def benchmark(name):
