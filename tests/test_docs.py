@@ -49,7 +49,7 @@ def test_the_manual_page_is_what_the_program_says(build):
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_the_manual_page_is_good_roff():
-    command = ["groff", "-man", "-Tascii", "-ww", "-P-cbou", str(DOCS / "nextword.1")]
+    command = ["groff", "-man", "-Tutf8", "-ww", "-P-cbou", str(DOCS / "nextword.1")]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stderr == b""
     page = done.stdout.decode()
