@@ -163,12 +163,17 @@ def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, 
     return {**known, "expected": expected, "floor": least}
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the most memory held so far, in bytes: on the accelerator, or of this process."""
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most memory held so far, in bytes: on the accelerator, or of this process.
+
+    None where the system does not tell, as Windows does not by Python's own means.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource
-
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

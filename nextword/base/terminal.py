@@ -5,6 +5,9 @@ ring, or turn the direction of what follows. Whoever prints to a terminal prints
 into a pipe or a file a text goes as it is.
 """
 
+import codecs
+import io
+import os
 from typing import TextIO
 
 _LINE = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -28,6 +31,61 @@ def signed(text: str) -> str:
 def visible(text: str) -> str:
     """Show all that would control a terminal as signs; lines and tabs stay."""
     return text.translate(_IN_LINES)
+
+
+_PLAINLY = {
+    "→": "->",
+    "←": "<-",
+    "−": "-",
+    "–": "-",
+    "…": "...",
+    "×": "x",
+    "·": "*",
+    "█": "#",
+    "▒": "=",
+    "⏎": "\\n",
+    "⇥": "\\t",
+    "␍": "\\r",
+    "│": "|",
+    "─": "-",
+    "“": '"',
+    "”": '"',
+}
+"""What stands for a sign where a terminal has none; others become a question mark."""
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    return "".join(_PLAINLY.get(letter, "?") for letter in unknown), error.end
+
+
+def speak_utf8(*streams: TextIO) -> None:
+    """Let a process write UTF-8, whatever the system's encoding (cp1252 on Windows, ASCII in C).
+
+    A pipe or file carries UTF-8, so that nothing is lost and JSON is JSON; a terminal that knows
+    less is written to in what it knows.
+    """
+    codecs.register_error("plainly", _plainly)
+    for stream in streams:
+        if (
+            not isinstance(stream, io.TextIOWrapper)
+            or codecs.lookup(stream.encoding).name == "utf-8"
+        ):
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="plainly")
+        else:
+            stream.reconfigure(encoding="utf-8")
+
+
+def as_utf8(argument: str) -> str:
+    """Read an argument as UTF-8 that was decoded as something else; what is none stays."""
+    try:
+        return os.fsencode(argument).decode("utf-8") if os.name == "posix" else argument
+    except UnicodeError:
+        return argument
 
 
 def for_stream(text: str, stream: TextIO) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import io
 import os
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from nextword.base.errors import NextwordError
+from nextword.base.errors import CorpusError, NextwordError
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
 
@@ -144,8 +145,18 @@ def named(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def text_of(word: str) -> str:
-    """Return a text given on the command line; "-" stands for standard input."""
-    return sys.stdin.read().rstrip("\n") if word == _STANDARD_INPUT else word
+    """Return a text given on the command line; "-" stands for standard input, in UTF-8.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    if word != _STANDARD_INPUT:
+        return word
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+        return io.StringIO(text, newline=None).read().rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"standard input, byte {error.start} is not UTF-8; convert it") from None
 
 
 def leave(message: str, status: int) -> NoReturn:

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 
+from nextword.base.terminal import as_utf8, speak_utf8
 from nextword.cli.program import main
 
 
@@ -13,8 +14,9 @@ def start() -> None:
     Python takes a good second to take torch apart that the system takes apart in none. What was
     to be done at the end (`atexit`) is done before; `main` has flushed the output.
     """
+    speak_utf8(sys.stdout, sys.stderr)
     try:
-        main()
+        main([as_utf8(word) for word in sys.argv[1:]])
         status: object = 0
     except SystemExit as left:
         status = left.code or 0

@@ -86,6 +86,9 @@ def _find_in_folder(path: str, tally: Tally) -> list[str]:
         inside = files_of(path)
     else:
         inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
+    runs = {Path(file).parent for file in inside if Path(file).name == "run.json"}
+    if runs:  # whoever trains in a folder and reads all of it means the texts
+        inside = [file for file in inside if not runs.intersection(Path(file).parents)]
     readable = list(filter(_is_readable_in_folder, inside))
     code = sum(map(is_code, inside))
     data = sum(not _is_prose(file) for file in readable)

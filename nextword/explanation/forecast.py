@@ -31,7 +31,7 @@ class Forecast:
     """Of one step, the median of those that were timed."""
     seconds: float
     """From the first step to the end."""
-    memory_bytes: int
+    memory_bytes: int | None
     """The most held at once: of the process, or on the accelerator."""
     disk_bytes: int
     """Of the run's folder at most: the best checkpoint and the last, and the log."""

@@ -17,7 +17,12 @@ def describe_forecast(found: Forecast, rate: float | None = None) -> str:
         "",
         f"Foreseen, from steps on weights that were thrown away ({found.step_seconds:.3g} s each):",
         f"time        {duration(found.seconds)} from the first step to the end",
-        f"memory      {amount(found.memory_bytes)} at most",
+        "memory      "
+        + (
+            "this system does not tell"
+            if found.memory_bytes is None
+            else f"{amount(found.memory_bytes)} at most"
+        ),
         f"disk        {amount(found.disk_bytes)} at most, in the run's folder",
         f"work        {found.tokens:,} tokens, {found.flops:.3g} operations",
     ]
