@@ -12,9 +12,9 @@ MISSING = ("nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>", "#N
 def finetune_rate(width: int, *, lora: bool = False) -> float:
     """Return the rate for a network of a width: 0.001 at 128, and 3e-5 at BERT's 768.
 
-    With LoRA ten times that: so much more suits it, whatever the width (Schulman et al. 2025).
+    With LoRA five times that: between what suited labels and answers. (benchmarks/lora.py)
     """
-    return 0.001 * min(1.0, (128 / width) ** 2) * (10 if lora else 1)
+    return 0.001 * min(1.0, (128 / width) ** 2) * (5 if lora else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class FinetuneSettings:
         None,
         "of AdamW, at its peak",
         above=0,
-        rule="0.001 up to 128 wide, less with the square; ten times that with LoRA",
+        rule="0.001 up to 128 wide, less with the square; five times that with LoRA",
         of=("model.hidden_size", "finetune.lora_rank"),
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
