@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.damage import damage
+from tests.documents import DOCUMENTS, make_documents
 
 SECONDS, BYTES = 20, 2 << 30
 
@@ -94,6 +95,7 @@ KINDS = (
     Kind("text.txt.gz", ((*READ, "text.txt.gz", "-o", "made"),)),
     Kind("text.txt.zst", ((*READ, "text.txt.zst", "-o", "made"),)),
     Kind("rows.csv", ((*READ, "rows.csv", "-o", "made"),)),
+    *(Kind(file, (("look", file),), structured=file.endswith(".json")) for file in DOCUMENTS),
 )
 
 
@@ -163,6 +165,7 @@ def make_good(place: Path) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in written)
         (place / f"{name}.jsonl").write_text(lines)
     (place / "rows.csv").write_text("text,label\n" + "".join(f'"{r["text"]}",x\n' for r in rows))
+    make_documents(place)
     short = ("--corpus.stories", "40", "--training.steps")
     _must("train", "--name", "it", *_TINY, *short, "6")
     _must("train", "--name", "hidden", *_TINY, *short, "3", "--objective.name", "masked")

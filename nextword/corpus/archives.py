@@ -1,6 +1,7 @@
 """Documents that are zip archives of parts, as EPUB and DOCX are."""
 
 import contextlib
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -36,5 +37,12 @@ def open_archive(source: Source, kind: str) -> Iterator[zipfile.ZipFile]:
                 if any(part.flag_bits & 1 for part in parts):
                     raise CorpusError(f"{source.name}: needs a password; save it without one")
                 yield archive
-        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError):
+        except _DAMAGE:
             raise CorpusError(damaged) from None
+
+
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError),
+    *(OSError, OverflowError, NotImplementedError),
+)
+"""What zipfile says of an archive whose numbers lead nowhere."""

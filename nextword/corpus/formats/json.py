@@ -5,8 +5,11 @@ conversations, {"messages": […]}, and lists of texts or of objects with a text
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from nextword.base.errors import CorpusError
 from nextword.base.options import nearest
@@ -33,14 +36,12 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
         CorpusError: it is not JSON, or of no known shape.
     """
     value = _load(source)
-    rows = value if isinstance(value, list) else [value]
-    chats = _telegram(value)
-    if chats is not None:
+    if isinstance(value, dict) and (chats := _telegram(value, source)) is not None:
         for number, chat in enumerate(chats, 1):
             source.here = f"chat {number}"
             yield from documents(_messages(chat), source)
         return
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         source.here = f"entry {number}"
         text = row if isinstance(row, str) else _text(row, source, settings)
         if text is None:
@@ -64,11 +65,12 @@ def _load(source: Source) -> Any:
 
 def _text(row: Any, source: Source, settings: CorpusSettings) -> str | None:
     if isinstance(row, dict):
-        if settings.field in row and (row[settings.field] is None or _is_text(row, settings)):
+        if settings.field in row and isinstance(row[settings.field], str | None):
             found: str | None = row[settings.field]
             return found
-        for read_talk in (_chatgpt, _claude, _talk):
-            if (said := read_talk(row)) is not None:
+        for field, (shape, said_in) in _TALKS.items():
+            if field in row:
+                said = said_in(_as(row, shape, source))
                 return "\n\n".join(f"{who}: {text.strip()}" for who, text in said if text.strip())
     fields = ", ".join(list(row)[:12]) if isinstance(row, dict) else type(row).__name__
     near = nearest(settings.field, row) if isinstance(row, dict) else ""
@@ -78,77 +80,140 @@ def _text(row: Any, source: Source, settings: CorpusSettings) -> str | None:
     )
 
 
-def _is_text(row: Mapping[str, Any], settings: CorpusSettings) -> bool:
-    return isinstance(row[settings.field], str)
+T = TypeVar("T")
 
 
-def _telegram(value: Any) -> list[dict[str, Any]] | None:
+def _as(value: Any, shape: type[T], source: Source) -> T:
+    """Read a value as what it must hold.
+
+    Raises:
+        CorpusError: it does not, and where.
+    """
+    try:
+        return msgspec.convert(value, shape)
+    except (msgspec.ValidationError, UnicodeError) as error:  # half a character, say
+        raise CorpusError(f"{source.place}: {str(error)[:200]}") from None
+
+
+class _Entity(Struct):
+    """A part of a message with a look of its own, as a link."""
+
+    text: str = ""
+
+
+class _Message(Struct):
+    """What Telegram Desktop says of a message."""
+
+    date: str
+    type: str = ""
+    from_: str | None = msgspec.field(default=None, name="from")
+    text: str | list[str | _Entity] = ""
+
+
+class _Chat(Struct):
+    """A chat, as Telegram Desktop exports one."""
+
+    type: str
+    messages: list[_Message]
+
+
+class _Chats(Struct):
+    """All chats of an account."""
+
+    list: list[_Chat]
+
+
+def _telegram(value: dict[str, Any], source: Source) -> list[_Chat] | None:
     """Return the chats of an export by Telegram Desktop: of one, or of an account."""
-    if not isinstance(value, dict):
-        return None
-    if isinstance(value.get("chats"), dict) and isinstance(value["chats"].get("list"), list):
-        chats = value["chats"]["list"]
-    else:
-        chats = [value]
-    kept = [chat for chat in chats if isinstance(chat, dict) and _is_telegram(chat)]
-    return kept if kept and len(kept) == len(chats) else None
+    if isinstance(value.get("chats"), dict):
+        return _as(value["chats"], _Chats, source).list
+    if "messages" in value and "type" in value:
+        return [_as(value, _Chat, source)]
+    return None
 
 
-def _is_telegram(chat: Mapping[str, Any]) -> bool:
-    messages = chat.get("messages")
-    is_list = isinstance(messages, list) and all(isinstance(one, dict) for one in messages)
-    return is_list and "type" in chat and all("date" in one for one in messages or ())
+def _messages(chat: _Chat) -> Iterator[Message]:
+    for message in chat.messages:
+        parts = [message.text] if isinstance(message.text, str) else message.text
+        whole = "".join(part if isinstance(part, str) else part.text for part in parts)
+        name = (message.from_ or "?") if message.type == "message" else ""
+        yield Message(message.date[:10], name, whole)
 
 
-def _messages(chat: Mapping[str, Any]) -> Iterator[Message]:
-    for message in chat["messages"]:
-        text = message.get("text", "")
-        parts = text if isinstance(text, list) else [text]
-        whole = "".join(
-            part if isinstance(part, str) else str(part.get("text", "")) for part in parts
-        )
-        said = message.get("type") == "message"
-        name = str(message.get("from") or "?") if said else ""
-        yield Message(str(message["date"])[:10], name, whole)
+class _Author(Struct):
+    role: str = "?"
 
 
-def _chatgpt(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+class _Content(Struct):
+    parts: list[Any] = []
+
+
+class _Said(Struct):
+    author: _Author = msgspec.field(default_factory=_Author)
+    content: _Content | None = None
+
+
+class _Node(Struct):
+    parent: str | None = None
+    message: _Said | None = None
+
+
+class _ChatGPT(Struct):
+    """A conversation as ChatGPT exports it: a tree, for questions are asked anew."""
+
+    mapping: dict[str, _Node]
+    current_node: str | None = None
+
+
+def _of_chatgpt(talk: _ChatGPT) -> Iterable[tuple[str, str]]:
     """Return the messages from the first to the one that was shown last."""
-    nodes = row.get("mapping")
-    if not isinstance(nodes, dict):
-        return None
     said: list[tuple[str, str]] = []
-    at = row.get("current_node") or next(reversed(nodes), None)
-    passed = set()
-    while isinstance(at, str) and at in nodes and at not in passed:
+    at, passed = talk.current_node or next(reversed(talk.mapping), None), set[str]()
+    while at is not None and at in talk.mapping and at not in passed:
         passed.add(at)
-        message = nodes[at].get("message") or {}
-        parts = (message.get("content") or {}).get("parts") or ()
-        text = "\n".join(part for part in parts if isinstance(part, str))
-        role = (message.get("author") or {}).get("role", "?")
-        if role in ("user", "assistant"):
-            said.append((role, text))
-        at = nodes[at].get("parent")
+        node = talk.mapping[at]
+        if node.message is not None and node.message.author.role in ("user", "assistant"):
+            parts = node.message.content.parts if node.message.content else []
+            text = "\n".join(part for part in parts if isinstance(part, str))
+            said.append((node.message.author.role, text))
+        at = node.parent
     return said[::-1]
 
 
-def _claude(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    messages = row.get("chat_messages")
-    if not isinstance(messages, list):
-        return None
+class _ClaudeMessage(Struct):
+    sender: str
+    text: str | None = None
+
+
+class _Claude(Struct):
+    """A conversation as Claude exports it."""
+
+    chat_messages: list[_ClaudeMessage]
+
+
+def _of_claude(talk: _Claude) -> Iterable[tuple[str, str]]:
     names = {"human": "user"}
-    return [
-        (names.get(str(one.get("sender")), str(one.get("sender"))), str(one.get("text") or ""))
-        for one in messages
-        if isinstance(one, dict)
-    ]
+    return [(names.get(one.sender, one.sender), one.text or "") for one in talk.chat_messages]
 
 
-def _talk(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
-    messages = row.get("messages")
-    if not isinstance(messages, list):
-        return None
-    kept = [one for one in messages if isinstance(one, dict) and isinstance(one.get("role"), str)]
-    if not kept:
-        return None
-    return [(one["role"], one["content"]) for one in kept if isinstance(one.get("content"), str)]
+class _Turn(Struct):
+    role: str
+    content: Any = None
+
+
+class _Talk(Struct):
+    """A conversation as programs hold it."""
+
+    messages: list[_Turn]
+
+
+def _of_talk(talk: _Talk) -> Iterable[tuple[str, str]]:
+    return [(one.role, one.content) for one in talk.messages if isinstance(one.content, str)]
+
+
+_TALKS: dict[str, tuple[type[Any], Callable[[Any], Iterable[tuple[str, str]]]]] = {
+    "mapping": (_ChatGPT, _of_chatgpt),
+    "chat_messages": (_Claude, _of_claude),
+    "messages": (_Talk, _of_talk),
+}
+"""By the field that tells a conversation: what it must hold, and who said what."""

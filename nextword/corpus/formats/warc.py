@@ -13,6 +13,7 @@ from nextword.corpus.source import Source
 SUFFIXES = (".warc", ".wet")
 _PAGES = ("text/html", "application/xhtml+xml")
 _PLAIN = "text/plain"
+_READ = ("conversion", "response", "resource")
 _FOUND = 200
 
 
@@ -24,27 +25,38 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     """
     del settings
     warcio = import_package("warcio.archiveiterator", source.name, "documents")
-    errors = import_package("warcio.exceptions", source.name, "documents")
     with source.local_path() as path, open(path, "rb") as stream:
+        records = _records(warcio.ArchiveIterator(stream), source)
+        for number, (record, content) in enumerate(records, 1):
+            source.here = f"record {number}"
+            text = _text(record, content, source)
+            if text is None:
+                source.tally.add("other_records", source.place)
+            else:
+                yield Piece(text, True)
+
+
+def _records(archive: Any, source: Source) -> Iterator[tuple[Any, bytes]]:
+    """Yield each record, with its content where that may be a text."""
+    while True:
         try:
-            for number, record in enumerate(warcio.ArchiveIterator(stream), 1):
-                source.here = f"record {number}"
-                text = _text(record, source)
-                if text is None:
-                    source.tally.add("other_records", source.place)
-                else:
-                    yield Piece(text, True)
-        except (errors.ArchiveLoadFailed, EOFError, ValueError) as error:
+            record = next(archive, None)
+            if record is None:
+                return
+            content = bytes(record.content_stream().read()) if record.rec_type in _READ else b""
+        except Exception as error:  # of damaged headers warcio trips over what it did not find
             raise CorpusError(
-                f"{source.place}: damaged, or no web archive ({one_line(error)}); fetch it again"
+                f"{source.name}, after {source.here or 'its beginning'}: damaged, or no web "
+                f"archive ({one_line(error)}); fetch it again"
             ) from None
+        yield record, content
 
 
-def _text(record: Any, source: Source) -> str | None:
-    if record.rec_type == "conversion":
-        return source.decode(_content(record))
-    if record.rec_type not in ("response", "resource"):
+def _text(record: Any, content: bytes, source: Source) -> str | None:
+    if record.rec_type not in _READ:
         return None
+    if record.rec_type == "conversion":
+        return source.decode(content)
     headers = record.http_headers
     if headers is not None and headers.get_statuscode() != str(_FOUND):
         return None
@@ -52,9 +64,5 @@ def _text(record: Any, source: Source) -> str | None:
     kind, _, rest = told.partition(";")
     charset = rest.partition("charset=")[2].split(";")[0].strip("\"' ")
     if kind.strip().lower() in _PAGES:
-        return main_text(_content(record), source, charset)
-    return source.decode(_content(record)) if kind.strip().lower() == _PLAIN else None
-
-
-def _content(record: Any) -> bytes:
-    return bytes(record.content_stream().read())
+        return main_text(content, source, charset)
+    return source.decode(content) if kind.strip().lower() == _PLAIN else None
