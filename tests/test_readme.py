@@ -59,7 +59,7 @@ def test_the_commands_on_the_default_run_work(shared, default_run, small_run):
     asked = [line for line in commands() if shlex.split(line)[1] not in {"train", *SERVERS}]
     assert {shlex.split(line)[1] for line in asked} == {
         "generate", "predict", "evaluate", "targets", "vocabulary", "runs", "prepare",
-        "explain", "audit", "replay", "ruler", "compress", "decompress", "report",
+        "explain", "attention", "audit", "replay", "ruler", "compress", "decompress", "report",
         "fill", "finetune", "classify", "compare", "export", "push", "track", "benchmark", "look",
         "--version",
     }  # fmt: skip

@@ -21,6 +21,7 @@ VERBS = {
     "fill": ("fill", "RUN", "the [MASK] cat"),
     "evaluate": ("evaluate", "RUN", "t.txt"),
     "explain": ("explain", "RUN", "the good cat"),
+    "attention": ("attention", "RUN", "the good cat"),
     "audit": ("audit", "RUN", "the good cat"),
     "replay": ("replay", "RUN"),
     "ruler": ("ruler", "RUN"),

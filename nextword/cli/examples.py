@@ -14,6 +14,13 @@ class Example(NamedTuple):
 
 
 EXAMPLES = {
+    "attention": [
+        Example("see where each head looks", 'attention latest "We are all humans born to make"'),
+        Example(
+            "draw one head's map, and write all as a page",
+            'attention latest "We are all humans" --head 2.1 -o heads.html --force',
+        ),
+    ],
     "audit": [
         Example(
             "take one prediction apart, and take one step of training on a copy",

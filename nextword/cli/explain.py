@@ -39,6 +39,58 @@ def explain(
 
 
 @app.command(group=EXPLAIN)
+def attention(
+    run: Run,
+    text: Text,
+    *,
+    head: Annotated[
+        str, Parameter(help="draw this one's map, as LAYER.HEAD, each counted from 1")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        Parameter(name=["--output", "-o"], help="write all maps as one page, to point at"),
+    ] = None,
+    force: Annotated[bool, Parameter(negative=(), help="replace a file that is there")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Show where each head of each layer looks, at each piece of a text."""
+    from nextword.base.files import check_output, write_text
+
+    if output is not None:
+        check_output(output, force=force)
+    from nextword import language_model
+    from nextword.explanation.attention import attend
+    from nextword.rendering.attention import attention_page, describe_heads, describe_map
+
+    maps = attend(language_model.load(run).opened, text_of(text))
+    if output is not None:
+        write_text(output, attention_page(maps))
+        say(f"{output} ({output.stat().st_size:,} bytes); open it in a browser")
+    if json_:
+        write(json.dumps(maps.as_dict()))
+    elif head:
+        write(describe_map(maps, *_head_of(head, *maps.weights.shape[:2])))
+    elif output is None:
+        write(describe_heads(maps))
+
+
+def _head_of(head: str, layers: int, heads: int) -> tuple[int, int]:
+    """Read which head is meant.
+
+    Raises:
+        SettingsError: there is no such one.
+    """
+    from nextword.base.errors import SettingsError
+
+    layer, _, number = head.partition(".")
+    if layer.isdigit() and number.isdigit():
+        chosen = int(layer), int(number)
+        if 0 < chosen[0] <= layers and 0 < chosen[1] <= heads:
+            return chosen
+    raise SettingsError(f"--head {head}: expected 1.1 to {layers}.{heads}")
+
+
+@app.command(group=EXPLAIN)
 def audit(
     run: Run,
     text: Text,
