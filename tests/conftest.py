@@ -179,6 +179,7 @@ REVIEWED_SKIPS = {
     "pandoc is not installed": "the same",
     "peft is not installed": "the same",
     "trl is not installed": "the same",
+    "notebooks' tools are not installed": "the same",
     "groff is not installed": "it reads the manual page; its text is compared all the same",
     "git is not installed": "its rules are compared with git's own; nothing else needs it",
     "llama.cpp's wheel is for x86-64": "its packages are; elsewhere nothing reads GGUF here",

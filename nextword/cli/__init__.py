@@ -1,4 +1,4 @@
-"""The verbs of the command line.
+"""The verbs of the command line: a file for each group of them, and for what they share.
 
 Nothing heavy is imported before a verb runs, so every --help is instant.
 """

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nextword.base.display import Displayable
 from nextword.base.errors import EvaluationError
 from nextword.model.attention import Attention
 from nextword.prediction.loading import Opened
@@ -40,7 +41,7 @@ class Head(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AttentionMaps:
+class AttentionMaps(Displayable):
     """All heads' maps of one text."""
 
     model: str
@@ -86,15 +87,6 @@ class AttentionMaps:
             "heads": [head._asdict() for head in self.heads()],
             "weights": np.round(self.weights, 5).tolist(),
         }
-
-    def _repr_html_(self) -> str:
-        """Draw itself in a notebook."""
-        from html import escape
-
-        from nextword.rendering.attention import attention_page
-
-        page = escape(attention_page(self))
-        return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>'
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Attention maps, as text for a terminal and as one page that needs no network."""
 
+import html
 import json
 from importlib import resources
 
@@ -104,6 +105,12 @@ def attention_page(maps: AttentionMaps) -> str:
         f'<script type="application/json" id="data">{held}</script><script>{script}</script>'
         "</body></html>\n"
     )
+
+
+def attention_html(maps: AttentionMaps) -> str:
+    """Return the page in a frame, for a notebook."""
+    page = html.escape(attention_page(maps))
+    return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>'
 
 
 _STYLE = """

@@ -147,10 +147,10 @@ def turns_prompt(turns, words):
 
 def test_examples_with_one_prompt_fall_on_one_side():
     """Several people may have answered the same: who saw one answer is not judged by another."""
-    from nextword.finetune.answers import _divide
+    from nextword.finetune.answers import divide
 
     examples = [Turns((E, 5 + n // 3, 40 + n), (N, 40 + n, E)) for n in range(60)]
-    train, holdout = _divide(examples, FinetuneSettings())
+    train, holdout = divide(examples, lambda one: one.prompt, FinetuneSettings())
     assert len(holdout) == 12
     assert not {one.prompt for one in train} & {one.prompt for one in holdout}
 
