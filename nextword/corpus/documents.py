@@ -86,9 +86,17 @@ def _find_in_folder(path: str, tally: Tally) -> list[str]:
         inside = files_of(path)
     else:
         inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
-    runs = {Path(file).parent for file in inside if Path(file).name == "run.json"}
-    if runs:  # whoever trains in a folder and reads all of it means the texts
-        inside = [file for file in inside if not runs.intersection(Path(file).parents)]
+    # Whoever trains in a folder and reads all of it means the texts.
+    known = set(inside)
+    runs = [
+        Path(file).parent
+        for file in inside
+        if Path(file).name == "run.json" and str(Path(file).with_name("settings.toml")) in known
+    ]
+    for file in [file for file in inside if any(run in Path(file).parents for run in runs)]:
+        tally.add("other_files", file)
+        known.discard(file)
+    inside = [file for file in inside if file in known]
     readable = list(filter(_is_readable_in_folder, inside))
     code = sum(map(is_code, inside))
     data = sum(not _is_prose(file) for file in readable)

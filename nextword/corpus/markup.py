@@ -17,7 +17,7 @@ SHORT_PAGE, LITTLE = 100, 0.2
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _LOOK_BYTES = 4096
 _WORD = re.compile(r"\w\S*")
-_UNSEEN = re.compile(r"<(script|style|template|noscript)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_UNSEEN = ("script", "style", "template", "noscript")
 
 
 def main_text(raw: bytes, source: Source, charset: str = "") -> str:
@@ -51,11 +51,14 @@ def all_text(page: str, source: Source) -> str:
     inscriptis = import_package("inscriptis", source.name, EXTRA)
     etree: Any = import_package("lxml.etree", source.name, EXTRA)
     html: Any = import_package("lxml.html", source.name, EXTRA)
-    page = _UNSEEN.sub("", page).replace("\0", "")
+    page = page.replace("\0", "")
     try:
-        parsed = html.fromstring(page.encode(), parser=html.HTMLParser(encoding="utf-8"))
+        parsed = html.document_fromstring(
+            page.encode("utf-8", "replace"), parser=html.HTMLParser(encoding="utf-8")
+        )
     except (etree.LxmlError, ValueError):  # nothing but comments, say
         return ""
+    etree.strip_elements(parsed, *_UNSEEN, with_tail=False)
     strict = import_package("inscriptis.css_profiles", source.name, EXTRA).CSS_PROFILES["strict"]
     config = import_package("inscriptis.model.config", source.name, EXTRA)
     text: str = inscriptis.Inscriptis(parsed, config.ParserConfig(css=strict)).get_text()

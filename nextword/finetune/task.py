@@ -124,6 +124,10 @@ def _teach(
 ) -> Finetuned:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
+    if start.from_nothing and settings.finetune.lora_rank:
+        raise SettingsError(
+            "LoRA stands beside weights that have learned; begin with a model's own"
+        )
     rows = read_rows(start.paths, settings.corpus)
     kind = look(rows, settings.finetune, settings.labels)
     objective, find_task = _TASKS[kind]

@@ -130,16 +130,25 @@ def test_lists_of_texts_and_objects_and_what_is_none(tmp_path):
 
 def test_settings_in_a_folder_are_no_text(tmp_path):
     (tmp_path / "package.json").write_text('{"name": "x", "version": "1"}')
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"text": 1, "messages": 2}}}')
+    (tmp_path / "words.json").write_text("[1, 2]")
+    (tmp_path / "torn.json").write_text('{"messages": [')
     (tmp_path / "result.json").write_text(json.dumps(CHAT))
     documents, counted = read(tmp_path)
     assert len(documents) == 2
-    assert counted["other_files"] == 1
+    assert counted["other_files"] == 4
 
 
 def test_the_front_matter_of_markdown_is_no_text(tmp_path):
     text = "# One\n\nWe are all humans.\n\n---\n\nBorn to make mistakes.\n"
     (tmp_path / "a.md").write_text(f"---\ntitle: One\ntags:\n  - a\n- b\n---\n\n{text}")
     assert read(tmp_path / "a.md") == ([text], {"front_matter": 1})
+    (tmp_path / "a.md").write_bytes(b"---\r\ntitle: One\r\n---\r\n\r\nTwo.\r\n")
+    assert read(tmp_path / "a.md") == (["Two.\r\n"], {"front_matter": 1})
+    for line in ("-a: b\n", "a: b\r\n", " - b\r\n", "\r\n"):  # and no end: in no time
+        endless = "---\n" + line * 5000
+        (tmp_path / "a.md").write_bytes(endless.encode())
+        assert read(tmp_path / "a.md") == ([endless], {})
     for kept in (text, f"---\n\nA rule is no front matter.\n\n---\n{text}"):
         (tmp_path / "a.md").write_text(kept)
         assert read(tmp_path / "a.md") == ([kept], {})

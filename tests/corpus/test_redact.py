@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.corpus.redact import REACH, Redactor, personal
@@ -96,6 +96,7 @@ def in_chunks(text, sizes):
     return "".join(parts), {kind: found.count for kind, found in tally.findings.items()}
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 3 * REACH), max_size=6))
 def test_chunks_make_no_difference(seed, sizes):
     draw = random.Random(seed)
@@ -111,3 +112,11 @@ def test_a_text_without_blanks_is_not_held_for_ever():
     redactor = Redactor(Tally())
     given = "".join(redactor.take("x" * REACH, "here", is_last=False) for _ in range(20))
     assert len(given) >= 17 * REACH
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["1", "1 ", "+1 ", "a.", "a@", "@a.", "0123 ", "eyJaaaaaaaaaaa.", "password = ", "(555) "],
+)
+def test_no_text_takes_very_long(part):
+    list(personal(part * (60_000 // len(part))))  # a pattern that tries all ways would never end

@@ -135,3 +135,13 @@ def test_a_folder_of_code_alone_is_read_and_beside_text_it_is_not(tmp_path):
     assert read(tmp_path) == (["a = 1\n", "fn b() {}\n"], {})
     write(tmp_path, {"notes.txt": "We are all humans.\n"})
     assert read(tmp_path) == (["We are all humans.\n"], {"other_files": 2})
+
+
+def test_a_folders_own_runs_are_no_text_of_it(tmp_path):
+    made = {"run.json": "{}", "settings.toml": "", "metrics.jsonl": "{}\n", "a/b.txt": "no\n"}
+    write(tmp_path, {f"runs/it/{name}": content for name, content in made.items()})
+    write(tmp_path, {"notes.txt": "We are all humans.\n", "mine/run.json": "{}"})
+    write(tmp_path, {"mine/more.txt": "Born to make mistakes.\n"})
+    documents, counted = read(tmp_path)
+    assert documents == ["Born to make mistakes.\n", "We are all humans.\n"]
+    assert counted == {"other_files": 5}

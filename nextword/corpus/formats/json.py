@@ -19,14 +19,20 @@ from nextword.corpus.options import CorpusSettings
 from nextword.corpus.source import Source
 
 SUFFIXES = (".json",)
-_LOOK_CHARACTERS = 1 << 16
-_FIELDS = ("messages", "chat_messages", "mapping", "chats", "text")
 
 
 def recognizes(source: Source) -> bool:
-    """Whether a file of a folder holds text, and not settings: by the fields it begins with."""
-    beginning = next(source.read_text(), "")[:_LOOK_CHARACTERS]
-    return any(f'"{field}"' in beginning for field in _FIELDS)
+    """Whether a file of a folder holds text, and not settings: by its fields."""
+    try:
+        value = _load(source)
+    except CorpusError:
+        return False
+    if isinstance(value, dict) and {"chats", "messages", "mapping", "chat_messages"} & value.keys():
+        return isinstance(value.get("chats", value), dict)
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, dict):
+        return isinstance(first.get("text"), str) or bool(_TALKS.keys() & first.keys())
+    return isinstance(first, str)
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:

@@ -14,8 +14,10 @@ from nextword.corpus.separators import AUTO, BLANK_LINES, NONE, Separator, asked
 from nextword.corpus.source import Source
 
 _FRONT_MATTER = re.compile(
-    r"---[ \t]*\r?\n(?:[\w-]+:.*\r?\n|[ \t-].*\r?\n|\r?\n)+---[ \t]*\r?\n\s*"
+    r"---[ \t]*\r?\n(?:\w[\w-]*:[^\r\n]*\r?\n|[ \t-](?!--[ \t]*\r?\n)[^\r\n]*\r?\n|\r?\n)+"
+    r"---[ \t]*\r?\n\s*"
 )
+"""Each line can be read in one way only, or a long file would be tried in very many."""
 SUFFIXES = (".txt", ".text", ".md", ".rst")
 
 

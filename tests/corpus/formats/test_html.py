@@ -32,3 +32,8 @@ def test_a_page_of_nothing_holds_no_text(tmp_path):
     for content in ("", "<!-- -->", "<html><script>1</script></html>"):
         (tmp_path / "a.html").write_text(content)
         assert "holds no text" in refusal(tmp_path / "a.html")
+
+
+def test_scripts_without_an_end_take_no_longer_than_others(tmp_path):
+    (tmp_path / "a.html").write_text("<p>We are all humans.</p>" + "<script>x " * 50_000)
+    assert read(tmp_path / "a.html")[0] == ["We are all humans."]
