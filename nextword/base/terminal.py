@@ -81,7 +81,12 @@ def speak_utf8(*streams: TextIO) -> None:
 
 
 def as_utf8(argument: str) -> str:
-    """Read an argument as UTF-8 that was decoded as something else; what is none stays."""
+    """Read an argument as UTF-8 that was decoded as something else; what is none stays.
+
+    So does a file's name, which the system knows as it was decoded.
+    """
+    if os.path.exists(argument):
+        return argument
     try:
         return os.fsencode(argument).decode("utf-8") if os.name == "posix" else argument
     except UnicodeError:

@@ -62,8 +62,10 @@ _LEAST_MESSAGES = 3
 def is_whatsapp(beginning: str) -> bool:
     """Tell a chat that WhatsApp exported by its first lines."""
     lines = beginning.split("\n")[:_LINES_LOOKED_AT]
-    found = sum(bool(_WHATSAPP.match(line)) for line in lines)
-    return bool(_WHATSAPP.match(lines[0])) and found >= min(_LEAST_MESSAGES, len(lines) / 2)
+    dated = [found for line in lines if (found := _WHATSAPP.match(line.rstrip("\r")))]
+    named = sum(bool(_SAID.match(found["rest"])) for found in dated)
+    begins = bool(lines) and bool(_WHATSAPP.match(lines[0]))
+    return begins and len(dated) >= _LEAST_MESSAGES and 2 * named >= len(dated)
 
 
 def whatsapp(source: Source) -> Iterator[Message]:
@@ -72,19 +74,19 @@ def whatsapp(source: Source) -> Iterator[Message]:
     A line without a date goes on with the message before it. What WhatsApp itself says is marked
     so (U+200E), or has no name, or stands in <> (media that were left out).
     """
-    held: Message | None = None
+    held: list[str] = []
+    day = ""
     for number, line in source.read_lines():
         source.here = f"line {number}"
         line = line.rstrip("\r")
         if (begun := _WHATSAPP.match(line)) is None:
-            if held is not None:
-                held = held._replace(text=f"{held.text}\n{line}")
+            held.append(line)
             continue
-        if held is not None:
-            yield held
-        held = _message(begun[1] or begun[2], begun["rest"])
-    if held is not None:
-        yield held
+        if held:
+            yield _message(day, "\n".join(held))
+        day, held = begun[1] or begun[2], [begun["rest"]]
+    if held:
+        yield _message(day, "\n".join(held))
 
 
 def _message(day: str, rest: str) -> Message:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from nextword.corpus.source import STANDARD_INPUT, Source
 from nextword.corpus.tally import Tally
 
 PIECE_CHARACTERS = 1 << 17
+LEAST_CODE = 3
+"""Files of code from which on a folder that git knows holds a program, and not a text."""
 LONGEST_PIECE = 1 << 20
 """Of a text in which no place to cut is found: there it is cut where it stands, and counted."""
 _LETTERS = (
@@ -68,7 +71,7 @@ def _find(path: str, tally: Tally) -> list[str]:
     if path == STANDARD_INPUT or os.path.isfile(path) or scheme_of(path):
         return [path]
     if is_address(path):
-        return find_at(path, _is_readable) or _refuse_folder(path)
+        return find_at(path, _is_readable_far) or _refuse_folder(path)
     if os.path.isdir(path):
         return _find_in_folder(path, tally) or _refuse_folder(path)
     if glob.has_magic(path):
@@ -81,27 +84,30 @@ def _find(path: str, tally: Tally) -> list[str]:
 
 def _find_in_folder(path: str, tally: Tally) -> list[str]:
     """List the texts of a folder; of one that holds a program, its code and prose."""
+    inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
     marked = is_marked(path)
-    if marked:
-        inside = files_of(path)
-    else:
-        inside = sorted(str(file) for file in Path(path).rglob("*") if file.is_file())
     # Whoever trains in a folder and reads all of it means the texts.
     known = set(inside)
-    runs = [
+    runs = {
         Path(file).parent
         for file in inside
         if Path(file).name == "run.json" and str(Path(file).with_name("settings.toml")) in known
-    ]
-    for file in [file for file in inside if any(run in Path(file).parents for run in runs)]:
-        tally.add("other_files", file)
-        known.discard(file)
+    }
+    for file in inside if runs else ():
+        if not runs.isdisjoint(Path(file).parents):
+            tally.add("other_files", file)
+            known.discard(file)
     inside = [file for file in inside if file in known]
     readable = list(filter(_is_readable_in_folder, inside))
-    code = sum(map(is_code, inside))
-    data = sum(not _is_prose(file) for file in readable)
-    if code and (code > data if marked else not readable):
-        return written_by_people(path, inside, _is_prose, tally)
+    own = files_of(path) if marked and sum(map(is_code, inside)) >= LEAST_CODE else []
+    code, data = sum(map(is_code, own)), sum(not _is_prose(file) for file in readable)
+    if code >= LEAST_CODE and code > data:
+        kept = set(own)
+        for file in readable:
+            tally.add("ignored", file, file not in kept)
+        return written_by_people(path, own, _is_prose, tally)
+    if not readable and any(map(is_code, inside)):
+        return written_by_people(path, own or inside, _is_prose, tally)
     for file in sorted(set(inside).difference(readable)):
         tally.add("other_files", file)
     return readable
@@ -290,8 +296,16 @@ def _is_readable_in_folder(file: str) -> bool:
     """Whether a file is read that nobody named: one ending may be a text's, or settings'."""
     if not _is_readable(file):
         return False
-    recognizes = getattr(all_formats()[_named_ending(file)], "recognizes", None)
+    format_ = all_formats()[_named_ending(file)]
+    if (package := getattr(format_, "NEEDS", None)) and find_spec(package) is None:
+        return False  # whoever names the file is told what it needs
+    recognizes = getattr(format_, "recognizes", None)
     return recognizes is None or recognizes(Source(file, "replace"))
+
+
+def _is_readable_far(file: str) -> bool:
+    """The same of a file that is not here: what its ending does not tell is not looked into."""
+    return _is_readable(file) and not hasattr(all_formats()[_named_ending(file)], "recognizes")
 
 
 def _is_readable(file: str) -> bool:

@@ -14,7 +14,11 @@ from nextword.corpus.source import Source
 EXTRA = "documents"
 SHORT_PAGE, LITTLE = 100, 0.2
 """Words of a page, and the share of them around its text, below which all of it is text."""
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"<(?:meta[^>]{0,200}charset|\?xml[^>]{0,200}encoding)\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE
+)
+_MEANT_AS_WINDOWS = ("iso-8859-1", "iso8859-1", "latin1", "latin-1", "us-ascii", "ascii")
+"""Names that stand for Windows-1252 on the Web (WHATWG's encodings)."""
 _LOOK_BYTES = 4096
 _WORD = re.compile(r"\w\S*")
 _UNSEEN = ("script", "style", "template", "noscript")
@@ -31,7 +35,7 @@ def main_text(raw: bytes, source: Source, charset: str = "") -> str:
         charset: as the page's server said; what the page says itself comes second.
     """
     trafilatura = import_package("trafilatura", source.name, EXTRA)
-    page = _decode(raw, source, charset)
+    page = decode(raw, source, charset)
     everything = all_text(page, source)
     found = trafilatura.extract(page, include_comments=False, favor_recall=True) or ""
     if not found.strip():
@@ -54,14 +58,18 @@ def all_text(page: str, source: Source) -> str:
     page = page.replace("\0", "")
     try:
         parsed = html.document_fromstring(
-            page.encode("utf-8", "replace"), parser=html.HTMLParser(encoding="utf-8")
+            page.encode("utf-8", "replace"),
+            parser=html.HTMLParser(encoding="utf-8", huge_tree=True),
         )
     except (etree.LxmlError, ValueError):  # nothing but comments, say
         return ""
     etree.strip_elements(parsed, *_UNSEEN, with_tail=False)
     strict = import_package("inscriptis.css_profiles", source.name, EXTRA).CSS_PROFILES["strict"]
     config = import_package("inscriptis.model.config", source.name, EXTRA)
-    text: str = inscriptis.Inscriptis(parsed, config.ParserConfig(css=strict)).get_text()
+    try:
+        text: str = inscriptis.Inscriptis(parsed, config.ParserConfig(css=strict)).get_text()
+    except RecursionError:  # a page whose marks nobody closed: its words, without a layout
+        text = "\n".join(filter(None, (part.strip() for part in parsed.itertext())))
     lines = [line.rstrip() for line in text.splitlines()]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
 
@@ -70,10 +78,23 @@ def _words(text: str) -> int:
     return len(_WORD.findall(text))
 
 
-def _decode(raw: bytes, source: Source, charset: str) -> str:
-    """Decode a page as it says itself, or as UTF-8."""
+def decode(raw: bytes, source: Source, charset: str = "") -> str:
+    """Decode a page as browsers do: as is said of it, as UTF-8, or as Windows-1252.
+
+    Args:
+        raw: the page's bytes.
+        source: where it was read; what is no character is counted there.
+        charset: as the page's server said; what the page says itself comes second.
+    """
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        charset = "utf-16"
     said = _CHARSET.search(raw[:_LOOK_BYTES])
-    for name in filter(None, (charset, said[1].decode("ascii", "replace") if said else "")):
-        with contextlib.suppress(LookupError, UnicodeDecodeError):
+    for name in filter(
+        None, (charset, said[1].decode("ascii", "replace") if said else "", "utf-8")
+    ):
+        name = "cp1252" if name.lower() in _MEANT_AS_WINDOWS else name
+        with contextlib.suppress(LookupError, UnicodeError, ValueError):
             return raw.decode(name).removeprefix("\ufeff")
-    return source.decode(raw).removeprefix("\ufeff")
+    text = raw.decode("cp1252", "replace")
+    source.tally.add("replaced", source.place, text.count("\ufffd"))
+    return text

@@ -15,28 +15,28 @@ REACH = 1 << 14
 """More characters than the longest of them has: a private key of 16,384 bits has 12,800."""
 
 _DOMAIN = re.compile(r"@(?:[^\W_](?:[\w-]{0,62})\.){1,8}[^\W\d_]{2,24}(?![\w@])")
-_MAILBOX = re.compile(r"[\w.+%'-]{0,63}\w$")
+_MAILBOX = re.compile(r"[\w.+%'-]{0,63}\w\Z")
 _MAILBOX_REACH = 64
 _PHONES = re.compile(
     r"(?<![\w+])(?:\+|00)[1-9]\d{0,2}[ ./-]{0,2}(?:\(\d{1,5}\)[ ./-]?)?"
     r"(?:\d[ ./-]?){5,12}\d(?![\w@])"
     r"|(?<![\w.,/+-])(?:1[-. ])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-. ])\d{3}[-. ]\d{4}(?![\w@-])"
-    r"|(?<![\w.,/+-])(?:\(0[1-9]\d{1,3}\)|0[1-9]\d{0,3})[ /-](?:\d{2,8}[ -]?){1,4}(?<=\d)"
+    r"|(?<![\w.,/+-])(?:\(0[1-9]\d{1,3}\)|0[1-9]\d{0,3})[ /](?:\d{2,8}[ -]?){1,4}(?<=\d)"
     r"(?![\w@.,]\d|\w)"
 )
 _LEAST_DIGITS, _MOST_DIGITS = 9, 15
 """Of a telephone number; fewer are dates and prices. At most 15: ITU-T E.164."""
 _KEYS = re.compile(
-    r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[\s\S]{1,14000}?"
+    r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----)[\s\S]){1,14000}"
     r"-----END (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
     r"|(?<![A-Za-z0-9])(?:A[KS]IA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}"
     r"|github_pat_\w{60,255}|glpat-[\w-]{20,255}|hf_[A-Za-z0-9]{30,255}"
-    r"|[sr]k-[A-Za-z0-9_-]{20,255}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}"
+    r"|[sr]k-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{20,500}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}"
     r"|xox[abeprs]-[A-Za-z0-9-]{10,255}|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgE[\w-]{50,255}"
     r"|eyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000})(?![A-Za-z0-9])"
 )
 _ASSIGNED = re.compile(
-    r"((?:pass(?:word|wd|phrase)|secret|api[_-]?key|access[_-]?token|auth[_-]?token)[\"']?\s{0,4}"
+    r"((?:pass(?:word|wd|phrase)|secret(?:[_-]?(?:access[_-]?)?key)?|api[_-]?key|access[_-]?token|auth[_-]?token)[\"']?\s{0,4}"
     r"(?::|=>?)\s{0,4})([\"'])([^\"'\s<>{}$]{8,200})\2",
     re.IGNORECASE,
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nextword.corpus.compressions import split_compression
 from nextword.corpus.packages import import_package
 from nextword.corpus.tally import Tally
 
@@ -35,6 +36,7 @@ _SAYS_SO = re.compile(
     r"@generated\b|\bgenerated (by|from|file|code)\b.*|\bdo not (edit|modify)\b", re.I
 )
 _HEAD_CHARACTERS = 600
+_LARGEST_CODE = 1 << 24
 _LONGEST_LINE = 3_000
 """A longer line of code was written by no person."""
 
@@ -111,6 +113,8 @@ def written_by_people(
         is_hidden = any(part.startswith(".") for part in Path(file).relative_to(folder).parts)
         if is_hidden or not (is_code(file) or is_prose(file)):
             tally.add("other_files", file)
+        elif os.path.getsize(file) > _LARGEST_CODE or split_compression(file)[1]:
+            kept.append(file)  # a text: read as any other
         elif os.path.getsize(file) == 0:
             tally.records += 1
             tally.add("empty", file)

@@ -30,6 +30,7 @@ OTHERWISE = {
     "quoted": "lines of mails that quote another or sign it, left out",
     "notices": "lines of chats that nobody wrote (who joined, what was left out), left out",
     "other_records": "records of web archives that are no page of text",
+    "ignored": "files of repositories that .gitignore names, left out",
     "generated": "files of repositories that a program wrote, left out",
     "binary": "files of repositories that are not UTF-8 text, left out",
     "emails": "e-mail addresses that are <EMAIL> now",

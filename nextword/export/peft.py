@@ -52,8 +52,11 @@ def write_adapter(opened: Opened, output: Path, *, force: bool = False) -> Adapt
         raise RunError(
             f"{opened.name}: was not taught with LoRA; nextword finetune --finetune.lora-rank does"
         )
-    if output.exists() and not force:
-        raise RunError(f"{output}: is there already; choose another -o, or --force to replace it")
+    if output.exists() and not (force and (output / CONFIG).is_file()):
+        raise RunError(
+            f"{output}: is there already; choose another -o"
+            + (", for it is no adapter" if force else ", or --force to replace an adapter")
+        )
     weights = {}
     for name in pairs:
         place = _PREFIX + name.removesuffix(".weight")
@@ -99,15 +102,19 @@ def _head_of(opened: Opened) -> dict[str, torch.Tensor]:
 
 
 def _write(output: Path, told: Mapping[str, object], weights: dict[str, torch.Tensor]) -> None:
+    output = output.absolute()
     aside = output.with_name(f".{output.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         save_file(weights, aside / WEIGHTS, {"format": "pt"})
         (aside / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        old = output.with_name(f".{output.name}.old")
         if output.is_dir():
-            shutil.rmtree(output)
+            shutil.rmtree(old, ignore_errors=True)
+            output.rename(old)  # until the new one stands in its place
         publish(aside, output)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         why = getattr(error, "strerror", None) or str(error)

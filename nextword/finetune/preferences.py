@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nextword.base.errors import CorpusError, RunError
 from nextword.corpus.examples import Row
 from nextword.finetune.answers import divide, in_tokens
 from nextword.finetune.chat import spell
+from nextword.finetune.kinds import read_list
 from nextword.finetune.shapes import TWO_ANSWERS, Example, Pair, read_messages, text_of
 from nextword.finetune.supervised import Rows, Start, Supervised
 from nextword.finetune.tally import Tally, Unusable
@@ -104,13 +106,20 @@ class Preferences(Supervised):
             )
         model = read_model(self.start.folder)
         model.to(run.machine.device)
-        asked = [one for pair in (*self.train, *self.holdout) for one in pair]
-        said = log_probabilities(model, asked, self.fill_id).reshape(-1, 2)
-        self.reference, self.held_reference = said[: self.learned], said[self.learned :]
+        # Each as it is compared: the hold-out in float32, the others as training computes.
+        self.held_reference = self._ask(model, self.holdout, torch.float32)
+        model.set_precision(run.machine.precision)
+        self.reference = self._ask(model, self.train, run.machine.precision)
         if run.saved is not None:
             model.load_state_dict(read_model(run.saved.folder).state_dict())
         model.set_precision(run.machine.precision)
         return model
+
+    def _ask(
+        self, model: Transformer, pairs: Sequence[Preference], precision: torch.dtype
+    ) -> NDArray[np.float32]:
+        asked = [one for pair in pairs for one in pair]
+        return log_probabilities(model, asked, self.fill_id, precision).reshape(-1, 2)
 
     def loss(self, run: Run, model: Transformer) -> nn.Module:
         """Return DPO's."""
@@ -187,7 +196,7 @@ def _both(values: Mapping[str, Any], field: str) -> tuple[Example, Example]:
     """
     if lacking := sorted(TWO_ANSWERS - values.keys()):
         raise Unusable("unknown_shape", f"no field {lacking[0]!r}, only {', '.join(values)}")
-    chosen, rejected = values[CHOSEN], values[REJECTED]
+    chosen, rejected = (read_list(values[name]) for name in (CHOSEN, REJECTED))
     if chosen == rejected:
         raise Unusable("damaged", "the preferred answer and the other are the same")
     if isinstance(chosen, list) and isinstance(rejected, list):
@@ -213,6 +222,9 @@ def _both_chats(prompt: Any, chosen: Any, rejected: Any) -> tuple[Example, Examp
     else:
         given = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         before = read_messages(given, "prompt")
+        turns = [
+            part[len(before) :] if part[: len(before)] == before else part for part in turns
+        ]  # some write the prompt beside and within
     before = [turn._replace(learned=False) for turn in before]
     if not before:
         raise Unusable("empty_prompt", "the two conversations share no beginning")

@@ -78,14 +78,18 @@ def answer_log_probabilities(
 
 @torch.inference_mode()
 def log_probabilities(
-    model: Transformer, examples: Sequence[Turns], fill_id: int
+    model: Transformer,
+    examples: Sequence[Turns],
+    fill_id: int,
+    precision: torch.dtype = torch.float32,
 ) -> NDArray[np.float32]:
     """Return the log-probability of each example's answers, (N,), in the order given.
 
     Args:
-        model: the network, in float32.
+        model: the network.
         examples: in tokens.
         fill_id: stands after the shorter.
+        precision: of the loss's products.
     """
     found = np.zeros(len(examples), dtype=np.float32)
     order = sorted(range(len(examples)), key=lambda number: examples[number].places)
@@ -95,7 +99,7 @@ def log_probabilities(
         inputs, targets = (
             torch.from_numpy(array).to(model.device) for array in (batch.inputs, batch.targets)
         )
-        said = answer_log_probabilities(model, inputs, targets, model.output_weight.dtype)
+        said = answer_log_probabilities(model, inputs, targets, precision)
         found[part] = said.float().cpu().numpy()
     return found
 

@@ -35,6 +35,9 @@ def test_a_chat_of_whatsapp_is_a_document_a_day(text, tmp_path):
         "12/31/23, 11:59 PM - that is when it began.\nWe are all humans.\nBorn to make mistakes.\n",
         "[1] Ann: a note\n[2] Ben: another\n[3] Ann: a third\n",
         "Ann: Hello\nBen: Hello\n",
+        "2024-01-05 10:15 - Woke up late.\n2024-01-06 10:15 - Again.\n2024-01-07 9:15 - Not.\n",
+        "[2024-01-05 10:15:00] Server started\n" * 9,
+        "12/05/2023 10:15 - Dear diary\nnothing: new\n",
     ],
 )
 def test_no_other_text_is_taken_for_a_chat(text, tmp_path):

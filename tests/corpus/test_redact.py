@@ -55,6 +55,9 @@ KEPT = [
     "the risk-averse task-force, sk-learn, the password is long, secret: yes",
     "password = input('the password')",
     "10 000 20 000 30 000",
+    "@pytest.fixture\n@pytest.mark.slow\nx = 1\n@app.route('/')",
+    "05-12-2023 14:30, 01-01-1970 00:00:00, 01-15-2023 2023-01-15",
+    "sk-toggleable__content-arrow",
 ]
 
 
@@ -74,10 +77,14 @@ def test_what_only_looks_so_is_kept(text):
 
 
 def test_of_what_is_assigned_the_value_alone_goes(tmp_path):
-    (tmp_path / "a.txt").write_text("API_KEY = \"abcd1234efgh\"\npassword: 'hunter2hunter2'\n")
+    lines = [
+        'API_KEY = "{}"', "password: '{}'", 'SECRET_KEY = "{}"', 'aws_secret_access_key = "{}"'
+    ]  # fmt: skip
+    text = "\n".join(lines)
+    (tmp_path / "a.txt").write_text(text.replace("{}", "abcd1234efgh"))
     documents, counted = read(tmp_path / "a.txt", redact=True)
-    assert documents == ["API_KEY = \"<KEY>\"\npassword: '<KEY>'\n"]
-    assert counted == {"keys": 2}
+    assert documents == [text.replace("{}", "<KEY>")]
+    assert counted == {"keys": 4}
 
 
 def test_nothing_is_replaced_where_nobody_asked(tmp_path):
@@ -116,7 +123,19 @@ def test_a_text_without_blanks_is_not_held_for_ever():
 
 @pytest.mark.parametrize(
     "part",
-    ["1", "1 ", "+1 ", "a.", "a@", "@a.", "0123 ", "eyJaaaaaaaaaaa.", "password = ", "(555) "],
+    [
+        "-----BEGIN PRIVATE KEY-----",
+        "1",
+        "1 ",
+        "+1 ",
+        "a.",
+        "a@",
+        "@a.",
+        "0123 ",
+        "eyJaaaaaaaaaaa.",
+        "password = ",
+        "(555) ",
+    ],
 )
 def test_no_text_takes_very_long(part):
     list(personal(part * (60_000 // len(part))))  # a pattern that tries all ways would never end

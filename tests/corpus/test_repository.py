@@ -126,8 +126,19 @@ def test_a_data_set_under_git_is_read_as_any_folder(tmp_path):
         "tmp/c.jsonl": '{"text": "three"}\n',
     }
     documents, counted = read(write(tmp_path, files))
-    assert documents == ["# Data\n", "one", "two"]
+    assert documents == ["# Data\n", "three", "one", "two"]
     assert counted == {"other_files": 3}
+
+
+def test_what_git_does_not_keep_is_read_where_it_is_the_text(tmp_path):
+    """As DVC and experiments' folders have it: the data lies beside, and .gitignore names it."""
+    text = "We are all humans.\n"
+    files = {".gitignore": "/book.txt\ndata/\n", "book.txt": text, "data/b.txt": text}
+    assert read(write(tmp_path, {**files, "train.py": "a = 1\n"}))[0] == [text, text]
+    program = {f"{name}.py": "a = 1\n" for name in "abc"}
+    documents, counted = read(write(tmp_path, program))
+    assert documents == ["a = 1\n"] * 4
+    assert counted == {"other_files": 1, "ignored": 2}
 
 
 def test_a_folder_of_code_alone_is_read_and_beside_text_it_is_not(tmp_path):

@@ -203,5 +203,11 @@ def test_what_has_no_adapter_is_one_line(begun):
     assert begun.nextword("export", "thin", "--to", "peft").returncode == 0
     assert "is there already" in begun.nextword("export", "thin", "--to", "peft").stderr
     assert begun.nextword("export", "thin", "--to", "peft", "--force").returncode == 0
+    (begun.folder / "mine").mkdir()
+    (begun.folder / "mine" / "thesis.txt").write_text("years of work")
+    done = begun.nextword("export", "thin", "--to", "peft", "-o", "mine", "--force")
+    assert done.returncode == 2
+    assert "for it is no adapter" in done.stderr
+    assert (begun.folder / "mine" / "thesis.txt").is_file()
     with pytest.raises(RunError, match="is there already"):
         write_adapter(nextword.load("thin").opened, begun.folder / "thin-adapter")

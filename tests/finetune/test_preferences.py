@@ -142,6 +142,9 @@ def test_shapes_of_rows(words):
             "rejected": [user("Hi"), assistant("Ho"), user("Who?"), assistant("None")],
         },
     ]
+    rows.append({**rows[4], "prompt": "Hi", "chosen": rows[4]["chosen"][:2]})
+    rows[5]["rejected"] = [user("Hi"), assistant("Hu")]
+    rows.append({name: json.dumps(value) for name, value in rows[4].items()})
     pairs, tally = read(words, *rows)
     found = [tuple(said(words, one) for one in pair) for pair in pairs]
     assert found == [
@@ -153,6 +156,8 @@ def test_shapes_of_rows(words):
             ("User: Hi\nAssistant: Ho\nUser: Who?\nAssistant: All", " All"),
             ("User: Hi\nAssistant: Ho\nUser: Who?\nAssistant: None", " None"),
         ),
+        (("User: Hi\nAssistant: Ho", " Ho"), ("User: Hi\nAssistant: Hu", " Hu")),
+        tuple(said(words, one) for one in pairs[4]),
     ]  # fmt: skip
     assert not tally.chats
     assert read(words, *rows[2:])[1].chats

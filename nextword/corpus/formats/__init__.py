@@ -5,6 +5,7 @@ A format's module offers
     SUFFIXES       the endings of the names it reads, compression aside; may be empty
     SCHEME         optional: how a path begins that is not a file but a name it knows ("dataset:")
     read           (source, settings) → its documents, in pieces
+    NEEDS          optional: a package of the extra `documents`
     recognizes     optional: whether a file of a folder is one, where its ending does not tell
 
 To read standard input in a new format, `--corpus.format` must list one of its endings.

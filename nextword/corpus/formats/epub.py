@@ -9,12 +9,13 @@ from urllib.parse import unquote
 from nextword.base.errors import CorpusError
 from nextword.corpus.archives import open_archive
 from nextword.corpus.documents import Piece
-from nextword.corpus.markup import EXTRA, all_text
+from nextword.corpus.markup import EXTRA, all_text, decode
 from nextword.corpus.options import CorpusSettings
 from nextword.corpus.packages import import_package
 from nextword.corpus.source import Source
 
 SUFFIXES = (".epub",)
+NEEDS = "inscriptis"
 _CONTAINER = "META-INF/container.xml"
 _PAGES = ("application/xhtml+xml", "text/html")
 
@@ -34,7 +35,7 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
             raise CorpusError(f"{source.name}: damaged, or not an EPUB; fetch it again") from None
         between = ""
         for chapter in chapters:
-            text = all_text(source.decode(book.read(chapter)), source).strip()
+            text = all_text(decode(book.read(chapter), source), source).strip()
             if text:
                 yield Piece(between + text, False)
                 between = "\n\n"

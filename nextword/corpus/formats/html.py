@@ -8,6 +8,7 @@ from nextword.corpus.options import CorpusSettings
 from nextword.corpus.source import Source
 
 SUFFIXES = (".html", ".htm", ".xhtml")
+NEEDS = "trafilatura"
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:

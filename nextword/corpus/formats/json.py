@@ -28,11 +28,21 @@ def recognizes(source: Source) -> bool:
     except CorpusError:
         return False
     if isinstance(value, dict) and {"chats", "messages", "mapping", "chat_messages"} & value.keys():
-        return isinstance(value.get("chats", value), dict)
+        try:
+            return _telegram(value, source) is not None or _is_talk(value, source)
+        except CorpusError:
+            return False
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, dict):
-        return isinstance(first.get("text"), str) or bool(_TALKS.keys() & first.keys())
-    return isinstance(first, str)
+        return isinstance(first.get("text"), str) or _is_talk(first, source)
+    return isinstance(first, str) and " " in first  # and no list of words
+
+
+def _is_talk(row: dict[str, Any], source: Source) -> bool:
+    try:
+        return any(field in row and _as(row, shape[0], source) for field, shape in _TALKS.items())
+    except CorpusError:
+        return False
 
 
 def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:

@@ -12,6 +12,7 @@ from nextword.corpus.source import Source
 from nextword.corpus.typeset import PARTED, Line, join_words, paragraphs, without_edges
 
 SUFFIXES = (".pdf",)
+NEEDS = "pypdfium2"
 _ENDS = re.compile(f"(?<=\r\n)|(?<={PARTED})")
 """Where a line ends; a word that is parted there has no line break of its own."""
 
@@ -70,12 +71,16 @@ def _lines(page: Any) -> Iterator[Line]:
     """Take a page's lines, each with the box of its first and last character."""
     end = 0
     for line in _ENDS.split(page.get_text_range()):
-        start, end = end, end + len(line)
-        shown = line.strip()
+        start, end = end, end + _units(line)  # PDFium counts as UTF-16 does
+        shown = line.strip().replace("\0", "")
         if not shown:
             continue
-        first = start + line.index(shown[0])
+        first = start + _units(line[: line.index(shown[0])])
         left, bottom, _, top = page.get_charbox(min(first, page.count_chars() - 1), loose=True)
-        last = min(first + len(shown), page.count_chars()) - 1
+        last = min(first + _units(shown), page.count_chars()) - 1
         _, _, right, _ = page.get_charbox(last, loose=True)
-        yield Line(shown.replace("\0", ""), left, right, top, bottom)
+        yield Line(shown, left, right, top, bottom)
+
+
+def _units(text: str) -> int:
+    return len(text) + sum(letter > "\uffff" for letter in text)

@@ -28,6 +28,28 @@ def test_paragraphs_and_tables_come_in_order_and_no_header(letter):
     assert read(letter) == ([text], {})
 
 
+def test_what_others_write_is_read_too(tmp_path):
+    """Insertions that are tracked, content controls, fields; merged cells once; deletions not."""
+    document = docx.Document()
+    space = document.element.nsmap["w"]
+    run = "<w:r><w:t>{}</w:t></w:r>"
+    parts = [
+        f"<w:p><w:ins>{run.format('inserted')}</w:ins><w:del><w:r><w:delText>gone</w:delText></w:r>"
+        f"</w:del><w:fldSimple>{run.format(' field')}</w:fldSimple></w:p>",
+        f"<w:sdt><w:sdtContent><w:p>{run.format('control')}</w:p></w:sdtContent></w:sdt>",
+    ]
+    for part in parts:
+        node = docx.oxml.parse_xml(f'<w:body xmlns:w="{space}">{part}</w:body>')
+        document.element.body.insert(len(document.element.body) - 1, node[0])
+    table = document.add_table(300, 2)
+    table.cell(0, 0).merge(table.cell(299, 0)).text = "Top"
+    table.cell(0, 1).text = "x"
+    document.save(tmp_path / "a.docx")
+    (text,), _ = read(tmp_path / "a.docx")
+    assert text.startswith("inserted field\n\ncontrol\n\nTop\tx\n")
+    assert text.count("Top") == 1
+
+
 def test_pandocs_files_are_read(tmp_path):
     pypandoc = pytest.importorskip("pypandoc", reason="pandoc is not installed")
     markdown = "# One\n\nWe *are* all humans.\n\n> A quote.\n\n## Two\n\nBorn to make mistakes."

@@ -37,3 +37,23 @@ def test_a_page_of_nothing_holds_no_text(tmp_path):
 def test_scripts_without_an_end_take_no_longer_than_others(tmp_path):
     (tmp_path / "a.html").write_text("<p>We are all humans.</p>" + "<script>x " * 50_000)
     assert read(tmp_path / "a.html")[0] == ["We are all humans."]
+
+
+@pytest.mark.parametrize(
+    ("said", "raw", "text"),
+    [
+        ("undefined", "é".encode(), "é"),
+        ("iso-8859-1", b"\x93so\x94", "“so”"),
+        ("", b"caf\xe9", "café"),
+        ("utf-8", b"caf\xe9", "café"),
+        ("x\0y", "é".encode(), "é"),
+    ],
+)
+def test_pages_are_decoded_as_browsers_do(said, raw, text, tmp_path):
+    (tmp_path / "a.html").write_bytes(f'<meta charset="{said}"><p>'.encode() + raw + b" is it")
+    assert read(tmp_path / "a.html")[0] == [f"{text} is it"]
+
+
+def test_pages_as_deep_as_old_ones_are_read_to_their_end(tmp_path):
+    (tmp_path / "a.html").write_text("".join(f"<p><font>word {n} " for n in range(600)))
+    assert "word 599" in read(tmp_path / "a.html")[0][0]

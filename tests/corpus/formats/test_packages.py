@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.corpus.formats.reading import refusal
+from tests.corpus.formats.reading import read, refusal
 from tests.documents import make_documents
 
 NEEDS = {
@@ -27,8 +27,20 @@ def test_a_package_that_is_missing_is_named(file, tmp_path, monkeypatch):
     assert "pip install 'nextword[documents]'" in words
 
 
+def test_beside_a_text_a_file_that_cannot_be_read_is_counted(tmp_path, monkeypatch):
+    make_documents(tmp_path)
+    (tmp_path / "book.txt").write_text("We are all humans.\n")
+    for package in NEEDS.values():
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.setitem(sys.modules, package.split(".")[0], None)
+    documents, counted = read(tmp_path)
+    assert "We are all humans.\n" in documents
+    assert counted["other_files"] == len(NEEDS)
+
+
 def test_gitignore_needs_one_too(tmp_path, monkeypatch):
     (tmp_path / ".gitignore").write_text("*.log\n")
-    (tmp_path / "a.py").write_text("a = 1\n")
+    for name in ("a.py", "b.py", "c.py"):
+        (tmp_path / name).write_text("a = 1\n")
     monkeypatch.setitem(sys.modules, "pathspec", None)
     assert "needs the package pathspec" in refusal(tmp_path)

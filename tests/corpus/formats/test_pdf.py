@@ -92,6 +92,17 @@ def test_what_a_browser_prints_gives_its_paragraphs_and_its_words_whole(tmp_path
     assert counted["parted"] > 5
 
 
+def test_letters_of_two_units_move_no_line(tmp_path, browser):
+    paragraphs = prose(4)
+    page = browser.new_page()
+    texts = "".join(f"<p>{text}</p>" for text in paragraphs)
+    page.set_content(f"<p>\U0001d465\U0001d466\U0001d467\U0001d465\U0001d466</p>{texts}")
+    page.pdf(path=str(tmp_path / "a.pdf"), margin=dict.fromkeys(("left", "right"), "80px"))
+    page.close()
+    (document,), _ = read(tmp_path / "a.pdf")
+    assert document.split("\n\n")[1:] == paragraphs
+
+
 def test_verse_keeps_its_lines(tmp_path):
     canvas = Canvas(str(tmp_path / "a.pdf"))
     for number, line in enumerate(VERSE.split("\n")):

@@ -33,6 +33,15 @@ def test_what_is_said_is_read_without_times_and_marks(ending, tmp_path):
     assert read(tmp_path / f"a.{ending}") == ([SAID.format("één")], {})
 
 
+def test_captions_that_roll_are_said_once(tmp_path):
+    (tmp_path / "a.vtt").write_text(
+        "WEBVTT\n\n00:00:01.000 --> 00:00:02.000 align:start\n \nwe<00:00:01.500><c> are</c>\n\n"
+        "00:00:02.000 --> 00:00:02.010\nwe are\n \n\n00:00:02.010 --> 00:00:04.000\nwe are\n"
+        "all<00:00:03.000><c> humans &amp; more</c>\n"
+    )
+    assert read(tmp_path / "a.vtt")[0] == ["we are\nall humans & more"]
+
+
 def test_what_is_none_is_said_in_one_line(tmp_path):
     (tmp_path / "a.srt").write_text("We are all humans.")
     assert "no subtitles" in refusal(tmp_path / "a.srt")
