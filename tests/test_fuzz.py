@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from nextword.base.errors import NextwordError
+from nextword.corpus.documents import read_pieces
+from nextword.corpus.options import CorpusSettings
 from tests import fuzz
+from tests.documents import DOCUMENTS
 
 ALL = 1000
 """Files whose readers are called here."""
@@ -130,7 +133,13 @@ def good(tmp_path_factory):
 def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
     place = tmp_path / "read"
     shutil.copytree(good, place)
-    (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
+    if kind.file in DOCUMENTS:
+
+        def reader(place):
+            list(read_pieces([str(place / kind.file)], CorpusSettings(redact=True)))
+
+    else:
+        (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
     for seed in range(-(-ALL // len(fuzz.KINDS))):
         dice = random.Random(f"{kind.file} {seed}")
         raw = fuzz.damaged(kind, good, dice)
