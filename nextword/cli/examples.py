@@ -56,7 +56,8 @@ EXAMPLES = {
         Example("judge a text piece by piece", 'explain latest "We are all humans born to make"')
     ],
     "export": [
-        Example("for llama.cpp, Ollama and LM Studio", "export latest --to gguf -o a.gguf --force")
+        Example("for llama.cpp, Ollama and LM Studio", "export latest --to gguf -o a.gguf --force"),
+        Example("for onnxruntime and pages", "export latest --to onnx -o in-onnx --force"),
     ],
     "fill": [
         Example(

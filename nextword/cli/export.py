@@ -2,11 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from nextword.cli.program import EXPORT, AsJson, Run, app, say, write
+
+if TYPE_CHECKING:
+    from nextword.export.embeddings import Exported as EmbeddingsFolder
+    from nextword.export.gguf import Exported as GgufFile
+    from nextword.export.onnx import Exported as OnnxFolder
+    from nextword.export.peft import Adapter
+    from nextword.prediction.loading import Opened
 
 
 @app.command(group=EXPORT)
@@ -14,50 +21,83 @@ def export(
     run: Run = "latest",
     *,
     to: Annotated[
-        Literal["gguf", "peft"],
+        Literal["gguf", "onnx", "sentence-transformers", "peft"],
         Parameter(
-            help="the form: gguf, for llama.cpp, Ollama and LM Studio; peft, the adapter of a run "
-            "that was taught with LoRA"
+            help="the form: gguf, for llama.cpp, Ollama and LM Studio; onnx, for onnxruntime, "
+            "Optimum and Transformers.js; sentence-transformers, which makes vectors of texts; "
+            "peft, the adapter of a run that was taught with LoRA"
         ),
     ] = "gguf",
     type_: Annotated[
-        Literal["f32", "f16", "bf16", "q8_0"],
-        Parameter(name="--type", help="of the matrices; norms stay float32"),
-    ] = "f16",
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        Parameter(name="--type", help="of a GGUF's matrices; norms stay float32 [default: f16]"),
+    ] = None,
     output: Annotated[
         Path | None,
         Parameter(
             name=["--output", "-o"],
-            help="file to make [default: RUN.gguf], of peft the folder [default: RUN-adapter]",
+            help="file to make [default: RUN.gguf], or folder [default: RUN-onnx, RUN-embeddings, "
+            "RUN-adapter]",
         ),
     ] = None,
-    force: Annotated[bool, Parameter(negative=(), help="replace files that are there")] = False,
+    force: Annotated[bool, Parameter(negative=(), help="replace what is there of it")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Write a model as one file that other programs run, or as an adapter.
+    """Write a model in the form that other programs run, or as an adapter.
 
     Programs that read Hugging Face's model folders need none of this: a checkpoint is one.
     """
-    from nextword.export.gguf import write_gguf
+    from nextword.base.errors import SettingsError
     from nextword.machine.options import MachineSettings
     from nextword.prediction.loading import open_model
 
+    if type_ is not None and to != "gguf":
+        raise SettingsError(f"--type {type_}: is a GGUF's; {to} is written in float32")
     opened = open_model(run, MachineSettings(device="cpu"))
     name = (opened.run or opened.folder).name
     asked = f"{name}-{opened.step}" if opened.run and "@" in run else name
+    done: GgufFile | OnnxFolder | EmbeddingsFolder | Adapter
     if to == "peft":
-        from nextword.export.peft import write_adapter
+        done, told = _peft(opened, output or Path(f"{asked}-adapter"), force=force)
+    elif to == "onnx":
+        done, told = _onnx(opened, output or Path(f"{asked}-onnx"), force=force)
+    elif to == "sentence-transformers":
+        done, told = _embeddings(opened, output or Path(f"{asked}-embeddings"), force=force)
+    else:
+        done, told = _gguf(opened, output or Path(f"{asked}.gguf"), type_ or "f16", force=force)
+    write(json.dumps(done._asdict(), default=str) if json_ else told)
 
-        adapter = write_adapter(opened, output or Path(f"{asked}-adapter"), force=force)
-        write(
-            json.dumps(adapter._asdict(), default=str)
-            if json_
-            else f"{adapter.folder}: rank {adapter.rank}, {adapter.bytes / 1e6:.2f} MB; it belongs "
-            f"to {adapter.base}"
-        )
-        return
-    file = output or Path(f"{asked}.gguf")
-    done = write_gguf(opened, file, type_, force=force)
+
+def _peft(opened: "Opened", output: Path, *, force: bool) -> "tuple[Adapter, str]":
+    from nextword.export.peft import write_adapter
+
+    done = write_adapter(opened, output, force=force)
+    size = f"{done.bytes / 1e6:.2f} MB"
+    return done, f"{done.folder}: rank {done.rank}, {size}; it belongs to {done.base}"
+
+
+def _onnx(opened: "Opened", output: Path, *, force: bool) -> "tuple[OnnxFolder, str]":
+    from nextword.export.onnx import write_onnx
+
+    done = write_onnx(opened, output, force=force)
+    inputs = ", ".join(done.inputs) + (", and what was read before" if done.keeps else "")
+    return done, f"{done.folder}: {done.bytes / 1e6:.1f} MB in float32; it reads {inputs}"
+
+
+def _embeddings(opened: "Opened", output: Path, *, force: bool) -> "tuple[EmbeddingsFolder, str]":
+    from nextword.export.embeddings import write_embeddings
+
+    done = write_embeddings(opened, output, force=force)
+    return done, (
+        f"{done.folder}: {done.bytes / 1e6:.1f} MB; a text becomes {done.width} numbers: "
+        f"SentenceTransformer({str(done.folder)!r})"
+    )
+
+
+def _gguf(opened: "Opened", output: Path, type_: str, *, force: bool) -> "tuple[GgufFile, str]":
+    from nextword.export.gguf import write_gguf
+
+    done = write_gguf(opened, output, type_, force=force)
     if done.wider:
         say(
             f"{done.wider} matrices are written as f16: q8_0 takes rows that divide into blocks of "
@@ -68,11 +108,10 @@ def export(
             "characters that the vocabulary does not know vanish in llama.cpp, which has no entry "
             "for what is unknown"
         )
-    if json_:
-        write(json.dumps(done._asdict(), default=str))
-        return
-    write(
-        f"{done.file}: {done.bytes / 1e6:.1f} MB, {done.tensors} tensors, {type_}; for Ollama: "
+    name = (opened.run or opened.folder).name
+    size = f"{done.bytes / 1e6:.1f} MB"
+    return done, (
+        f"{done.file}: {size}, {done.tensors} tensors, {type_}; for Ollama: "
         f"ollama create {name} -f {done.modelfile}"
     )
 

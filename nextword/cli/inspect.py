@@ -268,13 +268,28 @@ def runs(*, json_: AsJson = False) -> None:
 
 
 @app.command(group=INSPECT)
-def check(run: Run, *, json_: AsJson = False) -> None:
+def check(
+    run: Run,
+    *,
+    for_: Annotated[
+        Literal["vllm"] | None,
+        Parameter(name="--for", help="look up instead whether this program would serve the folder"),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
     """Compute a run's numbers again in other ways; leave with 1 if two do not agree."""
     from nextword import language_model
     from nextword.rendering.checks import describe_check, describe_verdict
 
+    model = language_model.load(run)
+    if for_ is None:
+        checks = model.checks()
+    else:
+        from nextword.export.vllm import how_to_serve, vllm_checks
+
+        checks = vllm_checks(model.opened)
     found = []
-    for one in language_model.load(run).checks():
+    for one in checks:
         found.append(one)
         if not json_:
             write(describe_check(one))
@@ -283,6 +298,8 @@ def check(run: Run, *, json_: AsJson = False) -> None:
         write(json.dumps({"passed": passed, "checks": [one.as_dict() for one in found]}))
     else:
         write(describe_verdict(found))
+        if for_ is not None and passed:
+            write(how_to_serve(model.opened))
     if not passed:
         sys.exit(1)
 

@@ -5,8 +5,6 @@ keep one large model and many small ones beside it.
 """
 
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nextword.base.errors import RunError
-from nextword.base.files import publish
+from nextword.export.folders import check_folder, write_folder
 from nextword.model.labels import SequenceClassifier
 from nextword.prediction.loading import Opened, run_facts
 from nextword.training.checkpoint import OPTIMIZER, STATE
@@ -52,11 +50,7 @@ def write_adapter(opened: Opened, output: Path, *, force: bool = False) -> Adapt
         raise RunError(
             f"{opened.name}: was not taught with LoRA; nextword finetune --finetune.lora-rank does"
         )
-    if output.exists() and not (force and (output / CONFIG).is_file()):
-        raise RunError(
-            f"{output}: is there already; choose another -o"
-            + (", for it is no adapter" if force else ", or --force to replace an adapter")
-        )
+    check_folder(output, CONFIG, "adapter", force=force)
     weights = {}
     for name in pairs:
         place = _PREFIX + name.removesuffix(".weight")
@@ -78,7 +72,12 @@ def write_adapter(opened: Opened, output: Path, *, force: bool = False) -> Adapt
         "modules_to_save": sorted({name.split(".")[0] for name in head}) or None,
         "inference_mode": True,
     }
-    _write(output, told, weights)
+
+    def fill(folder: Path) -> None:
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+    write_folder(output, fill)
     return Adapter(output, (output / WEIGHTS).stat().st_size, rank, base)
 
 
@@ -99,23 +98,3 @@ def _head_of(opened: Opened) -> dict[str, torch.Tensor]:
     head = {id(weight) for weight in opened.model.last.parameters()}
     named = opened.model.named_parameters()
     return {name: weight.detach().contiguous() for name, weight in named if id(weight) in head}
-
-
-def _write(output: Path, told: Mapping[str, object], weights: dict[str, torch.Tensor]) -> None:
-    output = output.absolute()
-    aside = output.with_name(f".{output.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        save_file(weights, aside / WEIGHTS, {"format": "pt"})
-        (aside / CONFIG).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        old = output.with_name(f".{output.name}.old")
-        if output.is_dir():
-            shutil.rmtree(old, ignore_errors=True)
-            output.rename(old)  # until the new one stands in its place
-        publish(aside, output)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        why = getattr(error, "strerror", None) or str(error)
-        raise RunError(f"{output}: cannot be written ({why})") from None

@@ -195,7 +195,7 @@ async def _embeddings(served: Served, request: Request) -> Response:
 def _embed(engine: Engine, row: Sequence[int]) -> torch.Tensor:
     model = engine.opened.model
     states = model.hidden(torch.tensor([list(row)], device=model.device))[0].float()
-    mean = states[1:].mean(0) if len(row) > 1 else states[0]
+    mean = states.mean(0)  # the begin token's among them, as sentence-transformers takes it
     length: torch.Tensor = mean.norm().clamp_min(1e-12)
     unit: torch.Tensor = (mean / length).cpu()
     return unit

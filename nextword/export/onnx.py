@@ -1,0 +1,76 @@
+"""ONNX: a model as a graph for onnxruntime, Optimum and Transformers.js, in a page or a program.
+
+The folder is one that these open as it is: the model folder's own files, and the graph with its
+weights as onnx/model.onnx, with keys and values of what was read handed in and out.
+"""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from nextword.base.errors import RunError
+from nextword.export.folders import check_folder, write_folder
+from nextword.model.labels import SequenceClassifier
+from nextword.prediction.loading import Opened
+
+FILE = "onnx/model.onnx"
+LARGEST = 1_900_000_000
+"""Bytes of weights that a graph's file can hold; more are written beside it."""
+_KEPT = ("*.json", "*.jinja")
+_LEFT = ("model.safetensors.index.json",)
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    folder: Path
+    bytes: int
+    """Of the graph and its weights."""
+    inputs: tuple[str, ...]
+    """But for those that hold what was read before."""
+    keeps: bool
+    """Whether keys and values are handed in and out: a token more costs one token's work."""
+
+
+def write_onnx(opened: Opened, output: Path, *, force: bool = False) -> Exported:
+    """Write a model as a folder with an ONNX graph in float32.
+
+    Args:
+        opened: a language model, causal or masked, or one with labels; on the CPU.
+        output: the folder to make.
+        force: whether a folder with such a graph that is there may be replaced.
+
+    Raises:
+        RunError: the package `onnx` is missing, or the folder is in the way or cannot be written.
+    """
+    check_folder(output, FILE, "ONNX folder", force=force)
+    try:
+        import onnx
+
+        from nextword.export.onnx_graph import build
+    except ImportError:
+        raise RunError("this needs the package onnx: pip install 'nextword[onnx]'") from None
+    graph = build(opened.model)
+    weights = sum(len(one.raw_data) for one in graph.graph.initializer)
+
+    def fill(folder: Path) -> None:
+        for pattern in _KEPT:
+            for file in opened.folder.glob(pattern):
+                if file.name not in _LEFT:
+                    shutil.copyfile(file, folder / file.name)
+        place = folder / FILE
+        place.parent.mkdir()
+        onnx.save(
+            graph,
+            str(place),
+            save_as_external_data=weights > LARGEST,
+            location=f"{place.name}_data",
+            size_threshold=1024,
+        )
+        onnx.checker.check_model(str(place))
+
+    write_folder(output, fill)
+    size = sum(file.stat().st_size for file in (output / FILE).parent.iterdir())
+    keeps = opened.model.shape.causal and not isinstance(opened.model, SequenceClassifier)
+    inputs = tuple(one.name for one in graph.graph.input if "." not in one.name)
+    return Exported(output, size, inputs, keeps)
