@@ -90,7 +90,7 @@ def checkpoints(run: Run, save: Save) -> list[Callback]:
     """Return what saves a checkpoint as often as the settings ask, where none was saved."""
 
     def keep(state: TrainerState) -> None:
-        _save_once(run, state.step, save)
+        save_once(run, state.step, save)
 
     every = run.training.checkpoint_every
     return [Callback(every, keep)] if every else []
@@ -175,16 +175,17 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
     def stop(state: TrainerState) -> None:
         if asked.save:
             asked.save = False
-            _save_once(run, state.step, save)
+            save_once(run, state.step, save)
         if asked.stop is None or state.is_last:
             return
-        _save_once(run, state.step, save)
+        save_once(run, state.step, save)
         raise Interrupted(run.folder, state.step, asked.stop)
 
     return Callback(1, stop)
 
 
-def _save_once(run: Run, step: int, save: Save) -> None:
+def save_once(run: Run, step: int, save: Save) -> None:
+    """Save a checkpoint of a step, where there is none."""
     run.saver.finish()
     if not any(saved.step == step for saved in list_checkpoints(run.folder)):
         save(step, None)

@@ -8,16 +8,16 @@ What differs between ways of training (data, loss, head, score) is a `Task`.
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError, SettingsError
-from nextword.base.signals import listening
-from nextword.base.writer import nobody, one_writer
+from nextword.base.errors import DivergedError, RunError, SettingsError
+from nextword.base.signals import Broken, listening, stopped_by
+from nextword.base.writer import one_writer
 from nextword.callbacks import (
     Judged,
     checkpoints,
@@ -25,14 +25,21 @@ from nextword.callbacks import (
     follow_clock,
     foretell,
     log_steps,
+    save_once,
     stop_when_asked,
 )
 from nextword.machine.memory import free_memory
 from nextword.model.folder import read_model
 from nextword.model.transformer import Transformer
+from nextword.prediction.loading import find_checkpoint
 from nextword.rendering.training import describe_saving
-from nextword.run import Run, begin, follow_rates, go_back, prune, save
-from nextword.training.checkpoint import list_checkpoints, restore_optimizers
+from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, save
+from nextword.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    remove_checkpoints,
+    restore_optimizers,
+)
 from nextword.training.journal import Journal
 from nextword.training.live import listen
 from nextword.training.loop import (
@@ -93,12 +100,13 @@ class Task(ABC):
         return ()
 
 
-def fit(run: Run, task: Task) -> None:
+def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
     """Train a run to its plan's last step.
 
     Args:
         run: where, with which plan; new, or resumed.
         task: what is learned.
+        end: what is written down of the whole, by the first process, while nobody else may write.
 
     Raises:
         DivergedError: the loss is no number any more; names the last good checkpoint.
@@ -108,7 +116,7 @@ def fit(run: Run, task: Task) -> None:
     check_steps_memory(run, task, model)
     if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
-    with one_writer(run.folder) if run.ranks.is_first else nullcontext(nobody) as sign:
+    with one_writer(run.folder) if run.ranks.is_first else nullcontext():
         if run.ranks.is_first and run.resumed is not None:
             go_back(run.resumed, run.machine, run.progress)
             prune(run)  # who was killed after saving had not come to that
@@ -117,14 +125,20 @@ def fit(run: Run, task: Task) -> None:
         if run.ranks.is_first:
             run.progress.say(task.describe(run))
         started = time.monotonic()
-        _loop(run, task, training, model, Callback(1, lambda state: sign()))
-    run.seconds = time.monotonic() - started
+        _loop(run, task, training, model)
+        run.seconds = time.monotonic() - started
+        if run.ranks.is_first:
+            try:
+                end()
+            except KeyboardInterrupt as stopped:
+                number = getattr(stopped, "number", None)
+                raise Interrupted(run.folder, run.pace.steps, number) from None
 
 
 def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     """Bring together what the loop works with."""
     optimizers = task.optimizers(run, model)
-    follow_rates(run.pace, run.folder, run.first_step)
+    follow_rates(run.pace, run.folder)
     if run.saved is not None:
         restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
@@ -178,7 +192,7 @@ SPARE = 1.2
 """By which a step held more than its forward pass keeps: 1.15 to 1.23, at 4 layers 256 wide."""
 
 
-def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: Callback) -> None:
+def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
     """Run the loop with its callbacks, and say where what ended early can go on from."""
 
     def keep(step: int, holdout: float | None, *, is_unfinished: bool = False) -> None:
@@ -190,7 +204,6 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
     calls: list[Callback] = []
     if run.ranks.is_first:
         calls = [
-            alive,
             foretell(run),
             log_steps(run),
             *([listen(run.folder, model, run.vocabulary, run.pace)] if run.ranks.size == 1 else []),
@@ -209,17 +222,20 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer, alive: C
             calls.append(stop_when_asked(run, asked, keep))
             try:
                 _run_through(run, task, training, calls)
+            except Broken as broken:  # in the middle of a step, of which nothing is kept
+                done = broken.step or 0
+                if done:  # before the first there is nothing that its settings do not say
+                    save_once(run, done, keep)
+                raise Interrupted(run.folder, done, stopped_by()) from None
             finally:
                 run.saver.finish()  # what was saved arrives, however the loop has ended
     finally:
         run.progress.stop()
-    if run.saver.taken >= WORTH_TELLING:
+    if run.saver.saves:
         run.progress.say(describe_saving(run.saver))
 
 
 MOST_ROLLBACKS = 3
-WORTH_TELLING = 1.0
-"""Seconds of saving from which on they are told of."""
 
 
 def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[Callback]) -> None:
@@ -235,30 +251,44 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             return
         except DivergedError as error:
             run.saver.finish()
-            saved = list_checkpoints(run.folder)
+            saved = last_good(run)
             good = (
-                f"the last good checkpoint is {run.folder.name}@{saved[-1].step}"
+                f"the last good checkpoint is {run.folder.name}@{saved.step}"
                 if saved
-                else ("no checkpoint was saved")
+                else "no checkpoint was saved"
             )
             goes_back = run.training.on_nan == "rollback" and error.step is not None
-            if not goes_back or not saved or len(training.left_out) >= MOST_ROLLBACKS:
+            if not goes_back or saved is None or len(training.left_out) >= MOST_ROLLBACKS:
                 raise DivergedError(
                     f"{error}; training stopped, {good}; try a lower {task.rate}"
                 ) from None
-            first = saved[-1].step
+            first = saved.step
             training.left_out.add(error.step or 0)
-            training.model.load_state_dict(read_model(saved[-1].folder).state_dict())
+            training.model.load_state_dict(read_model(saved.folder).state_dict())
             forget_gradients(training.model, training.optimizers)
-            restore_optimizers(saved[-1].folder, training.model, training.optimizers)
+            restore_optimizers(saved.folder, training.model, training.optimizers)
             run.ranks.wait()
             if run.ranks.is_first:
+                later = [one for one in list_checkpoints(run.folder) if one.step > first]
+                remove_checkpoints(later, keep=())  # damaged, or they would not be later
                 journal = Journal(run.folder)
                 journal.forget_after(first)
                 journal.write({"event": "rollback", "step": first, "left_out": error.step})
                 run.progress.say(f"{error}; {good}: it goes on from there without that batch")
             training.norms.clear()
             training.norms.extend(norms_of(run, first))
+
+
+def last_good(run: Run) -> Checkpoint | None:
+    """Find the newest checkpoint that is whole: the first process looks, and tells the others."""
+    found = None
+    if run.ranks.is_first:
+        with suppress(RunError):
+            found = find_checkpoint(run.folder, "last", whole=True)
+    mine = torch.tensor(found.step if found else -1 if run.ranks.is_first else 0)
+    step = int(run.ranks.sum(mine.to(run.machine.device)))
+    saved = list_checkpoints(run.folder) if step >= 0 else []
+    return next((one for one in saved if one.step == step), None)
 
 
 def norms_of(run: Run, step: int) -> list[float]:

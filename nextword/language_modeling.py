@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nextword.base.errors import RunError
 from nextword.callbacks import Judged, evaluation_every
 from nextword.explanation.previews import (
     beginning_of,
@@ -44,6 +45,7 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
 from nextword.prediction.soft_targets import SoftTargets
+from nextword.rendering.formatting import argument
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import (
     describe_by_heart,
@@ -57,7 +59,7 @@ from nextword.run import Run
 from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
-from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
+from nextword.training.checkpoint import Checkpoint, best_of, find_damage, list_checkpoints
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
@@ -335,6 +337,8 @@ class LanguageModeling(Task):
 
 
 def _opened(run: Run, checkpoint: Checkpoint) -> Transformer:
+    if found := find_damage(checkpoint.folder, whole=False):
+        raise RunError(f"{found}; nextword train --resume {argument(run.folder.name)} goes on")
     return read_model(checkpoint.folder).to(run.machine.device).eval()
 
 

@@ -9,6 +9,7 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 import dataclasses
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nextword.base.errors import RunError, SettingsError
@@ -24,13 +25,13 @@ from nextword.model.shape import Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
-from nextword.run import Clock, Run, check_memory, new_folder, open_resumed, write_recipe
+from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
-from nextword.training.plan import default_context, default_soft_targets, make_plan
+from nextword.training.plan import check_memory, default_context, default_soft_targets, make_plan
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
@@ -136,6 +137,13 @@ def _lay_out(
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
 
+    def of_depth(settings: Settings, depth: int | None, context: int | None = None) -> Shape:
+        model = (
+            settings.model if depth is None else dataclasses.replace(settings.model, depth=depth)
+        )
+        context = context or default_context(model, len(prepared.train))
+        return resolve_shape(model, len(prepared.vocabulary), context, causal=causal)
+
     def lay(settings: Settings) -> Run:
         """Size the network and count the steps, by settings that may name another depth."""
         train_tokens = len(prepared.train)
@@ -143,8 +151,9 @@ def _lay_out(
             shape = warm_start.fit(settings.model, train_tokens)
         else:
             context = default_context(settings.model, train_tokens)
-            shape = resolve_shape(settings.model, len(prepared.vocabulary), context, causal=causal)
-        check_memory(shape, settings.training, machine)
+            shape = of_depth(settings, None, context)
+        smaller = None if warm_start is not None else partial(of_depth, settings)
+        check_memory(shape, settings.training, machine, smaller)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
         plan = make_plan(
             settings.training,
@@ -169,16 +178,18 @@ def _lay_out(
 def _learn(run: Run, prepared: Prepared, warm_start: WarmStart | None = None) -> Pretrained:
     """Train, and sum up."""
     task = LanguageModeling(run, prepared, warm_start)
-    fit(run, task)
-    if run.training.minutes is not None and run.ranks.is_first:
-        write_recipe(run)
-    summary = ""
-    if run.ranks.is_first:
-        summary = task.sum_up(run)
-        run.progress.say(summary)
+    summary: list[str] = []
+
+    def end() -> None:
+        if run.training.minutes is not None or run.pace.scales:
+            write_recipe(run)
+        summary.append(task.sum_up(run))
+        run.progress.say(summary[0])
         Journal(run.folder).write({"event": "end", "step": run.pace.steps})
+
+    fit(run, task, end)
     size = run.shape.vocab_size
-    return Pretrained(run.folder, prepared, size, run.seconds, task.final, summary)
+    return Pretrained(run.folder, prepared, size, run.seconds, task.final, "".join(summary))
 
 
 def _with_defaults(

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,22 @@ from nextword.base.files import LONGEST_NAME, publish, write_json, write_text
 from nextword.corpus.hub import hub_sources
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
-from nextword.machine.memory import free_memory
 from nextword.machine.ranks import Ranks
+from nextword.model.folder import read_shape
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
-from nextword.prediction.loading import FACTS, find_checkpoint, find_run, run_facts, runs_folder
+from nextword.prediction.loading import (
+    FACTS,
+    find_checkpoint,
+    find_run,
+    refuse_other_facts,
+    run_facts,
+    runs_folder,
+)
 from nextword.rendering.formatting import argument
 from nextword.rendering.progress import Progress
 from nextword.settings import Settings, as_toml, read_recipe, resolve
+from nextword.training.changes import changes_since
 from nextword.training.checkpoint import (
     Checkpoint,
     TrainingSnapshot,
@@ -40,7 +48,7 @@ from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
 from nextword.training.saver import Saver
-from nextword.training.schedule import Pace, read_pace
+from nextword.training.schedule import Pace, read_pace, read_rates
 from nextword.vocabulary.tokenizer import Vocabulary
 
 LONGEST_STEM = 100
@@ -127,6 +135,7 @@ class Run:
     def __post_init__(self) -> None:
         """Begin at the plan's pace, or the recipe's."""
         self.pace = read_pace(self.training.pace or "", self.plan.steps)
+        read_rates(self.pace, self.training.rates or "")
 
     @property
     def first_step(self) -> int:
@@ -169,23 +178,6 @@ def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
     while (runs_folder() / f"{stem}-{number}").exists():
         number += 1
     return runs_folder() / f"{stem}-{number}"
-
-
-def check_memory(shape: Shape, training: TrainingSettings, machine: Machine) -> None:
-    """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
-
-    Raises:
-        SettingsError: names what is needed, what is free, and the setting that makes it smaller.
-    """
-    copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
-    needed, free = 4 * copies * shape.parameters(), free_memory(machine.device)
-    if free is None or needed <= free:
-        return
-    raise SettingsError(
-        f"a network of {shape.parameters():.3g} parameters needs {needed / 1e9:,.1f} GB for "
-        f"weights, gradients and the optimizer's state, and {free / 1e9:,.1f} GB are free here; "
-        f"choose a smaller --model.depth (it is {shape.num_hidden_layers}) or --model.hidden-size"
-    )
 
 
 def save(
@@ -267,14 +259,19 @@ def begin(run: Run, model: Transformer, facts: Mapping[str, Any]) -> None:
 
 
 def write_recipe(run: Run) -> None:
-    """Write down a recipe that gives a run that followed the clock again, without the clock."""
+    """Write down a recipe that gives again a run that followed the clock, or was told on the way.
+
+    Without the clock, and without whoever lowered its rate.
+    """
     pace = " ".join(f"{step}:{steps}" for step, steps in run.pace.changes)
+    rates = " ".join(f"{step}:{scale:g}" for step, scale in run.pace.scales)
     training = dataclasses.replace(
-        run.training, minutes=None, steps=run.plan.steps, pace=pace or None
+        run.training, minutes=None, steps=run.plan.steps, pace=pace or None, rates=rates or None
     )
     settings = dataclasses.replace(run.settings, training=training)
     write_text(run.folder / RECIPE, as_toml(settings))
-    run.progress.say(f"recipe      {run.folder / RECIPE} gives the same run without the clock")
+    without = "the clock" if run.training.minutes is not None else "a hand on its rate"
+    run.progress.say(f"recipe      {run.folder / RECIPE} gives the same run without {without}")
 
 
 def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,24 +291,6 @@ def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }
-
-
-def differences(facts: dict[str, Any], machine: Machine) -> Iterator[str]:
-    """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
-    now = {
-        **versions(),
-        **{key: machine.describe()[key] for key in ("threads", "name", "precision")},
-    }
-    then = {
-        **facts["versions"],
-        **{key: facts["hardware"][key] for key in ("threads", "name", "precision")},
-    }
-    for key in ("torch", "threads", "name", "precision"):
-        if now[key] != then[key]:
-            yield (
-                f"{key} was {then[key]} and is {now[key]} now: "
-                "the rest will not be the same bit for bit"
-            )
 
 
 class Resumed(NamedTuple):
@@ -344,6 +323,7 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
     if not which and not list_checkpoints(folder) and not unreadable_checkpoints(folder):
         return Resumed(folder, facts, settings, None, last)
     checkpoint = find_checkpoint(folder, which or "last", whole=True)
+    refuse_other_facts(folder, read_shape(checkpoint.folder))
     pace = read_pace(settings.training.pace or "", last)
     if steps is None:  # a run that followed the clock ends where that had come to
         follow_journal(pace, folder, checkpoint.step)
@@ -365,12 +345,13 @@ def follow_journal(pace: Pace, folder: Path, step: int) -> None:
             pace.change(event["step"], event["steps"])
 
 
-def follow_rates(pace: Pace, folder: Path, step: int) -> None:
-    """Lower the rate as a run's log says that it had been lowered up to a step, and no more."""
-    pace.slow_down(0, 1.0)
+def follow_rates(pace: Pace, folder: Path) -> None:
+    """Lower the rate as a run's log says that it was lowered, before this step and after it.
+
+    Somebody's wish is part of the run: who goes the same way again comes to it again.
+    """
     for event in Journal(folder).read("rate"):
-        if event["step"] <= step:
-            pace.slow_down(event["step"], event["scale"])
+        pace.slow_down(event["step"], event["scale"])
 
 
 def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
@@ -379,8 +360,8 @@ def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
     Called by the one writer of the run's folder.
     """
     mend_checkpoints(resumed.folder)
-    for warning in differences(resumed.facts, machine):
-        progress.say(warning)
+    for words in changes_since(resumed.folder, resumed.facts, machine):
+        progress.say(words)
     if resumed.checkpoint is None:
         progress.say("no checkpoint was saved yet: it begins again with its first step")
     # Before the first step the hold-out sentences are judged, which then is done again.

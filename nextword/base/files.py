@@ -48,10 +48,20 @@ def check_output(output: Path, *, force: bool, source: Path | None = None) -> No
         raise RunError(f"{output}: not a plain file; give the output another name")
     if not output.parent.is_dir():
         raise RunError(f"{output.parent}: no such folder")
-    if any((folder / RUN_FACTS).is_file() for folder in output.absolute().parents):
-        raise RunError(f"{output}: lies in a run's folder, which is the run's own; write elsewhere")
+    refuse_runs_own(output)
     if output.exists() and not force:
         raise RunError(f"{output}: exists already; give another name, or --force to overwrite it")
+
+
+def refuse_runs_own(output: Path) -> None:
+    """Refuse a file or folder to be made that would be a run's own, or lie in one.
+
+    Raises:
+        RunError: so it would.
+    """
+    whole = output.absolute()
+    if any((folder / RUN_FACTS).is_file() for folder in (whole, *whole.parents)):
+        raise RunError(f"{output}: lies in a run's folder, which is the run's own; write elsewhere")
 
 
 def sync_file(file: Path) -> None:

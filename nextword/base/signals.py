@@ -14,6 +14,33 @@ from types import FrameType
 class Broken(Exception):  # noqa: N818 - not an error: somebody asked for it
     """What was under way was left, because a stop was asked for."""
 
+    step: int | None = None
+    """Steps that were done before, where it was a step of training."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where nobody listened: the command ends at once, as on Ctrl-C."""
+
+    number = signal.SIGTERM
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """End with a word on SIGTERM; outside the main thread, where none arrives, do nothing."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
 
 @dataclass
 class Asked:

@@ -1,13 +1,17 @@
 """One writer a folder: a lock that a dead process leaves behind free, and that names its holder.
 
 The lock itself is the system's (filelock), so it ends with its process. A file beside it says who
-holds it, and is touched now and then: on a network disk whose locks do not reach other machines, a
-holder elsewhere that has not been heard of for ten minutes is taken for dead.
+holds it, and is touched now and then: on a network disk whose locks do not reach other machines, or
+that has none at all, a holder that has not been heard of for ten minutes is taken for dead.
 """
 
+import contextlib
+import errno
 import json
 import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,42 +23,83 @@ from nextword.base.errors import RunError
 
 LOCK, HOLDER = ".lock", "writer.json"
 SILENCE = 600.0
-"""Seconds without a sign after which a holder on another machine is taken for dead."""
+"""Seconds without a sign after which a holder is taken for dead where its lock says nothing."""
 MOMENT_SECONDS = 0.4
 """For which the lock is waited for: `holder_of` takes it for a moment, to see if it is free."""
 HEARTBEAT = 60.0
 """Seconds between two signs."""
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What a disk says that has no locks, as some network disks have none."""
 
 
 @contextmanager
-def one_writer(folder: Path) -> Iterator[Callable[[], None]]:
-    """Be the only one who writes into a folder; what is yielded is called now and then, as a sign.
+def one_writer(folder: Path) -> Iterator[None]:
+    """Be the only one who writes into a folder; a sign is given while this lasts.
 
     Raises:
         RunError: somebody else writes there; names host and process.
     """
-    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    lock, holder = lock_at(folder / LOCK), folder / HOLDER
     try:
-        lock.acquire(timeout=MOMENT_SECONDS, poll_interval=MOMENT_SECONDS / 20)
+        has_locks = take_lock(lock, MOMENT_SECONDS)
     except Timeout:
         raise RunError(_taken(folder, _read(holder))) from None
+    done = threading.Event()
     try:
         known = _read(holder)
-        if known.get("host") not in (None, socket.gethostname()) and _is_fresh(holder):
+        if known and _writes_unlocked(known, holder, has_locks=has_locks):
             raise RunError(_taken(folder, known))
         words = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
         holder.write_text(json.dumps(words) + "\n", encoding="utf-8")
-        last = [time.monotonic()]
-
-        def sign() -> None:
-            if time.monotonic() - last[0] > HEARTBEAT:
-                last[0] = time.monotonic()
-                os.utime(holder)
-
-        yield sign
+        # By a thread: a long step, evaluation or pause is no silence.
+        threading.Thread(target=_sign, args=(holder, done), daemon=True).start()
+        yield
         holder.unlink(missing_ok=True)
     finally:
+        done.set()
         lock.release()
+
+
+@contextmanager
+def alone(file: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other process has a lock; on a disk without locks, for its file to go.
+
+    Args:
+        file: of the lock; its folder exists.
+        wait: is called once, where there is something to wait for.
+    """
+    lock, holder = lock_at(file), file.with_suffix(".holder")
+    try:
+        has_locks = take_lock(lock, 0.0)
+    except Timeout:
+        wait()
+        lock.acquire()
+        has_locks = True
+    done = threading.Event()
+    try:
+        if not has_locks:
+            known, waited = _read(holder), False
+            while known and _writes_unlocked(known, holder, has_locks=False):
+                if not waited:
+                    wait()
+                waited = True
+                time.sleep(MOMENT_SECONDS)
+                known = _read(holder)
+            words = {"host": socket.gethostname(), "process": os.getpid()}
+            holder.write_text(json.dumps(words) + "\n", encoding="utf-8")
+            threading.Thread(target=_sign, args=(holder, done), daemon=True).start()
+        yield
+    finally:
+        done.set()
+        if not has_locks:
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _sign(holder: Path, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # a disk that is away for a moment
+            os.utime(holder)
 
 
 def holder_of(folder: Path) -> dict[str, object] | None:
@@ -62,24 +107,67 @@ def holder_of(folder: Path) -> dict[str, object] | None:
 
     The lock is asked, and given back at once; who only looks never waits.
     """
-    words = _read(folder / HOLDER)
+    holder = folder / HOLDER
+    words = _read(holder)
     if not words:
         return None
-    lock = FileLock(folder / LOCK)
+    lock = lock_at(folder / LOCK)
     try:
         if words.get("host") != socket.gethostname():
-            return words if _is_fresh(folder / HOLDER) else None
-        lock.acquire(blocking=False)
+            return words if _is_fresh(holder) else None
+        has_locks = take_lock(lock, 0.0)
     except Timeout:
         return words
     except OSError:  # a disk that may only be read: nobody writes there
         return None
     lock.release()
-    return None
+    return words if _writes_unlocked(words, holder, has_locks=has_locks) else None
 
 
-def nobody() -> None:
-    """Give no sign: a process that writes nothing."""
+def lock_at(file: Path) -> FileLock:
+    """Return a lock of the system's; where it has none, `take_lock` says so."""
+    # Without the library's own way out, a file that stays where its process was killed.
+    return FileLock(file, fallback_to_soft=False)
+
+
+def take_lock(lock: FileLock, seconds: float) -> bool:
+    """Take a lock; say whether the disk has any.
+
+    Raises:
+        Timeout: somebody else has it.
+    """
+    try:
+        lock.acquire(timeout=seconds, poll_interval=MOMENT_SECONDS / 20)
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return False
+    return True
+
+
+def _writes_unlocked(known: dict[str, object], holder: Path, *, has_locks: bool) -> bool:
+    """Whether who is written down as the holder writes, though the lock does not say so."""
+    if known.get("host") != socket.gethostname():
+        return known.get("host") is not None and _is_fresh(holder)
+    if has_locks or known.get("process") == os.getpid():
+        return False  # the lock would have said so
+    return _is_alive(known.get("process")) and _is_fresh(holder)
+
+
+def _is_alive(process: object) -> bool:
+    if not isinstance(process, int) or process <= 0:
+        return False
+    if sys.platform == "win32":  # its disks have locks; to ask a process there would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _read(holder: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from nextword.base.errors import EvaluationError, NextwordError
+from nextword.base.signals import Terminated
 from nextword.cli.program import PREDICT, Run, app, say, takes, write
 
 if TYPE_CHECKING:
@@ -93,8 +94,10 @@ def _write_answer(talk: "Conversation", answer: "Generator[str, None, None]") ->
         try:
             for piece in answer:
                 write(piece, end="")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             write(" …", end="")
+            if isinstance(stopped, Terminated):
+                raise
     write("")
     if talk.gone:
         say(f"(the first {talk.gone:,} messages no longer fit and were not read)")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from nextword.base.errors import CorpusError, NextwordError
+from nextword.base.signals import Terminated, ending_on_sigterm
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
 
@@ -23,6 +24,7 @@ app = App(
     "With --debug beside any command an error shows where it came from.",
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says what it ends with
 )
 TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE, EXPORT = (
     Group(name, sort_key=number)
@@ -64,15 +66,18 @@ def main(arguments: list[str] | None = None) -> None:
         if not (_is_text(word) or Path(word).exists()):
             leave(f"{word!a}: not UTF-8; give texts and options in that encoding", 2)
     try:
-        app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
+        with ending_on_sigterm():
+            app([_dashes(word) for word in given], exit_on_error=False, print_error=False)
         sys.stdout.flush()  # here, where a full disk or a closed pipe is still said in one line
     except BrokenPipeError:
         sys.exit(141)
+    except Terminated:
+        leave("terminated", 143)
     except KeyboardInterrupt:
         leave("interrupted", 130)
     except Exception as error:
         if shows_all:
-            traceback.print_exc()
+            sys.stderr.write(for_stream(traceback.format_exc(), sys.stderr))
         if isinstance(error, NextwordError | CycloptsError):
             leave(" ".join(str(error).split()), 2)
         if words := _of_the_machine(error):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from nextword.base.files import refuse_runs_own
+from nextword.base.signals import Terminated
 from nextword.cli.program import TRAIN, AsJson, Paths, Run, app, leave, named, say, takes, write
 from nextword.settings import Settings
 
@@ -238,6 +240,7 @@ def prepare(
 
     paths, settings = named(paths), resolve(given=options)
     check_paths(paths)
+    refuse_runs_own(output)
     report = silent if json_ else say
     from nextword.prediction.loading import with_source
 
@@ -245,8 +248,9 @@ def prepare(
         chosen = with_source(settings.vocabulary)
         made = gather(paths, settings.corpus, chosen, report, output)
         leaks = check_leaks(made, report)
-    except KeyboardInterrupt:
-        leave("stopped; the same command goes on where it was", 130)
+    except KeyboardInterrupt as stopped:
+        status = 143 if isinstance(stopped, Terminated) else 130
+        leave("stopped; the same command goes on where it was", status)
     if json_:
         size = {"vocab_size": made.facts["entries"]}
         write(json.dumps({"folder": str(output), **made.facts, **size, "leaks": leaks}))

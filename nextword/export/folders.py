@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from nextword.base.errors import RunError
-from nextword.base.files import publish
+from nextword.base.files import publish, refuse_runs_own
 
 
 def check_folder(output: Path, mark: str, kind: str, *, force: bool) -> None:
@@ -20,8 +20,9 @@ def check_folder(output: Path, mark: str, kind: str, *, force: bool) -> None:
         force: whether one that is there may be replaced.
 
     Raises:
-        RunError: something else is there.
+        RunError: something else is there, or it would lie in a run's folder.
     """
+    refuse_runs_own(output)
     if output.exists() and not (force and (output / mark).is_file()):
         raise RunError(
             f"{output}: is there already; choose another -o"

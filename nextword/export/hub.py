@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from nextword.base.errors import RunError, SettingsError
-from nextword.base.files import publish
+from nextword.base.files import publish, refuse_runs_own
 from nextword.corpus.packages import import_package, one_line
 from nextword.export.card import CARD, Card, card_files
 from nextword.prediction.loading import find_model_folder
@@ -64,6 +64,7 @@ def write_copy(files: dict[str, bytes | Path], folder: Path) -> None:
     """
     if folder.exists():
         raise RunError(f"{folder}: is there already; name a folder to be made")
+    refuse_runs_own(folder)
     aside = folder.with_name(f".{folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nextword.base.errors import CorpusError, RunError
+from nextword.base.files import digest_of_file
 from nextword.corpus.examples import Row
 from nextword.finetune.answers import divide, in_tokens
 from nextword.finetune.chat import spell
@@ -18,7 +19,7 @@ from nextword.finetune.shapes import TWO_ANSWERS, Example, Pair, read_messages, 
 from nextword.finetune.supervised import Rows, Start, Supervised
 from nextword.finetune.tally import Tally, Unusable
 from nextword.model.config import CONFIG
-from nextword.model.folder import read_model
+from nextword.model.folder import read_model, weight_files
 from nextword.model.transformer import Transformer
 from nextword.objectives.labelled import in_order
 from nextword.objectives.options import FinetuneSettings
@@ -93,6 +94,14 @@ class Preferences(Supervised):
         self.rows = Rows(a_step, 2 * longest, tokens, self.learned)
         self.reference = self.held_reference = np.zeros((0, 2), dtype=np.float32)
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return which examples these are, and beside which model they are learned."""
+        return {**super().facts(), "reference": self.reference_digests()}
+
+    def reference_digests(self) -> dict[str, str]:
+        """Return digests of the weights that this begins with."""
+        return {file.name: digest_of_file(file) for file in weight_files(self.start.folder)}
+
     def model(self, run: Run) -> Transformer:
         """Return the model that it begins with, or the run's own; the first is asked once for all.
 
@@ -103,6 +112,12 @@ class Preferences(Supervised):
             raise RunError(
                 f"{run.folder.name}: the model that it began with, beside which preferences are "
                 f"learned, has no {CONFIG} where it was any more; bring it back"
+            )
+        told = self.start.resumed.facts.get("reference") if self.start.resumed else None
+        if told is not None and told != self.reference_digests():
+            raise RunError(
+                f"{run.folder.name}: the model that it began with, beside which preferences are "
+                f"learned ({self.start.folder}), is another now; bring its weights back"
             )
         model = read_model(self.start.folder)
         model.to(run.machine.device)

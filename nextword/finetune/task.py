@@ -112,6 +112,8 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
     start = facts["warm_start"]
     # Sizes and vocabulary are the checkpoint's; what it began with is asked only for its score.
     there = start is not None and (Path(start) / CONFIG).is_file()
+    if there:
+        find_model_folder(start)  # refuses a checkpoint that is damaged
     if not there and resumed.checkpoint is None:
         raise RunError(f"{folder.name}: saved nothing, and {start}, which it began with, is gone")
     start_folder = Path(start) if there or not resumed.checkpoint else resumed.checkpoint.folder

@@ -1,14 +1,16 @@
 """Memory that is free, by the tightest limit that is known: machine, container, accelerator."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 GROUPS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("", "", "memory.max", "memory.current"),
+    ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-"""Of Linux's control groups, version 2 and 1: what a container may hold, and what it holds."""
+"""Of Linux's control groups, version 2 and 1: how a process's line names them, where they lie, what
+a group may hold, and what it holds."""
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
@@ -25,13 +27,30 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
         name, _, value = line.partition(":")
         if name == "MemAvailable" and value.split()[:1]:
             found.append(1024 * int(value.split()[0]))
-    for most, used in GROUPS:
-        limit, held = (_read(root / "sys/fs/cgroup" / name).strip() for name in (most, used))
+    for group, most, used in _groups(root):
+        limit, held = (_read(group / name).strip() for name in (most, used))
         if limit.isdecimal() and held.isdecimal():
             # What files are cached there counts as held and is given back when it is needed.
-            cached = _cached(root / "sys/fs/cgroup" / Path(most).parent / "memory.stat")
+            cached = _cached(group / "memory.stat")
             found.append(max(int(limit) - int(held) + cached, 0))
     return min(found, default=None)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the control groups that this process is in, with the names of their two figures.
+
+    Its own and all above it, each of which may have the tightest limit (a job of Slurm's, a service
+    of systemd's); in a container the root stands for its own.
+    """
+    own = {}
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, kinds, path = [*line.split(":", 2), "", ""][:3]
+        own.update(dict.fromkeys(kinds.split(","), path))
+    for kind, place, most, used in GROUPS:
+        top = root / "sys/fs/cgroup" / place
+        parts = [part for part in own.get(kind, "").split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield top.joinpath(*parts[:depth]), most, used
 
 
 def _cached(stat: Path) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from nextword.base.signals import check_signals
 from nextword.loss.bits import perplexity
 from nextword.model.transformer import Transformer
 from nextword.objectives.answer import Turns, answer
@@ -60,6 +61,7 @@ def score_answers(model: Transformer, examples: Sequence[Turns], fill_id: int) -
     nats, tokens, right, exact = 0.0, 0, 0, 0
     order = sorted(examples, key=lambda example: example.places)
     for start in range(0, len(order), AT_ONCE):
+        check_signals()
         part = order[start : start + AT_ONCE]
         batch = answer([[example] for example in part], fill_id)
         targets = torch.from_numpy(batch.targets).to(model.device)

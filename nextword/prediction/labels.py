@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nextword.base.signals import check_signals
 from nextword.model.labels import SequenceClassifier
 from nextword.objectives.labelled import between_ends
 from nextword.objectives.labelled import label as laid_out
@@ -199,6 +200,7 @@ def logits_of(
     fill_id = vocabulary.end_id if vocabulary.pad_id is None else vocabulary.pad_id
     start = 0
     while start < len(order):
+        check_signals()
         stop = start + 1
         while stop < len(order) and len(rows[order[stop]]) * (stop + 1 - start) <= TOKENS_AT_ONCE:
             stop += 1

@@ -254,9 +254,17 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
 
 
 def with_source(settings: VocabularySettings) -> VocabularySettings:
-    """Resolve a vocabulary's source that is the name of a run to its checkpoint's folder."""
+    """Resolve a vocabulary's source that is the name of a run to its checkpoint's folder.
+
+    Raises:
+        RunError: it is a checkpoint's folder, and damaged.
+    """
     source = settings.source
-    if source is None or (Path(source) / "tokenizer.json").is_file() or Path(source).is_file():
+    if source is None or Path(source).is_file():
+        return settings
+    if (Path(source) / "tokenizer.json").is_file():
+        if (Path(source) / STATE / MANIFEST).is_file():
+            find_model_folder(source)  # refuses a checkpoint that is damaged
         return settings
     try:
         folder = find_model_folder(source)[0]
@@ -285,7 +293,24 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
             f"{folder}: its vocabulary has {len(vocabulary):,} entries, and its network knows "
             f"{model.shape.vocab_size:,}; the two are not of one model"
         )
+    if run is not None:
+        refuse_other_facts(run, model.shape)
     return Opened(folder, run, step, model, vocabulary, where, objective)
+
+
+def refuse_other_facts(run: Path, shape: Shape) -> None:
+    """Refuse a run.json that describes another network than a checkpoint's config.json does.
+
+    Raises:
+        RunError: names the first figure that differs.
+    """
+    told = run_facts(run)["shape"]
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "context"):
+        if told.get(name) != getattr(shape, name):
+            raise RunError(
+                f"{run / FACTS}: {name} is {told.get(name)}, and {getattr(shape, name)} in its "
+                "checkpoint; it is another run's: bring this run's own back"
+            )
 
 
 def refuse_verb(target: str, verb: str) -> None:

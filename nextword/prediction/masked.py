@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
+from nextword.base.signals import check_signals
 from nextword.loss.bits import bits
 from nextword.model.transformer import Transformer
 from nextword.objectives.masked import NOT_A_TEXT, choose_places
@@ -75,6 +76,7 @@ def evaluate_masked(
     model.set_precision(torch.float32)
     try:
         for batch in _batches(rows, settings.batch_tokens):
+            check_signals()
             _score(model, batch, vocabulary.end_id, result)
     finally:
         model.set_precision(precision)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextword.base.signals import check_signals
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.transformer import Transformer
 from nextword.objectives.answer import Turns, answer
@@ -94,6 +95,7 @@ def log_probabilities(
     found = np.zeros(len(examples), dtype=np.float32)
     order = sorted(range(len(examples)), key=lambda number: examples[number].places)
     for start in range(0, len(order), AT_ONCE):
+        check_signals()
         part = order[start : start + AT_ONCE]
         batch = answer([[examples[number]] for number in part], fill_id)
         inputs, targets = (

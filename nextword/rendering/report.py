@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
+from nextword.base.terminal import visible
 from nextword.explanation.report import Report
 from nextword.loss.bits import bits
 from nextword.rendering.audit import audit_html
@@ -74,7 +75,15 @@ def _replay_data(report: Report) -> str:
         "hottest": HOTTEST_NATS,
         "schemes": [LIGHT._asdict(), DARK._asdict()],
     }
-    data["pins"] = [{**pin, "shown": list(map(quoted, pin["pieces"]))} for pin in data["pins"]]
+    data["pins"] = [
+        {
+            **pin,
+            "text": visible(pin["text"]),
+            "pieces": list(map(visible, pin["pieces"])),
+            "shown": list(map(quoted, pin["pieces"])),
+        }
+        for pin in data["pins"]
+    ]
     for moment in data["moments"]:
         for one in moment["pins"]:
             one["likeliest"] = list(map(quoted, one["likeliest"]))

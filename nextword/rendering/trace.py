@@ -3,6 +3,7 @@
 import math
 import sys
 
+from nextword.base.terminal import signed
 from nextword.explanation.trace import ZERO_NATS, Position, Trace
 from nextword.loss.bits import bits
 from nextword.rendering.formatting import (
@@ -31,13 +32,14 @@ def describe_trace(trace: Trace, *, top: int = 0, color: bool = False) -> str:
         color: write the text colored by surprise, for a terminal that can.
     """
     text = quoted(one_line(trace.text, 70))
+    name = signed(trace.model)
     how = [
-        f"{trace.model} read {text} piece by piece. At each place the text itself",
+        f"{name} read {text} piece by piece. At each place the text itself",
         "says what comes next (the target); the model has read only what stands before.",
     ]
     if trace.both_sides:
         how = [
-            f"{trace.model} read {text} once for each piece, with that one hidden. The text itself",
+            f"{name} read {text} once for each piece, with that one hidden. The text itself",
             "says what was hidden (the target); the model has read all others, before and after.",
         ]
     lines = [

@@ -154,10 +154,12 @@ def describe_by_heart(best: Checkpoint) -> str:
 
 
 def describe_saving(saver: Saver[Any]) -> str:
-    """Say what saving took."""
+    """Say what saving took, of one checkpoint at least."""
+    each = saver.lost / saver.saves
     return (
         f"checkpoints {saver.saves} saved, {saver.bytes / saver.saves / 1e6:,.1f} MB each; "
-        f"training waited {saver.lost:.2f} of the {saver.taken:.2f} seconds that took"
+        f"training waited {each:.2f} s for each, {saver.lost:.2f} of the {saver.taken:.2f} s "
+        "that took"
     )
 
 

@@ -17,12 +17,13 @@ from typing import Any, BinaryIO
 
 import msgspec
 import xxhash
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from msgspec import Struct
 
 from nextword.base.errors import NextwordError, RunError
 from nextword.base.files import write_json
 from nextword.base.records import Count, read_record
+from nextword.base.writer import lock_at, take_lock
 from nextword.explanation.replay import Judged, Pin, read_pins
 from nextword.prediction.loading import run_facts
 from nextword.rendering.replay import moment_html, moment_markdown
@@ -77,9 +78,9 @@ class Follower:
         folder = run / TRACKED
         folder.mkdir(exist_ok=True)
         self._file = folder / f"{tool}.json"
-        self._lock = FileLock(folder / f"{tool}.lock")
+        self._lock = lock_at(folder / f"{tool}.lock")
         try:
-            self._lock.acquire(blocking=False)
+            take_lock(self._lock, 0.0)
         except Timeout:
             raise RunError(f"{run.name}: another process tells {tool} of it already") from None
         known = self._file.is_file()

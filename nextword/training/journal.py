@@ -22,6 +22,8 @@ from nextword.base.files import sync_file
 METRICS = "metrics.jsonl"
 ENDS = ("floor", "ruler", "end")
 """Events of a run's end, which comes again where the run goes on."""
+WISHES = ("rate",)
+"""Events that somebody asked for, which change what comes after."""
 BLOCK = 1 << 16
 """Bytes read at once from the end."""
 _Step = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -114,17 +116,27 @@ class Journal:
             sync_file(self.file)
 
     def forget_after(self, step: int) -> None:
-        """Drop what was written after a step, or of an end: a resumed run goes that way again."""
+        """Drop what was written after a step, or of an end: a resumed run goes that way again.
+
+        But for what somebody wished on the way, which it is to come to again.
+        """
         if not self.file.is_file():
             return
         size = self.file.stat().st_size
+        kept: list[bytes] = []
         for place, line in self._backwards():
             event = _event(line)
             if event is not None and event["step"] <= step and event["event"] not in ENDS:
                 break
+            if event is not None and event["event"] in WISHES:
+                kept.insert(0, line.rstrip(b"\n") + b"\n")
             size = place
-        if size < self.file.stat().st_size:
-            os.truncate(self.file, size)
+        wishes = b"".join(kept)
+        if size + len(wishes) < self.file.stat().st_size:
+            with open(self.file, "rb+") as stream:  # they are among what they are written over
+                stream.seek(size)
+                stream.write(wishes)
+                stream.truncate()
             self.sync()
 
     def has_ended(self) -> bool:

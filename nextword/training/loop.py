@@ -1,9 +1,11 @@
 """The training loop: read a batch, compute the loss, step the optimizers, call the callbacks."""
 
+import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ from torch import nn
 
 from nextword.base.errors import DivergedError
 from nextword.base.records import Size
+from nextword.base.signals import Broken, breakable
 from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.training.options import TrainingSettings
@@ -116,6 +119,7 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
 
     Raises:
         DivergedError: loss or gradient is not a number; the weights are those of the step before.
+        Broken: a stop was asked for in the middle of a step; the weights are as before it.
     """
     plan, ranks = training.plan, training.ranks
     pace = training.pace or Pace(plan.steps)
@@ -135,14 +139,20 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
         targets: float = plan.batch_tokens
         if not training.every_token_is_a_target:
             targets = count_targets(batches, training)
-        nats = accumulate(training.loss, batches, targets, training.machine.device, ranks.size)
+        try:  # of several processes none leaves alone
+            with breakable() if ranks.size == 1 else nullcontext():
+                device = training.machine.device
+                nats = accumulate(training.loss, batches, targets, device, ranks.size)
+        except Broken as broken:
+            broken.step = step
+            raise
         if ranks.size > 1:
             nats = float(
                 ranks.sum(torch.tensor(nats, dtype=torch.float64, device=training.machine.device))
             )
         usual, longest = _usual_and_longest(training)
         try:
-            if nats != nats or nats == float("inf"):
+            if not math.isfinite(nats):
                 raise DivergedError(f"the loss is {nats}")
             moved = (training.model, training.optimizers, factor, training.settings.clip_norm)
             norm = update(*moved, longest if training.settings.on_spike == "skip" else None)

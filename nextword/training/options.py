@@ -37,6 +37,12 @@ class TrainingSettings:
         "down: STEP:STEPS, parted by blanks",
         rule="it does not change",
     )
+    rates: str | None = option(
+        None,
+        "by what the rate was multiplied on the way, as a run whose rate somebody lowered wrote it "
+        "down: STEP:SHARE, parted by blanks",
+        rule="as the schedule says",
+    )
     minutes: float | None = option(
         None,
         "train for so long, all counted, and choose the network, the batch and the steps for it",

@@ -1,7 +1,11 @@
 """Derived hyperparameters: steps, batch size, micro-batches and context from text and model."""
 
 import math
+from collections.abc import Callable
 
+from nextword.base.errors import SettingsError
+from nextword.machine.device import Machine
+from nextword.machine.memory import free_memory
 from nextword.model.shape import ModelSettings, Shape
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
@@ -115,3 +119,40 @@ def make_plan(
         )
         steps = max(1, round(tokens / (rows * shape.context)))
     return Plan(steps, rows, micro_rows, shape.context)
+
+
+def check_memory(
+    shape: Shape,
+    training: TrainingSettings,
+    machine: Machine,
+    of_depth: Callable[[int], Shape] | None = None,
+) -> None:
+    """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
+
+    Args:
+        shape: of the network.
+        training: says the optimizer.
+        machine: where.
+        of_depth: sizes the network as the settings would at another depth.
+
+    Raises:
+        SettingsError: names what is needed, what is free, and the setting that would fit.
+    """
+    copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
+    needed, free = 4 * copies * shape.parameters(), free_memory(machine.device)
+    if free is None or needed <= free:
+        return
+    depth = shape.num_hidden_layers
+    advice = f"choose a smaller --model.depth (it is {depth}) or --model.hidden-size"
+    for smaller in range(depth - 1, 0, -1) if of_depth is not None else ():
+        try:
+            if 4 * copies * of_depth(smaller).parameters() <= free:  # type: ignore[misc]
+                advice = f"--model.depth {smaller} would fit"
+                break
+        except SettingsError:  # a size that was given does not go with that depth
+            break
+    raise SettingsError(
+        f"a network of {shape.parameters():.3g} parameters needs {needed / 1e9:,.1f} GB for "
+        f"weights, gradients and the optimizer's state, and {free / 1e9:,.1f} GB are free here; "
+        f"{advice}"
+    )

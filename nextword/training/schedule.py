@@ -45,6 +45,11 @@ class Pace:
         """From which step on there were how many steps in all."""
         return tuple((step, total) for step, _, total in self._from[1:])
 
+    @property
+    def scales(self) -> tuple[tuple[int, float], ...]:
+        """From which step on the rate was multiplied by what, where somebody asked for that."""
+        return tuple(self._scales[1:])
+
     def change(self, step: int, steps: int) -> None:
         """From a step on, end at another.
 
@@ -67,7 +72,8 @@ class Pace:
         """
         if not 0 < scale <= 1:
             raise SettingsError(f"rate: {scale} times from step {step} on; a share above 0")
-        self._scales = [one for one in self._scales if one[0] < step] + [(step, scale)]
+        first, *others = self._scales
+        self._scales = [first, *(one for one in others if one[0] < step), (step, scale)]
 
     def scale(self, step: int) -> float:
         """Return by what the rate of a step is multiplied; 1 where nobody has asked for less."""
@@ -98,6 +104,22 @@ def read_pace(text: str, steps: int) -> Pace:
             f"training.pace = {text!r}: write STEP:STEPS, parted by blanks, as in 120:800 240:790"
         ) from None
     return Pace(steps, changes)
+
+
+def read_rates(pace: Pace, text: str) -> None:
+    """Lower a pace's rates as a recipe says, "120:0.5 240:0.25": from step 120 on half, and so on.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        for part in text.split():
+            step, scale = part.split(":")
+            pace.slow_down(int(step), float(scale))
+    except ValueError:
+        raise SettingsError(
+            f"training.rates = {text!r}: write STEP:SHARE, parted by blanks, as in 120:0.5 240:0.25"
+        ) from None
 
 
 def rate_factor(step: float, steps: int, settings: TrainingSettings) -> float:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
+from nextword.base.signals import check_signals
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
@@ -142,9 +143,13 @@ def accumulate(
 
     Returns:
         this process's share of the mean loss, in nats a token.
+
+    Raises:
+        Broken: a stop was asked for, and the step may be left; gradients are half added up.
     """
     nats = 0.0
     for number, batch in enumerate(batches):
+        check_signals()  # of a step over much text a part may take minutes
         last = number == len(batches) - 1
         if isinstance(loss, nn.parallel.DistributedDataParallel):
             loss.require_backward_grad_sync = last  # gradients travel once a step

@@ -17,12 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from msgspec import Struct
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
 from nextword.base.records import Count, read_json, read_record
+from nextword.base.writer import alone
 from nextword.corpus.options import HOLDOUT_TOKENS, CorpusSettings
 from nextword.corpus.split import Corpus, Part, Scan, Split, plan_split, scan
 from nextword.corpus.tally import Tally
@@ -115,16 +115,11 @@ def _alone(key: str, report: Report) -> Iterator[None]:
     Two would write into each other's shards. A process that dies lets go.
     """
     make_folder(cache_folder())
-    lock = FileLock(cache_folder() / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report("another process prepares the same text: waiting for it")
-        lock.acquire()
-    try:
+    with alone(
+        cache_folder() / f"{key}.lock",
+        lambda: report("another process prepares the same text: waiting for it"),
+    ):
         yield
-    finally:
-        lock.release()
 
 
 def digest_of(

@@ -70,6 +70,33 @@ def test_a_terminal_gets_signs(place, arguments):
             assert letter not in came, repr(letter)
 
 
+NAMED = HOSTILE.replace("\0", "").replace("/", "")
+
+
+@pytest.mark.parametrize(
+    "words", [("explain", "{}", "We are"), ("generate", "{}", "--max-tokens", "3"), ("runs",)]
+)
+def test_a_runs_name_reaches_no_terminal_raw(place, run, words):
+    run.rename(run.with_name(NAMED))
+    asked = [word.format(f"{place.folder}/runs/{NAMED}") for word in words]
+    came = on_a_terminal(*asked, cwd=place.folder, env=place.environment())
+    assert "Traceback" not in came
+    assert came.strip()
+    for letter in NAMED:
+        if letter in SIGNS:
+            assert letter not in came, repr(letter)
+
+
+def test_an_account_of_an_error_reaches_no_terminal_raw(place):
+    came = on_a_terminal(
+        "predict", f"no{NAMED}run", "We", "--debug", cwd=place.folder, env=place.environment()
+    )
+    assert "Traceback" in came
+    for letter in NAMED:
+        if letter in SIGNS:
+            assert letter not in came, repr(letter)
+
+
 def test_half_a_character_ends_no_command():
     import io
 

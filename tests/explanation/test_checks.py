@@ -32,6 +32,51 @@ def test_all_hold_for_a_run(small_run, shared):
     assert all(one["passed"] for one in told["checks"])
 
 
+def test_what_cannot_be_checked_does_not_count_as_checked(small_run, shared, monkeypatch):
+    unchecked = checks.Check("loss in the log", True, "there is none", checked=False)
+    held = checks.Check("another", True, "1 and 1")
+    monkeypatch.setattr(checks, "CHECKS", (lambda _: unchecked, lambda _: held))
+    done = shared.nextword("check", small_run)
+    assert done.returncode == 0
+    assert "—     loss in the log" in done.stdout
+    assert "1 of 2 hold; not to be checked: loss in the log" in done.stdout
+    told = json.loads(shared.nextword("check", small_run, "--json").stdout)
+    assert [one["checked"] for one in told["checks"]] == [False, True]
+
+
+def test_where_the_best_is_not_the_last_the_last_loss_is_checked(place, run):
+    """Both by the log's own words: a lie about the last is found by who opens the best."""
+    from nextword.prediction.loading import find_checkpoint
+
+    best = find_checkpoint(run, "best").step
+    last = find_checkpoint(run, "last").step
+    if best == last:  # make it so: the last is the worse by what its checkpoint says
+        state = run / f"checkpoints/step-{last:06d}/training/state.json"
+        manifest = state.with_name("manifest.json")
+        state.write_text(json.dumps({**json.loads(state.read_text()), "holdout_loss": 99.0}))
+        from nextword.base.files import digest_of_file
+
+        digests = json.loads(manifest.read_text())
+        digests["training/state.json"] = digest_of_file(state)
+        manifest.write_text(json.dumps(digests))
+    assert find_checkpoint(run, "best").step != last
+    opened = open_model("small")
+    assert opened.step != last
+    prepared = open_prepared(prepared_folder(opened.run, run_facts(opened.run)))
+    subject = checks.Subject(opened, prepared, checks.small_network(opened.model.shape))
+    found = checks.check_journal(subject)
+    assert found.passed
+    assert found.checked
+    assert f"told at step {last}" in found.says
+    log = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for event in lines:
+        if event["event"] == "evaluation" and event["step"] == last:
+            event["nats_per_token"] *= 1.01
+    log.write_text("".join(json.dumps(event) + "\n" for event in lines))
+    assert not checks.check_journal(subject).passed
+
+
 def test_a_verb_with_a_failed_check_leaves_with_1(small_run, shared, monkeypatch):
     failed = checks.Check("loss, whatever the batch", False, "1 and 2")
     monkeypatch.setattr(checks, "CHECKS", (lambda _: failed,))

@@ -51,9 +51,49 @@ def test_a_container_s_limit_counts_where_it_is_tighter(root, folder, limit, use
 
 
 @pytest.mark.parametrize(
+    ("folder", "line", "limit", "used"),
+    [
+        (".", "0::/slurm/job_7/step_0", "memory.max", "memory.current"),
+        (
+            "memory", "9:cpuset:/else\n8:memory:/slurm/job_7/step_0",
+            "memory.limit_in_bytes", "memory.usage_in_bytes",
+        ),
+    ],
+)  # fmt: skip
+def test_the_limit_of_the_group_that_a_job_runs_in_counts(root, folder, line, limit, used):
+    (root / "proc/meminfo").write_text("MemAvailable: 1000 kB\n")
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text(f"{line}\n")
+    top = root / "sys/fs/cgroup" / folder
+    for place, most in (("slurm/job_7/step_0", "max"), ("slurm/job_7", "300000"), ("", "400000")):
+        (top / place).mkdir(parents=True, exist_ok=True)
+        (top / place / limit).write_text(f"{most}\n")
+        (top / place / used).write_text("100000\n")
+    assert free_memory(CPU, root) == 200_000  # of the job, above its step
+    (top / "slurm/job_7/step_0" / limit).write_text("150000\n")
+    assert free_memory(CPU, root) == 50_000
+    (root / "proc/self/cgroup").write_text("0::/../../elsewhere\n")  # as a container may show it
+    assert free_memory(CPU, root) == 300_000
+
+
+def test_a_depth_that_would_fit_is_named(place, monkeypatch):
+    from nextword.training import plan
+
+    monkeypatch.setattr(plan, "free_memory", lambda device: 30_000_000)
+    few = ("--corpus.stories", "40", "--vocabulary.kind", "byte", "--training.steps", "1")
+    done = place.nextword("train", *few, "--model.depth", "8")
+    assert done.returncode == 2, done.stderr
+    fits = int(re.search(r"--model.depth (\d+) would fit", done.stderr)[1])
+    assert 1 <= fits < 8
+    for depth, refused in ((fits, False), (fits + 1, True)):
+        done = place.nextword("train", *few, "--model.depth", str(depth), "--dry-run")
+        assert ("would fit" in done.stderr) is refused, done.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model.depth", "2000"], "GB are free here; choose a smaller --model.depth"),
+        (["--model.depth", "2000"], "would fit"),
         (["--model.depth", "100000"], "must be at most 10000"),
         (["--model.hidden-size", "1000000"], "GB are free here"),
         (["--model.hidden-size", "1000000000"], "must be at most"),

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import shutil
+import time
 
 import pytest
 from safetensors.torch import load_file
@@ -173,6 +176,8 @@ def test_a_clock_set_back_changes_nothing(place, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: real() - 1e8)
     done = place.nextword("train", "--resume", "it")
     assert done.returncode == 0, done.stderr
+    (line,) = [one for one in done.stderr.splitlines() if "this machine's clock" in one]
+    assert "stands 27,777.8 hours before the run's last word: it was set back" in line
     monkeypatch.setattr(time, "time", real)
     other = place.nextword("train", "--name", "other", *OPTIONS)
     assert other.returncode == 0
@@ -189,11 +194,19 @@ def text_of_one(place):
 def test_a_text_that_vanished_or_changed_is_not_needed_to_go_on(place, monkeypatch):
     file = text_of_one(place)
     own = [str(file), "--corpus.holdout", "0.2"]
-    stopped_halfway(place, monkeypatch, *own)
+    run = stopped_halfway(place, monkeypatch, *own)
     file.write_text("something else altogether")
+    os.utime(file, (0, time.time() + 100))
+    shutil.copytree(run, run.with_name("again"))
     done = place.nextword("train", "--resume", "it")
     assert done.returncode == 0, done.stderr
+    said = f"{file} was written to since; the run goes on with what was prepared of it"
+    assert said in done.stderr.splitlines()
     file.unlink()
+    done = place.nextword("train", "--resume", "again")
+    assert done.returncode == 0, done.stderr
+    said = f"{file} is gone; the run goes on with what was prepared of it"
+    assert said in done.stderr.splitlines()
     assert place.nextword("evaluate", "it").returncode == 0
 
 
