@@ -28,6 +28,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import xxhash
+
+from nextword.base.files import DIGEST
 from tests.damage import damage
 from tests.documents import DOCUMENTS, make_documents
 
@@ -231,6 +234,11 @@ def with_digest(kind: Kind, raw: bytes, good: Path, dice: random.Random) -> dict
     """Return the damaged file, half of the time beside a manifest whose digest fits it again."""
     changed = {kind.file: raw}
     manifest = Path(kind.file).with_name("manifest.json")
+    if kind.file.startswith(CHECKPOINT) and kind.file != str(manifest) and dice.random() < 0.5:
+        digests = json.loads((good / manifest).read_text())
+        name = Path(kind.file).relative_to(CHECKPOINT).as_posix()
+        digests[name] = DIGEST + xxhash.xxh3_128(raw).hexdigest()
+        changed[str(manifest)] = json.dumps(digests).encode()
     if kind.file.endswith((".index", ".bytes")) and dice.random() < 0.5:
         facts = json.loads((good / manifest).read_text())
         facts["digests"][Path(kind.file).name] = hashlib.sha256(raw).hexdigest()

@@ -165,7 +165,8 @@ def test_the_lock_of_a_dead_process_is_free_and_one_elsewhere_counts_for_ten_min
 
 
 FILES = [
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    "tokenizer_config.json",
     "training/manifest.json", "training/optimizer.safetensors", "training/state.json",
 ]  # fmt: skip
 
@@ -199,11 +200,14 @@ def test_damage_is_named_and_the_newest_good_checkpoint_taken(place, run, name, 
         assert "Traceback" not in explicit.stderr
         if name != "training/state.json":
             assert name.rpartition("/")[2] in explicit.stderr
-    asked = place.nextword("predict", "it@last", "We")
-    assert asked.returncode == 0, asked.stderr
-    if explicit.returncode:
-        assert "step 8 is used instead" in asked.stderr
-        assert asked.stdout == place.nextword("predict", "whole@8", "We").stdout
+    os.utime(run / "run.json")  # of the two the later one
+    best = json.loads((newest.folder.parent / "step-000008/training/state.json").read_text())
+    for asked in ("it@last", "it", "latest"):
+        said = place.nextword("predict", asked, "We")
+        assert said.returncode == 0, said.stderr
+        if explicit.returncode and (asked == "it@last" or best["holdout_loss"] is None):
+            assert "step 8 is used instead" in said.stderr
+            assert said.stdout == place.nextword("predict", "whole@8", "We").stdout
     done = place.nextword("train", "--resume", "it")
     assert done.returncode == 0, done.stderr
     assert "step 8 is used instead" in done.stderr
