@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextword.base.display import Watchable
 from nextword.base.errors import EvaluationError, RunError
 from nextword.base.files import check_output, write_text
 from nextword.corpus.documents import read_documents
@@ -55,8 +56,7 @@ def load(target: str | Path, *, device: str = "auto") -> "Model":
     """Open a trained model.
 
     Args:
-        target: a run's name or path, RUN@last, RUN@500, `latest`, or any Qwen3, Llama or
-            EuroBERT model folder.
+        target: a run's name or path, RUN@last, RUN@500, `latest`, or a model folder.
         device: auto, cpu, cuda or mps.
 
     Raises:
@@ -92,7 +92,7 @@ def compare(
     return compare_documents(opened, read_documents([str(path)], CorpusSettings(field=field)))
 
 
-class Model:
+class Model(Watchable):
     """A trained model that can be asked."""
 
     def __init__(self, opened: Opened) -> None:

@@ -26,7 +26,7 @@ from nextword.explanation.previews import WORKED_SENTENCE, at_full_precision
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.scoring import states_of_each
-from nextword.training.journal import Journal
+from nextword.training.journal import Journal, is_judged
 from nextword.vocabulary.prepared import Prepared
 from nextword.vocabulary.shards import TokenStream
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -278,7 +278,7 @@ def read_replay(run: Path) -> Replay:
     events = {
         event["step"]: event
         for event in Journal(run).read("replay")
-        if [len(pin["nats"]) for pin in event["pins"]] == lengths and _is_judged(event)
+        if [len(pin["nats"]) for pin in event["pins"]] == lengths and is_judged(event)
     }
     if not pins or not events:
         raise RunError(
@@ -290,17 +290,6 @@ def read_replay(run: Path) -> Replay:
         tuple(pins),
         tuple(steps),
         tuple(tuple(_judged(entry) for entry in events[step]["pins"]) for step in steps),
-    )
-
-
-def _is_judged(event: Mapping[str, Any]) -> bool:
-    """Whether each piece of each sentence has its numbers."""
-    return all(
-        len(pin["nats"]) == len(pin["likeliest"]) == len(pin["likeliest_probability"])
-        and None not in pin["nats"]
-        and None not in pin["likeliest_probability"]
-        and len(pin.get("others") or pin["nats"]) == len(pin["nats"])
-        for pin in event["pins"]
     )
 
 

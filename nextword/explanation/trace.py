@@ -39,6 +39,8 @@ class Guess:
     piece: str
     id: int
     probability: float
+    logit: float | None = None
+    """What the network said, before softmax."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Position:
     """Length of the loss's gradient on the last hidden state: how hard it pulls at the network."""
     candidates: tuple[Guess, ...]
     """The likeliest entries, in their order."""
+    logit: float | None = None
+    """What the network said of this piece, before softmax."""
 
     @property
     def bits(self) -> float:
@@ -209,10 +213,10 @@ def trace(
             piece=pieces[place],
             id=ids[place],
             probability=math.exp(-judged["nats"]),
-            **{key: judged[key] for key in ("nats", "rank", "entropy", "influence")},
+            **{key: judged[key] for key in ("nats", "rank", "entropy", "influence", "logit")},
             candidates=tuple(
-                Guess(vocabulary.piece(id_), id_, probability)
-                for probability, id_ in judged["candidates"]
+                Guess(vocabulary.piece(id_), id_, probability, logit)
+                for probability, id_, logit in judged["candidates"]
             ),
         )
         for place, judged in enumerate(judgements)
@@ -247,9 +251,15 @@ def _judge(
                 "rank": int(ranks[row]),
                 "entropy": max(float(known.entropy[row]), 0.0),
                 "influence": float(known.influence[row]),
-                "candidates": list(
-                    zip(probabilities[row].tolist(), best.indices[row].tolist(), strict=True)
-                ),
+                "logit": float(right[row]),
+                "candidates": [
+                    *zip(
+                        probabilities[row].tolist(),
+                        best.indices[row].tolist(),
+                        best.values[row].tolist(),
+                        strict=True,
+                    )
+                ],
             }
 
 

@@ -160,6 +160,10 @@ async def _has_left(request: Request) -> None:
         pass
 
 
+MOST_INPUTS = 2048
+"""Texts in one request for vectors, as many as OpenAI's own takes."""
+
+
 async def _embeddings(served: Served, request: Request) -> Response:
     """Give each text the mean of its last hidden states, of length 1."""
     body = await _body(request, EmbeddingRequest)
@@ -169,8 +173,22 @@ async def _embeddings(served: Served, request: Request) -> Response:
         raise ApiError(f"dimensions: this model's are {width}", param="dimensions")
     if body.encoding_format not in (None, "float", "base64"):
         raise ApiError("encoding_format: float or base64", param="encoding_format")
-    rows, data = [], []
-    for one in texts_of(body.input, "input"):
+    texts = texts_of(body.input, "input")
+    if len(texts) > MOST_INPUTS:
+        words = f"{len(texts)} texts in one request; this server reads {MOST_INPUTS} at most"
+        raise ApiError(words, param="input")
+    rows = await asyncio.to_thread(_rows_of, texts, engine)
+    deadline = time.monotonic() + served.settings.timeout_seconds
+    data = await _while_there(request, _vectors(rows, engine, deadline, body.encoding_format))
+    read = sum(map(len, rows))
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    return answer_json({"object": "list", "data": data, "model": name, "usage": usage})
+
+
+def _rows_of(texts: Sequence[str | list[int]], engine: Engine) -> list[list[int]]:
+    """Encode texts, each after the token that a text begins with."""
+    rows = []
+    for one in texts:
         ids = engine.vocabulary.encode(one) if isinstance(one, str) else one
         if max(ids, default=0) >= len(engine.vocabulary):
             raise ApiError(f"input: no entry {max(ids)}", param="input")
@@ -180,15 +198,23 @@ async def _embeddings(served: Served, request: Request) -> Response:
                 f"a text has {len(rows[-1])} tokens; this model's context holds {engine.context}",
                 param="input", code="context_length_exceeded",
             )  # fmt: skip
+    return rows
+
+
+async def _vectors(
+    rows: Sequence[Sequence[int]], engine: Engine, deadline: float, form: str | None
+) -> list[dict[str, Any]]:
+    """Return each row's vector as it is told; between two rows others have their turn."""
+    data = []
     for index, row in enumerate(rows):
+        if time.monotonic() > deadline:
+            raise ApiError("this took longer than it may", status=408, code="timeout")
         vector = await asyncio.wrap_future(engine.call(functools.partial(_embed, engine, row)))
         told: Any = vector.tolist()
-        if body.encoding_format == "base64":
+        if form == "base64":
             told = base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
         data.append({"object": "embedding", "index": index, "embedding": told})
-    read = sum(map(len, rows))
-    usage = {"prompt_tokens": read, "total_tokens": read}
-    return answer_json({"object": "list", "data": data, "model": name, "usage": usage})
+    return data
 
 
 @torch.inference_mode()

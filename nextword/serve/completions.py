@@ -2,8 +2,9 @@
 
 import time
 import uuid
+from asyncio import wrap_future
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -212,16 +213,18 @@ async def answer(order: Order, courier: Courier) -> dict[str, Any]:
     """Wait for all texts, and write the answer down."""
     texts = await Asking(order.engine, courier, order.wishes).all()
     choices: list[dict[str, Any]] = []
+    chosen: list[Written] = []
     for place, prompt in enumerate(order.prompts):
         several = texts[place * order.best_of : (place + 1) * order.best_of]
         judged = several[0].prompt
         if order.best_of > order.n:
             several = sorted(several, key=lambda text: -text.mean)[: order.n]
+        chosen += several
         for text in several:
             choices.append(_choice(order, len(choices), prompt, judged, text))
     found = order.head(chunk=False) | {"choices": choices, "usage": _usage(order, texts)}
     if order.explain:
-        found["nextword"] = {"explain": await _explained(order, choices)}
+        found["nextword"] = {"explain": await _explained(order, chosen)}
     return found
 
 
@@ -256,20 +259,31 @@ def _usage(order: Order, texts: Sequence[Written]) -> dict[str, Any]:
     }
 
 
-async def _explained(order: Order, choices: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take each text apart as `nextword explain` does: what was asked and what was written."""
-    from asyncio import wrap_future
+async def _explained(order: Order, texts: Sequence[Written]) -> list[dict[str, Any]]:
+    """Take each text apart as `nextword explain` does, by the very ids that were read and written.
 
+    Of a completion what was asked and what was written, of a conversation the answer, each piece
+    by all that stood before it.
+
+    Raises:
+        ApiError: it took too long.
+    """
     opened, found = order.engine.opened, []
-    for choice in choices:
-        prompt = order.prompts[choice["index"] // order.n]
-        written = choice["message"]["content"] if order.is_chat else choice["text"]
-        text = written if order.echo or order.is_chat else prompt + written
+    for text in texts:
+        first, *ids = (*text.growing.wish.ids, *text.growing.written)
+        last = len(text.growing.written) if order.is_chat else len(ids)
 
-        def work(text: str = text) -> dict[str, Any]:
-            return trace(opened.model, opened.vocabulary, text, top=5, name=order.model).as_dict()
+        def work(first: int = first, ids: list[int] = ids, last: int = last) -> dict[str, Any]:
+            judged = trace(
+                opened.model, opened.vocabulary, "", ids=ids, begin=first, top=5, name=order.model
+            )
+            shown = opened.vocabulary.decode(ids[len(ids) - last :])
+            positions = judged.positions[len(ids) - last :]
+            return replace(judged, text=shown, positions=positions).as_dict()
 
-        found.append(await wrap_future(order.engine.call(work)) if text else {})
+        if time.monotonic() > text.growing.wish.deadline:
+            raise ApiError("this took longer than it may", status=408, code="timeout")
+        found.append(await wrap_future(order.engine.call(work)) if last else {})
     return found
 
 
@@ -287,6 +301,14 @@ async def stream(asking: Asking, order: Order) -> AsyncIterator[bytes]:
         yield tell.event(error.as_dict())
         yield b"data: [DONE]\n\n"
         return
+    if order.explain:
+        try:
+            told = {"explain": await _explained(order, asking.texts)}
+        except ApiError as error:
+            yield tell.event(error.as_dict())
+            yield b"data: [DONE]\n\n"
+            return
+        yield tell.event(order.head(chunk=True) | {"choices": [], "nextword": told})
     if order.include_usage:
         usage = {"choices": [], "usage": _usage(order, asking.texts)}
         yield tell.event(order.head(chunk=True) | usage)

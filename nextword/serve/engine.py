@@ -283,6 +283,6 @@ def _affordable(opened: Opened) -> int:
     if count < 1:
         raise EvaluationError(
             f"{opened.name}: the keys and values of one text take {each / 1e9:.1f} GB, of which a "
-            f"quarter of the free memory, {free / 1e9:.1f} GB, holds none; --serve.slots 1 tries it"
+            f"quarter of the free memory, {free / 1e9:.1f} GB, holds none; --slots 1 tries it"
         )
     return min(MOST_SLOTS, count)

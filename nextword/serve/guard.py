@@ -69,7 +69,7 @@ class Guard:
         host = _name(f"//{headers.get('host', '')}")
         if not self.any_host and host not in self.hosts:
             raise ApiError(
-                "this server is not called so; --serve.allow-hosts names it otherwise",
+                "this server is not called so; --allow-hosts names it otherwise",
                 status=421, code="unknown_host",
             )  # fmt: skip
 
@@ -81,7 +81,7 @@ class Guard:
         is_own = origin.partition("://")[2].lower() == own.lower() and _name(origin) in self.hosts
         if not is_own and origin not in self.settings.allow_origins:
             raise ApiError(
-                "pages of this origin may not ask; --serve.allow-origins lets them",
+                "pages of this origin may not ask; --allow-origins lets them",
                 status=403, code="origin_not_allowed",
             )  # fmt: skip
 

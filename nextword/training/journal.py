@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -78,6 +78,25 @@ class _Rollback(_Event):
     left_out: _Step
 
 
+class _Spike(_Event):
+    gradient_norm: _Number = None
+    usual: _Number = None
+
+
+class _Floor(_Event):
+    nats_per_token: _Number = None
+
+
+class _Mark(Struct):
+    name: str
+    bits: _Number = None
+
+
+class _Ruler(_Event):
+    tokens: Annotated[int, Meta(ge=0)] = 0
+    marks: list[_Mark] = []
+
+
 _KINDS: dict[str, type[_Event]] = {
     "step": _StepDone,
     "evaluation": _Evaluation,
@@ -85,6 +104,9 @@ _KINDS: dict[str, type[_Event]] = {
     "pace": _Pace,
     "rate": _Rate,
     "rollback": _Rollback,
+    "spike": _Spike,
+    "floor": _Floor,
+    "ruler": _Ruler,
 }
 """Events that are read again; a line that is not what its kind must be counts as damaged."""
 
@@ -243,6 +265,22 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except _DAMAGE:
         return None
     return event
+
+
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """Read a line without its end; None where it is not what an event of its kind must be."""
+    return _event(line + b"\n")
+
+
+def is_judged(replay: Mapping[str, Any]) -> bool:
+    """Whether each piece of each sentence of a replay has its numbers."""
+    return all(
+        len(pin["nats"]) == len(pin["likeliest"]) == len(pin["likeliest_probability"])
+        and None not in pin["nats"]
+        and None not in pin["likeliest_probability"]
+        and len(pin.get("others") or pin["nats"]) == len(pin["nats"])
+        for pin in replay["pins"]
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from nextword.base.errors import RunError
 from nextword.base.files import write_json
@@ -43,6 +44,10 @@ class Wishes(Struct):
     paused: bool = False
     scale: Annotated[float, Meta(ge=1e-6, le=1)] | None = None
     """By what the rate is to be multiplied; None where nobody has said."""
+    orders: Count = 0
+    """How often it was told to save or to stop, by a signal beside this."""
+    order: Annotated[str, Meta(max_length=20)] = ""
+    """The last of these."""
 
 
 class Handed(Struct):
@@ -63,14 +68,21 @@ def read_wishes(run: Path) -> Wishes:
 
 
 def ask(
-    run: Path, *, weights: bool = False, paused: bool | None = None, scale: float | None = None
+    run: Path,
+    *,
+    weights: bool = False,
+    paused: bool | None = None,
+    scale: float | None = None,
+    order: str | None = None,
 ) -> Wishes:
     """Ask a run for something; return all that is asked now."""
     now = read_wishes(run)
     now.weights += weights
     now.paused = now.paused if paused is None else paused
     now.scale = now.scale if scale is None else scale
-    write_json(run / ASKED, {"weights": now.weights, "paused": now.paused, "scale": now.scale})
+    if order is not None:
+        now.orders, now.order = now.orders + 1, order
+    write_json(run / ASKED, asdict(now))
     return now
 
 
@@ -99,7 +111,7 @@ class _Listener:
     def __init__(self, run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace) -> None:
         self.run, self.model, self.vocabulary, self.pace = run, model, vocabulary, pace
         self.journal, self.saver = Journal(run), Saver[Snapshot]()
-        self.changed, self.wanted, self.answered = 0, 0, 0
+        self.changed, self.wanted, self.answered, self.orders = 0, 0, 0, 0
         self.rest = 0.0
         """Until when no weights are handed over."""
 
@@ -120,6 +132,9 @@ class _Listener:
         if asked.scale not in (None, self.pace.scale(state.step)):
             self.pace.slow_down(state.step, asked.scale)
             self.journal.write({"event": "rate", "step": state.step, "scale": asked.scale})
+        if asked.orders != self.orders:  # the signal beside it is heard at this step's end
+            self.orders = asked.orders
+            self.journal.write({"event": "order", "step": state.step, "what": asked.order})
         if asked.paused:
             _pause(self.run, state.step, self.journal)
 

@@ -337,6 +337,7 @@ async def _tell(watched: Watched, request: Request) -> Response:
     number = getattr(signal, SIGNALS[order.what], None)
     if number is None:
         raise ApiError("this system has no such signal")
+    ask(run, order=order.what)
     os.kill(process, number)
     return answer_json({"told": order.what})
 

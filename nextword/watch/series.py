@@ -12,13 +12,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from nextword.training.journal import METRICS
+from nextword.training.journal import METRICS, is_judged, read_event
 
 NAMES = ("loss", "gradient_norm", "rate_factor", "tokens_per_second", "seconds")
 """Of each step, what is drawn."""
 EVENTS = (
     *("evaluation", "spike", "rollback", "ruler", "floor", "end"),
-    *("pace", "rate", "pause", "unpause"),
+    *("pace", "rate", "pause", "unpause", "order"),
 )
 """Rare events, which are kept whole; replays are kept apart, for they are large."""
 _DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
@@ -95,12 +95,18 @@ class Series:
                 line = decode(raw)
                 if line.event == "step":
                     self._add(line)
-                elif line.event == "replay":
-                    self.moments.append(msgspec.json.decode(raw))
-                elif line.event in EVENTS:
-                    self.events.append(msgspec.json.decode(raw))
+                elif line.event == "replay" or line.event in EVENTS:
+                    self._keep(raw)
             except _DAMAGE:
                 self.damaged += 1
+
+    def _keep(self, raw: bytes) -> None:
+        """Keep a rare event, if it is what its kind must be; count it as damaged if not."""
+        event = read_event(raw)
+        if event is None or (event["event"] == "replay" and not is_judged(event)):
+            self.damaged += 1
+        else:
+            (self.moments if event["event"] == "replay" else self.events).append(event)
 
     def _add(self, line: _Line) -> None:
         # Clocks begin anew where training was resumed; their parts are added up.

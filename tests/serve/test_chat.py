@@ -55,6 +55,18 @@ def server(taught):
         yield found
 
 
+def test_an_answer_is_explained_by_the_conversation_before_it(server):
+    asked = {"messages": CHAT, "max_tokens": 5, "temperature": 0, "logprobs": True}
+    answered = server.post("/v1/chat/completions", **asked, nextword={"explain": True}).json()
+    (told,) = answered["nextword"]["explain"]
+    chosen = [one["logprob"] for one in answered["choices"][0]["logprobs"]["content"]]
+    assert chosen
+    assert [-one["nats"] for one in told["positions"]][: len(chosen)] == pytest.approx(
+        chosen, abs=1e-5
+    )
+    assert all(one["rank"] == 1 for one in told["positions"])
+
+
 @pytest.fixture(scope="module")
 def client(server):
     with client_of(server) as found:

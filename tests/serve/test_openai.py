@@ -1,7 +1,9 @@
 """OpenAI's own client against the endpoint: whole, streamed, many at once, and wrong."""
 
 import asyncio
+import time
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -110,6 +112,46 @@ def test_embeddings_have_length_1_in_both_encodings(client):
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
     plain = client.embeddings.create(model="small", input="We are", encoding_format="float")
     assert rows[0] == pytest.approx(np.array(plain.data[0].embedding), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"input": "We", "dimensions": 7}, "dimensions"),
+        ({"input": "We", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": ["We"] * 2049}, "2049 texts in one request; this server reads 2048 at most"),
+        ({"input": [[10**6]]}, "no entry 1000000"),
+        ({"input": "We are " * 500}, "this model's context holds"),
+    ],
+)
+def test_vectors_that_cannot_be_given_are_refused(server, body, words):
+    answered = server.post("/v1/embeddings", **body)
+    assert answered.status_code == 400
+    assert words in answered.json()["error"]["message"]
+
+
+def test_vectors_may_take_only_so_long(small_place):
+    with running(small_place, timeout_seconds=1e-6) as slow:
+        late = slow.post("/v1/embeddings", input=["We are", "The owl"])
+        assert late.status_code == 408
+        explained = slow.post(
+            "/v1/completions", prompt="We", max_tokens=0, nextword={"explain": True}
+        )
+        assert explained.status_code == 408
+
+
+def test_who_goes_away_waits_for_no_vectors(small_place):
+    with running(small_place) as server:
+        read, real = [], server.engine.call
+        server.engine.call = lambda work: (read.append(1), time.sleep(0.02), real(work))[2]
+        body = {"input": ["We are all humans"] * 128}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(server.address + "/v1/embeddings", json=body, timeout=0.3)
+        time.sleep(0.2)
+        known = len(read)
+        assert 0 < known < 128
+        time.sleep(0.5)
+        assert len(read) == known
 
 
 @pytest.mark.parametrize("objective", ["masked"])

@@ -102,7 +102,32 @@ def test_explain_gives_the_trace_that_the_verb_prints(server, small, shared_envi
     for one, other in zip(told["positions"], printed["positions"], strict=True):
         for name in ("piece", "id", "rank", "seen"):
             assert one[name] == other[name]
-        assert one["nats"] == pytest.approx(other["nats"], abs=1e-5)
+        for name in ("nats", "logit", "entropy"):
+            assert one[name] == pytest.approx(other[name], abs=1e-4)
+        for guess, known in zip(one["candidates"], other["candidates"], strict=True):
+            assert (guess["piece"], guess["id"]) == (known["piece"], known["id"])
+            assert guess["probability"] == pytest.approx(known["probability"], abs=1e-5)
+            assert guess["logit"] == pytest.approx(known["logit"], abs=1e-4)
+
+
+def test_what_is_explained_are_the_very_ids_that_were_read(server, small):
+    """Decoded and encoded again, these would be other pieces."""
+    letters = [id_ for letter in "We are" for id_ in small.vocabulary.encode(letter)]
+    ids = [small.vocabulary.begin_id, *letters]
+    assert small.vocabulary.encode(small.vocabulary.decode(ids[1:])) != ids[1:]
+    asked = {"max_tokens": 3, "temperature": 0, "logprobs": 1, "nextword": {"explain": True}}
+    found = server.complete(ids, **asked)
+    (told,) = found["nextword"]["explain"]
+    assert [one["id"] for one in told["positions"]][: len(ids) - 1] == ids[1:]
+    written = told["positions"][len(ids) - 1 :]
+    chosen = found["choices"][0]["logprobs"]["token_logprobs"]
+    assert [-one["nats"] for one in written] == pytest.approx(chosen, abs=1e-5)
+    assert all(one["rank"] == 1 for one in written)
+    streamed = server.post("/v1/completions", prompt=ids, stream=True, **asked).text
+    events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+    assert events[-1]["choices"] == []
+    (again,) = events[-1]["nextword"]["explain"]
+    assert [one["id"] for one in again["positions"]] == [one["id"] for one in told["positions"]]
 
 
 def test_the_end_is_no_text_and_other_ends_may_be_asked_for(server):

@@ -51,6 +51,33 @@ def test_what_is_under_way_is_finished_when_it_is_asked_to_end(served):
         httpx.get(f"{address}/health")
 
 
+FAILING = """
+import sys
+from nextword.serve import app
+async def fail(served, request):
+    raise ValueError("planted")
+app._model = fail
+from nextword.cli.start import start
+sys.argv = ["nextword", *sys.argv[1:]]
+start()
+"""
+
+
+def test_a_mistake_s_path_reaches_the_log_as_signs(shared, small_run):
+    """Nobody else quotes it: the server's own account of a mistake names the path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAILING, "serve", small_run, "--port", "0"],
+        cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    address = re.search(r"http://\S+?(?=/v1)", process.stderr.readline()).group()
+    assert httpx.get(f"{address}/v1/models/%1b%5b2Jx%0anextline", timeout=60).status_code == 500
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert "planted" in said
+    assert "\x1b" not in said
+    assert "␛[2Jx" in said
+
+
 def test_control_characters_never_reach_the_log_raw(served):
     process, address = served
     host, port = address.removeprefix("http://").split(":")

@@ -195,3 +195,8 @@ def test_a_lower_rate_is_known_to_a_run_that_goes_on(place, monkeypatch, left):
     done = place.nextword("train", "--resume", "again")
     assert done.returncode == 0, done.stderr
     assert same(place, "whole", "again")
+    recipe = place.folder / "runs" / "again" / "recipe.toml"
+    assert 'rates = "4:0.5 7:0.25"' in recipe.read_text()
+    done = place.nextword("train", "--recipe", str(recipe), "--name", "told")
+    assert done.returncode == 0, done.stderr
+    assert same(place, "whole", "told")

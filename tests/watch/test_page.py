@@ -270,6 +270,10 @@ def test_a_run_is_told_to_save_and_to_stop(place, browser):
             while len(_read(run)) == stood:
                 assert time.monotonic() < until
                 time.sleep(0.1)
+            page.click("[data-order='halve the rate']")
+            while '"event": "rate"' not in _read(run):
+                assert time.monotonic() < until
+                time.sleep(0.1)
             page.click("[data-order=save]")
             while not list((run / "checkpoints").glob("step-*")):
                 assert time.monotonic() < until
@@ -279,6 +283,14 @@ def test_a_run_is_told_to_save_and_to_stop(place, browser):
             page.click("[data-order=stop]")
             assert process.wait(60) == 143
             page.close()
+        events = [json.loads(line) for line in _read(run).splitlines()]
+        told = [one["what"] for one in events if one["event"] == "order"]
+        assert told == ["save", "stop"]
+        (lowered,) = (one for one in events if one["event"] == "rate")
+        assert lowered["scale"] == 0.5
+        steps = {one["step"]: one for one in events if one["event"] == "step"}
+        before, after = (steps[lowered["step"] + n]["rate_factor"] for n in (0, 1))
+        assert after == pytest.approx(0.5 * before, rel=0.2)
     finally:
         if process.poll() is None:
             process.kill()

@@ -86,6 +86,13 @@ def test_clocks_that_begin_anew_are_added_up(journal, tmp_path):
         b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"event": "step"}',
         b'{"event": 3, "step": 1}', b'{"event": "step", "step": "x"}',
         b'{"event": "step", "step": 1' + b"0" * 400 + b"}",
+        b'{"event": "replay", "step": 1}', b'{"event": "replay", "step": 1, "pins": [{}]}',
+        b'{"event": "replay", "step": 1, "pins": [{"nats": [1.0], "likeliest": [], '
+        b'"likeliest_probability": [0.5]}]}',
+        b'{"event": "evaluation", "step": 1, "sample": 5}', b'{"event": "rate", "step": 1}',
+        b'{"event": "rate", "step": 1, "scale": 0}', b'{"event": "ruler", "step": 1, "marks": 3}',
+        b'{"event": "spike", "step": 1, "usual": "x"}',
+        b'{"event": "floor", "step": 1, "nats_per_token": []}',
     ],
 )  # fmt: skip
 def test_damaged_lines_are_left_out_and_counted(journal, tmp_path, raw):
