@@ -183,7 +183,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
 
     status, said = fuzz.child(work)
     assert status == 0, said
-    assert said.endswith("all read or refused\n")
+    assert "all read or refused\n" in said
 
 
 def test_verbs_do_their_work_or_leave_with_one_line():

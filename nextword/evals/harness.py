@@ -59,9 +59,7 @@ def run_tasks(
             own_task(task, opened, Path(root), limit) if task in OWN else task for task in tasks
         ]
         foreign = [task for task in asked if isinstance(task, str)]
-        known = harness.tasks.TaskManager(
-            include_path=None if include is None else str(include), include_defaults=bool(foreign)
-        )
+        known = _known(harness, foreign, include)
         _check(foreign, known)
         try:
             # It would tell of the git repository in which the user happens to stand.
@@ -113,6 +111,17 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in levels:
             logger.setLevel(level)
+
+
+def _known(harness: Any, foreign: Sequence[str], include: Path | None) -> Any:
+    """Return what knows the tasks; the harness' own, some seconds to look through, where needed."""
+    folder = None if include is None else str(include)
+    manager = harness.tasks.TaskManager
+    if not foreign or folder is not None:
+        known = manager(include_path=folder, include_defaults=False)
+        if all(task in known.all_subtasks for task in foreign):
+            return known
+    return manager(include_path=folder, include_defaults=True)
 
 
 def _check(tasks: Sequence[str], known: Any) -> None:

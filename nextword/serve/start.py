@@ -4,14 +4,13 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import check_options
-from nextword.base.terminal import for_stream
+from nextword.base.terminal import visible
 from nextword.serve.options import ServeSettings
 from nextword.serve.ports import BACKLOG, open_door
 
@@ -120,10 +119,10 @@ def _server_class() -> Any:
 
 
 class _Visible(logging.Formatter):
-    """Shows characters that control a terminal as signs; a path may hold any."""
+    """Shows characters that control a terminal as signs, in files too; a path may hold any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return for_stream(super().format(record), sys.stderr)
+        return visible(super().format(record))
 
 
 def _log() -> dict[str, Any]:

@@ -132,11 +132,11 @@ def test_a_slow_disk_changes_nothing_but_the_time(place, monkeypatch):
         assert one == two
 
 
-def test_what_saving_took_is_said_where_it_took_long():
+def test_what_saving_took_is_said():
     saver = Saver()
     for _ in range(2):
         saver.save(lambda _: 1, lambda _: 3_000_000)
     saver.finish()
     saver.lost, saver.taken = 0.25, 1.5
     said = describe_saving(saver)
-    assert "2 saved, 3.0 MB each; training waited 0.25 of the 1.50 seconds" in said
+    assert "2 saved, 3.0 MB each; training waited 0.12 s for each, 0.25 of the 1.50 s" in said
