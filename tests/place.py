@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 
 @dataclass(frozen=True)
 class Place:
@@ -55,9 +57,24 @@ class Place:
         return subprocess.CompletedProcess(arguments, status, *said)
 
     def process(
-        self, *arguments: str, stdin: bytes | None = None, timeout: float | None = 600
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        timeout: float | None = 600,
+        starts: bool = False,
     ) -> subprocess.CompletedProcess:
-        """Run a command as a user does, where a process of its own is part of the claim."""
+        """Run a command as a user does, where a process of its own is part of the claim.
+
+        Args:
+            *arguments: of `nextword`.
+            stdin: what it is given.
+            timeout: seconds.
+            starts: whether Python's own start is part of the claim, too.
+        """
+        if forked.POSSIBLE and not starts:
+            done = forked.nursery().run(arguments, self.folder, self.environment(), stdin, timeout)
+            said = (part.decode("utf-8") for part in (done.stdout, done.stderr))
+            return subprocess.CompletedProcess(done.args, done.returncode, *said)
         done = subprocess.run(
             [sys.executable, "-m", "nextword", *arguments],
             cwd=self.folder,

@@ -96,7 +96,7 @@ class Trained:
     def _train(self, place, arguments: tuple[str, ...]) -> dict[str, str]:
         shutil.rmtree(place.folder, ignore_errors=True)
         place.folder.mkdir()
-        done = place.process(*arguments, timeout=None)  # a busy machine may need long
+        done = place.process(*arguments, timeout=None, starts=True)  # a busy machine may need long
         assert done.returncode == 0, done.stderr
         said = {"out": done.stdout, "err": done.stderr, "digests": digests(place.folder)}
         (place.folder / _SAID).write_text(json.dumps(said), encoding="utf-8")
