@@ -172,7 +172,8 @@ def test_the_default_run_is_trained_first_and_asked_last(suite, tmp_path):
 def test_a_model_is_trained_once_and_nobody_works_on_the_original(tmp_path, monkeypatch):
     said, asked = subprocess.CompletedProcess([], 0, "out", "err"), []
 
-    def train(place, *arguments, timeout):
+    def train(place, *arguments, timeout, starts):
+        assert starts
         asked.append(arguments)
         for part in ("runs/a", "cache"):
             (place.folder / part).mkdir(parents=True)

@@ -32,6 +32,14 @@ def is_local(host: str) -> bool:
         return False
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class Guard:
     """Lets in who may come in."""
 
@@ -44,8 +52,11 @@ class Guard:
         """
         self.app, self.settings = app, settings
         self.hosts = {name.lower() for name in (*LOCAL, settings.host, *settings.allow_hosts)}
-        # On all addresses a server has names that it does not know; a key stands before them.
-        self.any_host = settings.host in ("0.0.0.0", "::") and not settings.allow_hosts
+        # On all addresses a server has names that it does not know. A key stands before them; or
+        # it is called by an address, which no name can be made to point from.
+        everywhere = settings.host in ("0.0.0.0", "::") and not settings.allow_hosts
+        self.any_host = everywhere and bool(settings.api_key)
+        self.any_address = everywhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with an error."""
@@ -67,7 +78,9 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         host = _name(f"//{headers.get('host', '')}")
-        if not self.any_host and host not in self.hosts:
+        if self.any_host or (self.any_address and _is_address(host)):
+            return
+        if host not in self.hosts:
             raise ApiError(
                 "this server is not called so; --allow-hosts names it otherwise",
                 status=421, code="unknown_host",

@@ -93,7 +93,6 @@ def test_tasks_of_a_folder_and_what_training_had_read_of_them(place, run):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--tasks", "nextword_hold"), "Did you mean nextword_holdout?"),
         (("--tasks", ","), "--tasks names none"),
         (("--limit", "0"), "--limit 0: at least 1"),
         (("--fewshot", "-1"), "--fewshot -1: at least 0"),
@@ -105,6 +104,13 @@ def test_wrong_input_is_one_line(place, run, words, told):
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
     assert not (run / "benchmarks.json").exists()
+
+
+def test_an_unknown_task_is_one_line(place, run):
+    """All of the harness' own are looked through, which takes a while."""
+    done = place.nextword("benchmark", "small", "--tasks", "nextword_hold")
+    assert done.returncode == 2
+    assert "Did you mean nextword_holdout?" in done.stderr.splitlines()[-1]
 
 
 def test_data_that_cannot_be_had_are_one_line(place, run):

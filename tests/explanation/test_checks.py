@@ -119,6 +119,18 @@ def test_texts_that_see_each_other_are_found(subject, monkeypatch):
     assert not checks.check_packing(subject).passed
 
 
+def test_what_fills_rows_up_and_is_counted_is_found(subject, monkeypatch):
+    """Texts in one row lose the right loss; only the shorter one beside another does not."""
+    assert checks.check_packing(subject).passed
+    real = checks.LanguageModelLoss.forward
+
+    def counted(self, inputs, targets, *given, **named):
+        return real(self, inputs, targets.where(targets != checks.IGNORED, 0), *given, **named)
+
+    monkeypatch.setattr(checks.LanguageModelLoss, "forward", counted)
+    assert not checks.check_packing(subject).passed
+
+
 def test_processes_that_forget_to_share_are_found(subject, monkeypatch):
     # That they agree where nothing is planted is seen above, with all other checks.
     monkeypatch.setattr(checks, "share", share_nothing)

@@ -36,11 +36,13 @@ class Waiting:
 
 
 def write(engine, wishes):
-    """Let wishes come true; return the pieces of each."""
+    """Let wishes come true; return the pieces of each, and what was thought of its prompt."""
     waiting = Waiting(len(wishes))
     engine.submit(*wishes, deliver=waiting)
     assert waiting.done.wait(300)
-    return [waiting.pieces.get(id(wish), []) for wish in wishes]
+    return [
+        (waiting.prompts.get(id(wish), []), waiting.pieces.get(id(wish), [])) for wish in wishes
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +68,13 @@ def wishes_of(small, number, length=40, **more):
 
 
 def test_a_text_is_the_same_bit_for_bit_whoever_else_is_served(engine, small):
-    wishes = wishes_of(small, 40, length=200)
+    wishes = wishes_of(small, 40, length=200, judges_prompt=True)
     together = write(engine, wishes)
     alone = [write(engine, [wish])[0] for wish in wishes[:15]]
     assert together[:15] == alone  # texts and every float of every log-probability
     backwards = write(engine, wishes[::-1])[::-1]
     assert backwards == together
+    assert all(len(prompt) == len(w.ids) for (prompt, _), w in zip(together, wishes, strict=True))
 
 
 def test_were_rows_not_filled_up_a_text_would_depend_on_others(engine, small, monkeypatch):

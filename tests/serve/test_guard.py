@@ -1,5 +1,8 @@
 """Who may come in."""
 
+import contextlib
+import dataclasses
+
 import httpx
 import pytest
 
@@ -22,6 +25,40 @@ def test_only_names_of_this_server_are_answered(server):
         assert ask(server, Host=host) == 200
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"):
         assert ask(server, Host=host) == 421, host
+
+
+@pytest.fixture
+def everywhere(small_place, monkeypatch):
+    """A server that was told to listen on all addresses, though it listens on this machine's."""
+    from nextword.serve.guard import Guard
+
+    @contextlib.contextmanager
+    def opened(**options):
+        real = Guard.__init__
+
+        def told(self, app, settings):
+            real(self, app, dataclasses.replace(settings, host="0.0.0.0"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Guard, "__init__", told)
+            with running(small_place, **options) as server:
+                yield server
+
+    return opened
+
+
+def test_on_all_addresses_without_a_key_names_must_be_known(everywhere):
+    with everywhere(insecure=True) as server:
+        for host in ("192.168.1.5:8000", "[fe80::1]:80", "localhost"):
+            assert ask(server, Host=host) == 200, host
+        assert ask(server, Host="evil.example") == 421  # a name that was made to point here
+    with everywhere(insecure=True, allow_hosts=("box.lan",)) as server:
+        assert ask(server, Host="box.lan:80") == 200
+        assert ask(server, Host="evil.example") == 421
+        assert ask(server, Host="192.168.1.5") == 421
+    with everywhere(api_key="sesame") as server:
+        assert ask(server, Host="any.example", Authorization="Bearer sesame") == 200
+        assert ask(server, Host="any.example") == 401
 
 
 def test_pages_of_other_origins_are_refused(server):

@@ -8,6 +8,7 @@ import pytest
 # bfloat16 where the processor knows it, whose rounding differs between processors: 2 % are let be.
 TEXT = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.steps", "20"]
 TEXT += ["--training.batch-tokens", "2048", "--training.decay-power", "4"]
+TEXT += ["--training.evaluate-every", "20"]
 TAUGHT = ["--finetune.steps", "20"]
 GOLDEN = {
     ("causal", "adamw"): {1: 5.5335, 5: 3.2197, 10: 3.0661, 15: 3.0681, 20: 3.0561},
@@ -15,6 +16,7 @@ GOLDEN = {
     ("masked", "adamw"): {1: 5.5392, 5: 3.7571, 10: 3.2283, 15: 3.2017, 20: 3.2173},
     ("masked", "muon"): {1: 5.5392, 5: 3.7978, 10: 3.2415, 15: 3.2110, 20: 3.2241},
     ("labels", "adamw"): {1: 0.6931, 5: 0.6379, 10: 0.6535, 15: 0.6573, 20: 0.6498},
+    ("preferences", "adamw"): {1: 0.6931, 5: 0.3756, 10: 0.2319, 15: 0.1587, 20: 0.1361},
     ("answers", "adamw"): {1: 3.5255, 5: 3.1026, 10: 2.8343, 15: 2.7103, 20: 2.6633},
 }
 LET_BE = {"adamw": 2e-3, "muon": 2e-2}
@@ -39,7 +41,11 @@ def write_examples(place):
         for name in names
         for kind in kinds
     ]
-    for name, found in (("labels", rows), ("answers", asked)):
+    preferred = [
+        {"prompt": row["prompt"], "chosen": row["answer"], "rejected": "I do not know."}
+        for row in asked
+    ]
+    for name, found in (("labels", rows), ("answers", asked), ("preferences", preferred)):
         text = "".join(json.dumps(row) + "\n" for row in found)
         (place.folder / f"{name}.jsonl").write_text(text)
 
