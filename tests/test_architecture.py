@@ -223,3 +223,26 @@ def test_no_pickle_is_read():
         text = file.read_text(encoding="utf-8")
         assert "pickle" not in text.replace("No pickle", "")
         assert "torch.load" not in text
+
+
+OTHERWISE = {"Broken", "Interrupted", "Unusable", "_DamageError", "DisagreementError"}
+"""What is no error of the user's: somebody asked to stop; or it is caught within its own room."""
+
+
+def test_errors_are_one_tree():
+    """Who catches NextwordError catches all that is raised on purpose; one place draws it."""
+    known, tree = {"NextwordError"}, (HOUSE / "base" / "errors.py").read_text(encoding="utf-8")
+    classes = [
+        node
+        for file in sorted(HOUSE.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    bases = {node.name: {ast.unparse(base) for base in node.bases} for node in classes}
+    for _ in bases:
+        known |= {name for name, above in bases.items() if above & known}
+    raised = {name for name, above in bases.items() if above & {"Exception", "BaseException"}}
+    assert raised - OTHERWISE == {"NextwordError"}
+    assert known > {"ApiError", "DivergedError"}
+    for name in known:
+        assert re.search(rf"[├└]── {name} ", tree) or name == "NextwordError", name

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -14,6 +15,10 @@ WRONG = [
     (["train", "missing.txt"], ["missing.txt", "no such file"]),
     (["train", "--name", "a/b"], ["a/b"]),
     (["train", "--name", "latest"], ["latest"]),
+    *(
+        (["train", "--name", name], ["a run's name"])
+        for name in ("..", "../a", "/tmp/a", "a\\b", "")
+    ),
     (["train", "--corpus.builtin", "storys"], ["storys", "stories"]),
     (["train", "--machine.device", "tpu"], ["tpu", "cuda"]),
     (["train", "--training.steps", "5", "--training.tokens", "5"], ["give one"]),
@@ -41,6 +46,19 @@ def test_wrong_input_gets_one_line_and_status_2(place, capsys, arguments, words)
     for word in words:
         assert word.lower() in said.lower()
     assert not (place.folder / "runs").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize(
+    "words",
+    [("train", "pipe.txt"), ("train", "--recipe", "pipe.txt"), ("prepare", "pipe.txt", "-o", "x")],
+)
+def test_a_pipe_with_a_name_is_not_waited_for(place, words):
+    os.mkfifo(place.folder / "pipe.txt")
+    done = place.process(*words, timeout=60)
+    assert done.returncode == 2
+    assert "pipe.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from nextword.base.errors import NextwordError
 from nextword.corpus.documents import read_pieces
@@ -184,6 +187,36 @@ def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
     status, said = fuzz.child(work)
     assert status == 0, said
     assert "all read or refused\n" in said
+
+
+BINARY = (
+    f"{fuzz.MODEL}/model.safetensors", "text.nw", "recipe.toml", "prepared/train-00000.ds",
+    "prepared/holdout-00000.ds.index", "prepared/holdout-00000.ds.bytes", "labels.jsonl",
+    "text.txt.gz", "text.txt.zst", f"{fuzz.CHECKPOINT}/training/optimizer.safetensors",
+    f"{fuzz.MODEL}/tokenizer.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", BINARY)
+@hypothesis_settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    head=st.binary(max_size=24), cut=st.integers(0, 400), end=st.integers(0, 400),
+    more=st.binary(max_size=40),
+)  # fmt: skip
+def test_any_bytes_at_all_are_read_or_refused_in_one_line(
+    good, tmp_path, file, head, cut, end, more
+):
+    """Another beginning, and something else in the middle, as hypothesis thinks of it."""
+    place = tmp_path / "any"
+    if not place.exists():
+        shutil.copytree(good, place)
+    raw = (good / file).read_bytes()
+    (place / file).write_bytes(head + raw[cut : len(raw) - end] + more)
+    (reader,) = (READERS[key] for key in READERS if file.startswith(key))
+    with contextlib.suppress(NextwordError):
+        reader(place)
 
 
 def test_verbs_do_their_work_or_leave_with_one_line():

@@ -9,7 +9,10 @@
     ├── RunError             a run or checkpoint that does not exist, or exists already
     ├── TrainingError        training cannot go on
     │   └── DivergedError    the loss is not a number any more
-    └── EvaluationError      there is nothing to score
+    ├── EvaluationError      there is nothing to score
+    └── ServingError         a request that cannot be answered
+        ├── ApiError         as the endpoint and the live page tell it (serve/errors.py)
+        └── QueueFullError   more texts wait than may (serve/engine.py)
 
 The command line prints the message on one line and leaves with status 2 (with --debug it shows
 where it came from, too); a caller in Python catches the class. Whatever else comes out is a mistake
@@ -54,3 +57,7 @@ class DivergedError(TrainingError):
 
 class EvaluationError(NextwordError):
     """There is nothing to score."""
+
+
+class ServingError(NextwordError):
+    """A request that cannot be answered."""

@@ -110,7 +110,7 @@ def _of_its_own(error: Exception) -> str:
 def _of_the_machine(error: Exception) -> str:
     """Say what the machine lacks or forbids, where that ended a command; else nothing."""
     first = " ".join(str(error).split()).partition(". ")[0]
-    if isinstance(error, OSError) and error.errno in _FULL_OR_CLOSED:
+    if isinstance(error, OSError) and error.errno and error.errno in _FULL_OR_CLOSED:
         name = str(error.filename or "")
         place = f"{name[:255]}: " if name else ""
         return f"{place}{os.strerror(error.errno)}"
@@ -122,9 +122,10 @@ def _of_the_machine(error: Exception) -> str:
     return ""
 
 
-_FULL_OR_CLOSED = (
+_FULL_OR_CLOSED: tuple[int, ...] = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ENOLCK),
+    *((errno.ESTALE,) if hasattr(errno, "ESTALE") else ()),  # of a network disk
 )
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 

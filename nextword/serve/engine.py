@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nextword.base.errors import EvaluationError
+from nextword.base.errors import EvaluationError, ServingError
 from nextword.machine.memory import free_memory
 from nextword.model.attention import cache_bytes
 from nextword.model.slots import BLOCK, Slots
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 _LOG = logging.getLogger("nextword.serve")
 
 
-class QueueFullError(Exception):
+class QueueFullError(ServingError):
     """More texts wait than may."""
 
 

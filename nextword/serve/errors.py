@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from nextword.base.errors import ServingError
+
 KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -18,7 +20,7 @@ KINDS = {
 }
 
 
-class ApiError(Exception):
+class ApiError(ServingError):
     """Something that is answered with an error."""
 
     def __init__(

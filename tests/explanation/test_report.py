@@ -52,6 +52,9 @@ def test_it_has_all_its_parts_and_asks_nothing_of_the_network(opened, page_file)
     assert not re.search(r"""(?:src|href)=["'](?!#|data:)""", text)
     assert "url(" not in text
     assert "@import" not in text
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
 
 
 def test_the_slider_changes_the_numbers_to_those_of_the_run(opened, shared_environment, small_run):

@@ -127,6 +127,64 @@ def test_a_spike_is_written_down_and_skipped_where_that_is_asked(place, spikes, 
     assert ("the step is skipped" in done.stderr) is skips
 
 
+def test_a_run_with_a_skipped_step_goes_on_as_it_was(place, spikes):
+    at, calls = spikes
+    at.add(24)
+    more = ["--training.on-spike", "skip", "--training.checkpoint-every", "10"]
+    done = place.nextword("train", "--name", "it", *OPTIONS, *more)
+    assert done.returncode == 0, done.stderr
+    run = place.folder / "runs" / "it"
+    weights = run / "checkpoints" / "step-000040" / "model.safetensors"
+    before, saved = log(run), load_file(weights)
+    for begun in (20, 30):  # from before the spike, and from after it
+        calls[:] = [1] * begun
+        done = place.nextword("train", "--resume", f"it@{begun}")
+        assert done.returncode == 0, done.stderr
+        assert log(run) == before
+        for name, weight in load_file(weights).items():
+            assert weight.equal(saved[name]), name
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Make gradients no number at some steps; as often as they are computed."""
+    from nextword.language_modeling import LanguageModeling
+    from nextword.training import loop
+
+    bad, now = set(), []
+    read, update = LanguageModeling.read, loop.update
+
+    def noted(task, step, rows):
+        now[:] = [step]
+        return read(task, step, rows)
+
+    def breaking(model, *args):
+        if now[0] in bad:
+            next(model.parameters()).grad.view(-1)[0] = math.inf
+        return update(model, *args)
+
+    monkeypatch.setattr(LanguageModeling, "read", noted)
+    monkeypatch.setattr(loop, "update", breaking)
+    return bad
+
+
+def test_a_gradient_without_end_stops_a_run(place, broken):
+    broken.add(14)
+    done = place.nextword("train", "--name", "it", *OPTIONS)
+    assert done.returncode == 2
+    assert "step 15: the gradient" in done.stderr
+    assert "the last good checkpoint is it@10" in done.stderr
+
+
+def test_a_gradient_without_end_is_gone_back_from(place, broken):
+    broken.add(14)
+    done = place.nextword("train", "--name", "it", *OPTIONS, "--training.on-nan", "rollback")
+    assert done.returncode == 0, done.stderr
+    run = place.folder / "runs" / "it"
+    assert [(event["step"], event["left_out"]) for event in log(run, "rollback")] == [(10, 14)]
+    assert [event["step"] for event in log(run, "step")] == list(range(1, 41))
+
+
 def test_a_skipped_step_moves_no_weight():
     import torch
     from torch import nn
