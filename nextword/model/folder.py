@@ -176,7 +176,8 @@ def weight_files(folder: Path) -> list[Path]:
     """List the files of a folder's weights.
 
     Raises:
-        ModelError: the index is damaged, or names a file outside the folder, or one is missing.
+        ModelError: the index is damaged, or names a file outside the folder, or one is missing, or
+            a link that leads out.
     """
     index = folder / _WEIGHTS_INDEX
     names = [WEIGHTS]
@@ -187,7 +188,18 @@ def weight_files(folder: Path) -> list[Path]:
             raise ModelError(f"{index}: names {name[:80]!r}, which does not lie in this folder")
         if not os.path.isfile(folder / name):
             raise ModelError(f"{folder / name[:80]}: no such file; weights are safetensors only")
+        if not _stays(folder, folder / name):
+            raise ModelError(
+                f"{folder / name[:80]}: a link that leads out of its folder; copy the file there"
+            )
     return [folder / name for name in names]
+
+
+def _stays(folder: Path, file: Path) -> bool:
+    """Whether a file lies in its folder, or in the Hub's cache of the model, made of links."""
+    whole = folder.resolve()
+    roots = [whole, whole.parent.parent] if whole.parent.name == "snapshots" else [whole]
+    return any(file.resolve().is_relative_to(root) for root in roots)
 
 
 class _Index(Struct):

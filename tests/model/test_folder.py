@@ -180,3 +180,39 @@ def test_an_index_names_only_files_of_its_folder(tmp_path, name):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError):
         read_model(tmp_path)
+
+
+def test_a_link_leads_to_weights_of_its_folder_only(tmp_path):
+    folder, elsewhere = tmp_path / "it", tmp_path / "elsewhere"
+    for place in (folder, elsewhere):
+        place.mkdir()
+    write_model(scattered(), folder, Ids(0, 1))
+    file = folder / "model.safetensors"
+    file.rename(elsewhere / file.name)
+    file.symlink_to(elsewhere / file.name)
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        read_model(folder)
+    file.unlink()
+    (elsewhere / file.name).rename(folder / "kept")
+    file.symlink_to("kept")
+    read_model(folder)
+    (tmp_path / "named").symlink_to(folder)  # the folder itself may be called otherwise
+    read_model(tmp_path / "named")
+
+
+def test_the_hubs_cache_which_is_linked_is_read(tmp_path):
+    """models--owner--name/snapshots/COMMIT/file links to ../../blobs/DIGEST."""
+    cache = tmp_path / "models--owner--name"
+    folder, blobs = cache / "snapshots" / "abc", cache / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    write_model(scattered(), folder, Ids(0, 1))
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(f"../../blobs/{number}")
+    read_model(folder)
+    (folder / "model.safetensors").unlink()
+    (tmp_path / "other").write_bytes(b"")
+    (folder / "model.safetensors").symlink_to(tmp_path / "other")
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        read_model(folder)
