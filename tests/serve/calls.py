@@ -9,6 +9,7 @@ of a status that the document names, errors of OpenAI's shape.
 import argparse
 import collections
 import contextlib
+import itertools
 import random
 import sys
 import time
@@ -28,18 +29,25 @@ def calls(server: Any, number: int) -> collections.Counter:
     found: collections.Counter = collections.Counter()
     schema = schemathesis.openapi.from_url(f"{server.address}/openapi.json")
     operations = [one.ok() for one in schema.get_all_operations()]
-    each = -(-number // (2 * len(operations)))
-    for operation in operations:
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            found += _ask(operation, mode, each)
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    kinds = [(operation, mode) for operation in operations for mode in modes]
+    # Of some there are few questions; what they leave over is shared among the others.
+    for turn in itertools.count():
+        each = -(-(number - found.total()) // max(len(kinds), 1))
+        if each <= 0 or not kinds:
+            return found
+        asked = [(kind, _ask(*kind, each, turn)) for kind in kinds]
+        for _, answers in asked:
+            found += answers
+        kinds = [kind for kind, answers in asked if 2 * answers.total() >= each]
     return found
 
 
-def _ask(operation: Any, mode: GenerationMode, number: int) -> collections.Counter:
+def _ask(operation: Any, mode: GenerationMode, number: int, turn: int) -> collections.Counter:
     found: collections.Counter = collections.Counter()
     known = set(operation.definition.raw["responses"])
 
-    @hypothesis.seed(random.Random(f"{operation.path} {mode}").randrange(1 << 30))
+    @hypothesis.seed(random.Random(f"{operation.path} {mode} {turn}").randrange(1 << 30))
     @hypothesis.settings(
         max_examples=number,
         deadline=None,

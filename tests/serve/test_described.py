@@ -1,6 +1,7 @@
 """The document that describes the endpoint, and what schemathesis makes of it: never a 500."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,20 @@ def test_the_document_names_every_path(server):
     assert "$ref" in json.dumps(told)
 
 
+def test_the_document_names_what_is_answered_and_nothing_else(server):
+    from nextword.serve.app import Served, build
+    from nextword.serve.options import ServeSettings
+
+    doors = build(Served({}, ServeSettings())).routes
+    answered = {
+        (route.path.replace(":path", ""), method.lower())
+        for route in doors
+        for method in route.methods - {"HEAD", "OPTIONS"}
+    }
+    told = server.get("/openapi.json").json()["paths"]
+    assert {(path, method) for path, methods in told.items() for method in methods} == answered
+
+
 def test_no_call_ends_in_a_mistake_of_the_servers_own(small_place):
     command = [sys.executable, "-m", "tests.serve.calls", small_place, "--calls", str(CALLS)]
     done = subprocess.run(
@@ -26,3 +41,5 @@ def test_no_call_ends_in_a_mistake_of_the_servers_own(small_place):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 of them" in done.stdout
+    total = int(re.search(r"(\d+) calls in", done.stdout)[1])
+    assert total >= CALLS
