@@ -69,10 +69,12 @@ def test_a_mistake_s_path_reaches_the_log_as_signs(shared, small_run):
         [sys.executable, "-c", FAILING, "serve", small_run, "--port", "0"],
         cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    address = re.search(r"http://\S+?(?=/v1)", process.stderr.readline()).group()
-    assert httpx.get(f"{address}/v1/models/%1b%5b2Jx", timeout=60).status_code == 500
-    process.terminate()
-    _, said = process.communicate(timeout=60)
+    try:
+        address = re.search(r"http://\S+?(?=/v1)", process.stderr.readline()).group()
+        assert httpx.get(f"{address}/v1/models/%1b%5b2Jx", timeout=60).status_code == 500
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=60)
     assert "planted" in said
     assert "\x1b" not in said
     assert "␛[2Jx" in said
