@@ -105,7 +105,8 @@ def log_steps(run: Run) -> Callback:
         if state.spike is not None:
             norm, skips = state.gradient_norm, run.training.on_spike == "skip"
             known = {"gradient_norm": norm, "usual": state.spike, "skipped": skips}
-            journal.write({"event": "spike", "step": state.step, **known})
+            parts = {part: round(length, 6) for part, length in state.parts.items()}
+            journal.write({"event": "spike", "step": state.step, **known, "parts": parts})
             run.progress.say(
                 f"step {state.step:,}: a gradient {norm / state.spike:.0f} times as long as usual"
                 f"{'; the step is skipped' if skips else ''}"

@@ -81,6 +81,7 @@ class _Rollback(_Event):
 class _Spike(_Event):
     gradient_norm: _Number = None
     usual: _Number = None
+    parts: dict[str, _Number] = {}
 
 
 class _Floor(_Event):

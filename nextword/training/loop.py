@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from nextword.machine.device import Machine
 from nextword.machine.ranks import Ranks
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
-from nextword.training.step import accumulate, update
+from nextword.training.step import Parts, accumulate, update
 
 REMEMBERED_NORMS, FEWEST_NORMS = 100, 20
 
@@ -54,6 +54,8 @@ class TrainerState:
     is_last: bool = False
     spike: float | None = None
     """Of a gradient far longer than usual: the usual length."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """And the lengths of its parts, by their names."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
             if not math.isfinite(nats):
                 raise DivergedError(f"the loss is {nats}")
             moved = (training.model, training.optimizers, factor, training.settings.clip_norm)
-            norm = update(*moved, longest if training.settings.on_spike == "skip" else None)
+            noted = Parts(longest)
+            norm = update(*moved, longest if training.settings.on_spike == "skip" else None, noted)
         except DivergedError as error:
             diverged = DivergedError(f"step {step + 1}: {error}")
             diverged.step = step
@@ -164,7 +167,8 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
         training.norms.append(norm)
         now = time.perf_counter()
         speed = (step + 1 - since) * plan.batch_tokens / (now - clock)
-        state = TrainerState(step + 1, nats, norm, factor, speed, step + 1 == pace.steps, spike)
+        last = step + 1 == pace.steps
+        state = TrainerState(step + 1, nats, norm, factor, speed, last, spike, noted.lengths)
         if _call(callbacks, state):
             clock, since = time.perf_counter(), step + 1
     return state

@@ -1,6 +1,7 @@
 """One optimizer step: gradient accumulation, clipping, update."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -215,6 +216,32 @@ def _shorten(gradients: list[Tensor], max_norm: float) -> float:
     return norm
 
 
+@dataclass
+class Parts:
+    """Lengths of a gradient's parts, noted where the whole is longer than some length."""
+
+    above: float
+    lengths: dict[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def lengths_by_part(model: nn.Module) -> dict[str, float]:
+    """Return the lengths of the gradients of embedding, each layer, last norm and head."""
+    squares: dict[str, float] = {}
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            part = _part(name)
+            squares[part] = squares.get(part, 0.0) + float(weight.grad.double().square().sum())
+    return {part: square**0.5 for part, square in squares.items()}
+
+
+def _part(name: str) -> str:
+    words = name.split(".")
+    if "layers" in words:
+        return f"layer {int(words[words.index('layers') + 1]) + 1}"
+    return {"embed_tokens": "embedding", "norm": "last norm"}.get(words[-2], "head")
+
+
 @torch.no_grad()
 def update(
     model: nn.Module,
@@ -222,6 +249,7 @@ def update(
     factor: float,
     clip_norm: float,
     longest: float | None = None,
+    parts: Parts | None = None,
 ) -> float:
     """Move the weights against the gradient, and forget it.
 
@@ -231,6 +259,7 @@ def update(
         factor: of the peak learning rate.
         clip_norm: longest gradient let through; 0 for any.
         longest: with a gradient longer than this no weight is moved, and it is forgotten.
+        parts: takes the lengths of its parts, where it is longer than that says.
 
     Returns:
         the length of the gradient before clipping.
@@ -243,6 +272,10 @@ def update(
         if isinstance(optimizer, EagerOptimizer):
             gradients += optimizer.own_gradients()
     norm = _shorten(gradients, clip_norm)
+    if parts is not None and norm > parts.above:
+        shorter = clip_norm / (norm + 1e-6) if 0 < clip_norm < norm else 1.0
+        found = lengths_by_part(model)
+        parts.lengths = {part: length / shorter for part, length in found.items()}
     if longest is not None and norm > longest:
         forget_gradients(model, optimizers)
         return norm

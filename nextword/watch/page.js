@@ -486,7 +486,7 @@
     try {
       const told = await get(`${path("batch")}?step=${step}`);
       at("batch-said").textContent = `Step ${number(step, 9)} read ${number(told.rows, 9)} rows; here are ${told.texts.length}.` +
-        (told.layers.length ? ` Below: how long the gradient of each layer is on them, by the weights at step ${number(told.checkpoint, 9)}.` : "");
+        (!told.layers.length ? "" : told.checkpoint == null ? " Below: how long the gradient of each layer was, of the whole batch." : ` Below: how long the gradient of each layer is on them, by the weights at step ${number(told.checkpoint, 9)}.`);
       at("batch-texts").replaceChildren(...told.texts.map((text) => make("div", signs(text), "sample")));
       const most = Math.max(...told.layers.map((one) => one.norm), 1e-12);
       at("layers").replaceChildren(...told.layers.map((one) => bar(one.name, one.norm / most, number(one.norm))));

@@ -13,6 +13,8 @@ from nextword.model.transformer import Transformer
 from nextword.prediction.loading import Opened, prepared_folder, run_facts
 from nextword.settings import read_recipe, resolve
 from nextword.targets.batch import read_windows
+from nextword.training.journal import Journal
+from nextword.training.step import lengths_by_part
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -52,7 +54,11 @@ def batch_at(run: Path, step: int, opened: Opened | None) -> dict[str, Any]:
         "texts": [text[:CHARACTERS] + ("…" if len(text) > CHARACTERS else "") for text in texts],
         "layers": [],
     }
-    if opened is not None and opened.model.shape.causal:
+    spikes = (event for event in Journal(run).read("spike") if event["step"] == step)
+    if known := next((event["parts"] for event in spikes if event.get("parts")), None):
+        # As it was, of the whole batch and by the weights of then.
+        told["layers"] = [{"name": name, "norm": length} for name, length in known.items()]
+    elif opened is not None and opened.model.shape.causal:
         told["checkpoint"] = opened.step
         told["layers"] = gradients_by_layer(opened.model, torch.from_numpy(window))
     return told
@@ -66,20 +72,9 @@ def gradients_by_layer(model: Transformer, window: torch.Tensor) -> list[dict[st
         hidden = model.hidden(rows[:, :-1]).flatten(0, 1)
         loss = linear_cross_entropy(hidden, model.output_weight, rows[:, 1:].flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-    squares: dict[str, float] = {}
-    for name, weight in model.named_parameters():
-        if weight.grad is not None:
-            part = _part(name)
-            squares[part] = squares.get(part, 0.0) + float(weight.grad.double().square().sum())
+    found = lengths_by_part(model)
     model.zero_grad(set_to_none=True)
-    return [{"name": name, "norm": value**0.5} for name, value in squares.items()]
-
-
-def _part(name: str) -> str:
-    words = name.split(".")
-    if "layers" in words:
-        return f"layer {int(words[words.index('layers') + 1]) + 1}"
-    return {"embed_tokens": "embedding", "norm": "last norm"}.get(words[-2], "head")
+    return [{"name": name, "norm": length} for name, length in found.items()]
 
 
 def layers_say(model: Transformer, vocabulary: Vocabulary, text: str) -> list[dict[str, Any]]:

@@ -124,6 +124,10 @@ def test_a_spike_is_written_down_and_skipped_where_that_is_asked(place, spikes, 
     assert event["step"] == 30
     assert event["skipped"] is skips
     assert event["gradient_norm"] > 10 * event["usual"]
+    # Of its parts the whole is the root of the squares' sum, before anything is cut.
+    assert set(event["parts"]) >= {"layer 1", "last norm"}
+    whole = math.sqrt(sum(length**2 for length in event["parts"].values()))
+    assert whole == pytest.approx(event["gradient_norm"], rel=1e-3)
     assert ("the step is skipped" in done.stderr) is skips
 
 

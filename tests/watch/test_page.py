@@ -379,3 +379,22 @@ def test_a_training_is_watched_while_it_lasts(place, browser):
             time.sleep(0.2)
     with pytest.raises(httpx.ConnectError):
         httpx.get(address[1])
+
+
+def test_a_spike_is_marked_and_a_click_shows_its_batch(run, browser):
+    parts = {"embedding": 3.0, "layer 1": 4.0, "layer 2": 0.5}
+    spike = {"event": "spike", "step": 7, "gradient_norm": 5.1, "usual": 0.2, "parts": parts}
+    with open(run / "metrics.jsonl", "a") as stream:
+        stream.write(json.dumps(spike) + "\n")
+    with watching(run) as (address, _):
+        page = browser.new_page(viewport=DESK)
+        page.goto(address)
+        page.click("text=spike at 7")
+        page.wait_for_function(
+            "() => document.getElementById('batch-said').textContent.includes('of the whole batch')"
+        )
+        assert "Step 7 read" in page.text_content("#batch-said")
+        shown = page.text_content("#layers")
+        for name in parts:
+            assert name in shown
+        page.close()

@@ -4,6 +4,7 @@ import pytest
 
 from nextword.base.errors import EvaluationError
 from nextword.prediction.loading import open_model
+from nextword.training.journal import Journal
 from nextword.watch.reading import batch_at, gradients_by_layer
 
 
@@ -47,3 +48,14 @@ def test_the_layers_gradients_are_those_of_the_whole(run):
 def test_steps_that_are_none_are_refused(run):
     with pytest.raises(EvaluationError, match="counted from 1"):
         batch_at(run, 0, None)
+
+
+def test_of_a_spike_the_gradient_of_then_is_told(run):
+    journal = Journal(run)
+    known = {"event": "spike", "step": 7, "gradient_norm": 5.0, "usual": 0.1}
+    lengths = {"embedding": 3.0, "layer 1": 4.0}
+    journal.write({**known, "parts": lengths})
+    told = batch_at(run, 7, open_model(str(run)))
+    assert {one["name"]: one["norm"] for one in told["layers"]} == lengths
+    assert "checkpoint" not in told
+    assert batch_at(run, 6, open_model(str(run)))["checkpoint"] == 12
