@@ -24,6 +24,7 @@ from nextword.serve.completions import Order, answer, order_chat, order_completi
 from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.engine import Engine
 from nextword.serve.errors import ApiError
+from nextword.serve.metrics import page
 from nextword.serve.openapi import describe
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import (
@@ -306,12 +307,12 @@ async def _health(served: Served, request: Request) -> Response:
 
 
 async def _metrics(served: Served, request: Request) -> Response:
-    lines = [
+    lines = (
         line
         for name, engine in served.engines.items()
         for line in engine.metrics.lines(name, engine.load)
-    ]
-    return PlainTextResponse("\n".join([*lines, ""]), media_type="text/plain; version=0.0.4")
+    )
+    return PlainTextResponse(page(lines), media_type="text/plain; version=0.0.4")
 
 
 async def _openapi(served: Served, request: Request) -> Response:

@@ -1,8 +1,9 @@
 """What a server has done so far, as Prometheus reads it."""
 
+import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds of the histogram's steps."""
@@ -49,3 +50,25 @@ class Metrics:
             found.append(f"{series}_sum{label} {self._waited:.6f}")
             found.append(f"{series}_count{label} {self._waits}")
         return found
+
+
+def page(lines: Iterable[str]) -> str:
+    """Bring the lines of all models together, each figure's under what kind it is.
+
+    Args:
+        lines: as `Metrics.lines` returns them.
+    """
+    families: dict[str, list[str]] = {}
+    for line in lines:
+        name = line.partition("{")[0]
+        family = name if name.endswith("_total") else _PART.sub("", name)
+        families.setdefault(family, []).append(line)
+    found = []
+    for family, members in families.items():
+        kind = "counter" if family.endswith("_total") else "gauge"
+        kind = "histogram" if any("_bucket{" in line for line in members) else kind
+        found += [f"# TYPE {family} {kind}", *members]
+    return "\n".join(found) + "\n"
+
+
+_PART = re.compile(r"(?<=_seconds)_(bucket|sum|count)$")

@@ -7,7 +7,9 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from nextword.serve.metrics import Metrics, page
 from tests.serve.conftest import client_of, running
 
 
@@ -271,3 +273,21 @@ def test_what_was_done_is_counted(server):
     assert 1 <= count(after, name) - count(before, name) <= 3
     name = "nextword_time_to_first_token_seconds_count"
     assert count(after, name) - count(before, name) == 1
+    # Prometheus' own reader finds each figure once, with its kind.
+    families = [*text_string_to_metric_families(after)]
+    kinds = {family.name: family.type for family in families}
+    assert len(kinds) == len(families)
+    assert kinds["nextword_generated_tokens"] == "counter"
+    assert kinds["nextword_writing"] == "gauge"
+    assert kinds["nextword_time_to_first_token_seconds"] == "histogram"
+
+
+def test_figures_of_several_models_stand_together():
+    told = [line for name in ("one", 'two "2"') for line in Metrics().lines(name, {"writing": 1})]
+    families = {family.name: family for family in text_string_to_metric_families(page(told))}
+    assert families["nextword_writing"].type == "gauge"
+    names = [sample.labels["model"] for sample in families["nextword_writing"].samples]
+    assert names == ["one", 'two "2"']
+    waits = families["nextword_time_to_first_token_seconds"]
+    assert waits.type == "histogram"
+    assert {sample.labels["model"] for sample in waits.samples} == {"one", 'two "2"'}
