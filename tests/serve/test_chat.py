@@ -85,8 +85,13 @@ def test_it_answers_as_generate_does(client, server, taught):
     for one in choice.logprobs.content:
         assert len(one.top_logprobs) == 3
         assert one.top_logprobs[0].logprob == one.logprob  # greedy: the likeliest
-        assert one.bytes is None or bytes(one.bytes).decode("utf-8", "replace")
-    parts = list(client.chat.completions.create(**asked, stream=True, logprobs=True))
+    said = b"".join(bytes(one.bytes or ()) for one in choice.logprobs.content)
+    assert said.decode().strip() == choice.message.content.strip()
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    *parts, last = client.chat.completions.create(**asked, **streamed, logprobs=True)
+    assert last.choices == []
+    assert last.usage.completion_tokens == len(choice.logprobs.content)
+    assert all(part.usage is None for part in parts)
     assert parts[0].choices[0].delta.role == "assistant"
     text = "".join(part.choices[0].delta.content or "" for part in parts)
     assert text == choice.message.content

@@ -110,6 +110,26 @@ def test_explain_gives_the_trace_that_the_verb_prints(server, small, shared_envi
             assert guess["logit"] == pytest.approx(known["logit"], abs=1e-4)
 
 
+def test_a_prompt_begins_and_is_read_as_is_asked_for(server, small):
+    vocabulary = small.vocabulary
+    asked = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
+    plain = vocabulary.encode("We are")
+    cases = (
+        ({}, [vocabulary.begin_id, *plain]),
+        ({"add_special_tokens": False}, plain),
+    )
+    for more, ids in cases:
+        by_text = server.complete("We are", **asked, **more)
+        by_ids = server.complete(ids, **asked)
+        assert by_text["usage"]["prompt_tokens"] == len(ids)
+        assert by_text["choices"][0]["logprobs"] == by_ids["choices"][0]["logprobs"]
+    name = vocabulary.tokenizer.id_to_token(vocabulary.end_id)
+    as_text = server.complete(f"a{name}b", **asked)["usage"]["prompt_tokens"]
+    as_sign = server.complete(f"a{name}b", **asked, parse_special=True)["usage"]["prompt_tokens"]
+    assert as_sign == 1 + len([*vocabulary.encode("a"), vocabulary.end_id, *vocabulary.encode("b")])
+    assert as_text == 1 + len(vocabulary.encode(f"a{name}b")) > as_sign
+
+
 def test_what_is_explained_are_the_very_ids_that_were_read(server, small):
     """Decoded and encoded again, these would be other pieces."""
     letters = [id_ for letter in "We are" for id_ in small.vocabulary.encode(letter)]
