@@ -1,6 +1,6 @@
 """A storm of kills over training runs, and the verdict: are they what undisturbed ones are?
 
-    python -m tests.storm --kills 200
+    python -m tests.storm --kills 200 (or --runs 15)
 
 A small run is started, killed (-9) at a moment of a chosen phase, gone on with, killed again, until
 it is done; then the next. Each finished run must hold, bit for bit, what a run has that nobody
@@ -41,6 +41,8 @@ OPTIONS = [
     "--training.steps", "24", "--training.evaluate-every", "6", "--training.checkpoint-every", "4",
     "--machine.threads", "1", "--machine.device", "cpu", "--quiet",
 ]  # fmt: skip
+LEAST = 5
+"""Kills of each phase in a storm that is worth its name."""
 LAST = "step-000024"
 CLOCKS = {"seconds", "tokens_per_second"}
 
@@ -285,14 +287,20 @@ def main() -> None:
     """Let it storm, and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--runs", type=int, help="so many runs instead, however often killed")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     began = time.monotonic()
-    found = storm(given.kills, given.seed)
+    kills = given.kills if given.runs is None else 1 << 60
+    found = storm(kills, given.seed, given.runs)
+    few = [phase for phase in PHASES if found["kills"].get(phase, 0) < LEAST]
     for phase in PHASES:
         print(f"{phase:<12}{found['kills'].get(phase, 0):>6}")
     print(f"{found['runs']} runs finished in {time.monotonic() - began:.0f} s")
     print("\n".join(found["wrong"]) or "all of them are bit for bit what an undisturbed run is")
+    if few and given.runs is None and kills >= 2 * LEAST * len(PHASES):
+        found["wrong"].append(f"fewer than {LEAST} kills in {', '.join(few)}")
+        print(found["wrong"][-1])
     sys.exit(bool(found["wrong"]))
 
 

@@ -28,6 +28,7 @@ from nextword.machine.copies import Copies
 from nextword.model.folder import Snapshot, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
+from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.vocabulary.tokenizer import Vocabulary
 
 FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
@@ -296,6 +297,13 @@ def restore_optimizers(
                     for key, value in saved.items()
                     if key.startswith(prefix)
                 }
+                if entries and isinstance(optimizer, EagerOptimizer):
+                    found = {key: value.shape for key, value in entries.items()}
+                    if found != optimizer.kept_shapes(weight):
+                        raise RunError(
+                            f"{folder}: damaged optimizer state: of {names[weight]} it holds "
+                            f"{', '.join(sorted(entries))[:80]}"
+                        )
                 if entries:
                     optimizer.state[weight] = {
                         key: value.to(

@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,6 +18,18 @@ class EagerOptimizer(torch.optim.Optimizer):
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+    LIKE_WEIGHT: ClassVar[tuple[str, ...]] = ()
+    """Names of what is kept of each weight in its shape."""
+    SINGLE: ClassVar[tuple[str, ...]] = ()
+    """Names of single numbers that are kept of each weight."""
+
+    def kept_shapes(self, weight: torch.Tensor) -> dict[str, torch.Size]:
+        """Return the shapes of all that is kept of a weight once it was moved, by name."""
+        if known := self.state.get(weight):
+            return {name: value.shape for name, value in known.items()}
+        single = dict.fromkeys(self.SINGLE, torch.Size())
+        return {**dict.fromkeys(self.LIKE_WEIGHT, weight.shape), **single}
 
     def own_gradients(self) -> list[torch.Tensor]:
         """Return the gradients that it gathers itself, of what is no weight of the network."""

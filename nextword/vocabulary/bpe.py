@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.alphabet import to_bytes, to_letters
 from nextword.vocabulary.patterns import PATTERNS, before_subwords
-from nextword.vocabulary.tokenizer import Vocabulary
+from nextword.vocabulary.tokenizer import Vocabulary, plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,7 +59,7 @@ def train_bpe(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_between(texts, special_tokens), trainer)
+    tokenizer.train_from_iterator(_between(map(plain, texts), special_tokens), trainer)
     return Vocabulary(tokenizer, "bpe", special_tokens[:1])
 
 

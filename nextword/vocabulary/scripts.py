@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from functools import lru_cache
 
-from nextword.vocabulary.tokenizer import Vocabulary
+from nextword.vocabulary.tokenizer import Vocabulary, plain
 
 OTHER = "symbols"
 _SCRIPTS = {
@@ -49,6 +49,7 @@ def bytes_per_token_by_script(vocabulary: Vocabulary, text: str) -> dict[str, fl
     Returns:
         script → bytes a token, the commonest script first.
     """
+    text = plain(text)  # half a character of a JSON text has no bytes
     tokens: Counter[str] = Counter()
     spelled: Counter[str] = Counter()
     end = 0

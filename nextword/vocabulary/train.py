@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from nextword.vocabulary.kinds import find_kind
 from nextword.vocabulary.options import VocabularySettings
-from nextword.vocabulary.tokenizer import Vocabulary
+from nextword.vocabulary.tokenizer import Vocabulary, plain
 
 SMALLEST, LARGEST, STEP = 320, 50_048, 64
 BYTES, TEXT_BYTES_AN_ENTRY = 256, 400
@@ -62,5 +62,6 @@ def train_vocabulary(
         VocabularyError: the kind is not known.
     """
     size = settings.size or size_for(num_bytes)
-    tokenizer = find_kind(settings.kind).build(texts, size, settings.pattern)
+    # As they will be read: JSON can spell half a character, for which a ? stands.
+    tokenizer = find_kind(settings.kind).build(map(plain, texts), size, settings.pattern)
     return Vocabulary(tokenizer, settings.kind)

@@ -108,3 +108,16 @@ def test_bpe_learns_no_entry_beyond_what_it_may():
     longest = max(len(vocabulary.piece_bytes(id_)) for id_ in range(len(vocabulary)))
     assert 32 <= longest <= 128
     assert vocabulary.gives_back(text)
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "char", "word", "unigram", "wordpiece"])
+def test_half_a_character_anywhere_in_a_text_is_counted_and_ends_nothing(place, kind):
+    """JSON can spell it; the sample that is counted by script holds it too."""
+    import json
+
+    rows = [{"text": f"We are \ud800{n} humans born to make mistakes."} for n in range(60)]
+    (place.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--vocabulary.kind", kind, "--vocabulary.size", "300", "--json"]
+    done = place.nextword("prepare", "rows.jsonl", "-o", "made", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reading"]["surrogates"]["count"] == 60

@@ -50,10 +50,11 @@ def assert_same(one, two):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_a_storm_of_kills_leaves_what_undisturbed_runs_leave():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.storm", "--kills", "15"],
+        [sys.executable, "-m", "tests.storm", "--runs", "15"],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "15 runs finished" in done.stdout
     assert "bit for bit" in done.stdout
 
 

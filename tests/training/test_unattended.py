@@ -11,9 +11,11 @@ import threading
 import time
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from nextword.base import writer
 from nextword.base.errors import RunError
+from nextword.base.files import digest_of_file
 from nextword.base.writer import HOLDER, holder_of, one_writer
 from nextword.prediction.loading import find_checkpoint
 from nextword.training.checkpoint import find_damage, list_checkpoints
@@ -316,3 +318,29 @@ def test_what_saving_took_is_said_at_the_end(place):
     assert "checkpoints 3 saved, 0.2 MB each; training waited " in done.stderr
     assert " s for each, " in done.stderr
     assert find_checkpoint(place.folder / "runs" / "it", "last").step == 12
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("how", ["missing", "of another shape", "more"])
+def test_a_state_that_lacks_a_part_is_refused_though_its_digest_fits(place, optimizer, how):
+    """As who changed the file and its manifest would leave it."""
+    asked = [*OPTIONS, "--training.optimizer", optimizer]
+    assert place.nextword("train", "--name", "it", *asked).returncode == 0
+    folder = place.folder / "runs/it/checkpoints/step-000012/training"
+    state = load_file(folder / "optimizer.safetensors")
+    name = next(key for key in state if key.endswith(("exp_avg", "momentum_buffer")))
+    if how == "missing" and optimizer == "muon":
+        name = next(key for key in state if key.endswith("/exp_avg"))  # a vector's, by AdamW
+    if how == "missing":
+        del state[name]
+    elif how == "more":
+        state[f"{name}_more"] = state[name].clone()
+    else:
+        state[name] = state[name].flatten()[1:].clone()
+    save_file(state, folder / "optimizer.safetensors")
+    digests = json.loads((folder / "manifest.json").read_text())
+    digests["training/optimizer.safetensors"] = digest_of_file(folder / "optimizer.safetensors")
+    (folder / "manifest.json").write_text(json.dumps(digests))
+    done = place.nextword("train", "--resume", "it", "--training.steps", "14")
+    assert done.returncode == 2, done.stderr
+    assert f"damaged optimizer state: of {name.rpartition('/')[0]} it holds" in done.stderr

@@ -34,6 +34,9 @@ class AdamW(EagerOptimizer):
     What `torch.optim.AdamW(fused=True)` does, to the last bit, with its kernel and its state.
     """
 
+    LIKE_WEIGHT = ("exp_avg", "exp_avg_sq")
+    SINGLE = ("step",)
+
     def __init__(
         self,
         params: Iterable[Any],

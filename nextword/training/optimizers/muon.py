@@ -41,6 +41,8 @@ class Muon(EagerOptimizer):
     times as long in bfloat16, and 0.5 of a step's 0.75 seconds of the default run went into that.)
     """
 
+    LIKE_WEIGHT = ("momentum_buffer",)
+
     def __init__(
         self,
         params: Iterable[Any],
