@@ -24,11 +24,21 @@ class Terminated(KeyboardInterrupt):
     number = signal.SIGTERM
 
 
+_heard: list[int] = []
+"""SIGTERM, where it came before anybody listened."""
+
+
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """End with a word on SIGTERM; outside the main thread, where none arrives, do nothing."""
+    """End with a word on SIGTERM; outside the main thread, where none arrives, do nothing.
+
+    Where Python throws that away, as in the middle of a `__del__`, a training that begins to listen
+    stops at its first step's end.
+    """
+    _heard.clear()
 
     def end(number: int, frame: FrameType | None) -> None:
+        _heard.append(number)
         raise Terminated
 
     try:
@@ -40,6 +50,7 @@ def ending_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _heard.clear()
 
 
 @dataclass
@@ -61,7 +72,7 @@ _SAVE = "SIGUSR1"  # there is none on Windows
 @contextmanager
 def listening() -> Iterator[Asked]:
     """Note signals instead of ending; outside the main thread, where none arrive, do nothing."""
-    asked = Asked()
+    asked = Asked(stop=_heard[-1] if _heard else None)
 
     def note(number: int, frame: FrameType | None) -> None:
         if number == getattr(signal, _SAVE, None):

@@ -281,7 +281,7 @@ def test_a_run_is_told_to_save_and_to_stop(place, browser):
             page.fill("#line", "We are")
             page.wait_for_selector("#bars li")
             page.click("[data-order=stop]")
-            assert process.wait(60) == 143
+            assert process.wait(300) == 143
             page.close()
         events = [json.loads(line) for line in _read(run).splitlines()]
         told = [one["what"] for one in events if one["event"] == "order"]
@@ -366,7 +366,7 @@ def test_a_training_is_watched_while_it_lasts(place, browser):
             "() => /step \\d+/.test(document.getElementById('state').textContent)"
         )
         page.click("[data-order=stop]")
-        assert process.wait(60) == 143
+        assert process.wait(300) == 143
         page.wait_for_function("() => document.getElementById('trouble').textContent !== ''")
         page.close()
     finally:
