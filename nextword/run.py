@@ -264,7 +264,7 @@ def write_recipe(run: Run) -> None:
     Without the clock, and without whoever lowered its rate.
     """
     pace = " ".join(f"{step}:{steps}" for step, steps in run.pace.changes)
-    rates = " ".join(f"{step}:{scale:g}" for step, scale in run.pace.scales)
+    rates = " ".join(f"{step}:{scale!r}" for step, scale in run.pace.scales)
     training = dataclasses.replace(
         run.training, minutes=None, steps=run.plan.steps, pace=pace or None, rates=rates or None
     )

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 POSSIBLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
-class Nursery:
+class ForkServer:
     """The process that forks, and what is asked of it."""
 
     def __init__(self) -> None:
@@ -83,14 +83,14 @@ def _kill(number: int) -> None:
         os.kill(number, signal.SIGKILL)
 
 
-_nurseries: list[Nursery] = []
+_servers: list[ForkServer] = []
 
 
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """Return this session's, started when it is asked for first."""
-    if not _nurseries or _nurseries[0].process.poll() is not None:
-        _nurseries[:] = [Nursery()]
-    return _nurseries[0]
+    if not _servers or _servers[0].process.poll() is not None:
+        _servers[:] = [ForkServer()]
+    return _servers[0]
 
 
 def serve(number: int) -> None:

@@ -72,7 +72,8 @@ class Place:
             starts: whether Python's own start is part of the claim, too.
         """
         if forked.POSSIBLE and not starts:
-            done = forked.nursery().run(arguments, self.folder, self.environment(), stdin, timeout)
+            server = forked.fork_server()
+            done = server.run(arguments, self.folder, self.environment(), stdin, timeout)
             said = (part.decode("utf-8") for part in (done.stdout, done.stderr))
             return subprocess.CompletedProcess(done.args, done.returncode, *said)
         done = subprocess.run(

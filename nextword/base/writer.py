@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,19 +44,12 @@ def one_writer(folder: Path) -> Iterator[None]:
         has_locks = take_lock(lock, MOMENT_SECONDS)
     except Timeout:
         raise RunError(_taken(folder, _read(holder))) from None
-    done = threading.Event()
     try:
-        known = _read(holder)
-        if known and _writes_unlocked(known, holder, has_locks=has_locks):
-            raise RunError(_taken(folder, known))
-        words = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
-        holder.write_text(json.dumps(words) + "\n", encoding="utf-8")
-        # By a thread: a long step, evaluation or pause is no silence.
-        threading.Thread(target=_sign, args=(holder, done), daemon=True).start()
-        yield
-        holder.unlink(missing_ok=True)
+        if _writes_unlocked(holder, has_locks=has_locks):
+            raise RunError(_taken(folder, _read(holder)))
+        with _named(holder):
+            yield
     finally:
-        done.set()
         lock.release()
 
 
@@ -73,27 +66,31 @@ def alone(file: Path, wait: Callable[[], None]) -> Iterator[None]:
         has_locks = take_lock(lock, 0.0)
     except Timeout:
         wait()
-        lock.acquire()
-        has_locks = True
-    done = threading.Event()
+        has_locks = take_lock(lock, -1)
     try:
-        if not has_locks:
-            known, waited = _read(holder), False
-            while known and _writes_unlocked(known, holder, has_locks=False):
-                if not waited:
-                    wait()
-                waited = True
+        if not has_locks and _writes_unlocked(holder, has_locks=False):
+            wait()
+            while _writes_unlocked(holder, has_locks=False):
                 time.sleep(MOMENT_SECONDS)
-                known = _read(holder)
-            words = {"host": socket.gethostname(), "process": os.getpid()}
-            holder.write_text(json.dumps(words) + "\n", encoding="utf-8")
-            threading.Thread(target=_sign, args=(holder, done), daemon=True).start()
+        with nullcontext() if has_locks else _named(holder):
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _named(holder: Path) -> Iterator[None]:
+    """Write down that this process is the holder, and give a sign now and then."""
+    words = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
+    holder.write_text(json.dumps(words) + "\n", encoding="utf-8")
+    done = threading.Event()
+    # By a thread: a long step, evaluation or pause is no silence.
+    threading.Thread(target=_sign, args=(holder, done), daemon=True).start()
+    try:
         yield
+        holder.unlink(missing_ok=True)
     finally:
         done.set()
-        if not has_locks:
-            holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def _sign(holder: Path, done: threading.Event) -> None:
@@ -121,7 +118,7 @@ def holder_of(folder: Path) -> dict[str, object] | None:
     except OSError:  # a disk that may only be read: nobody writes there
         return None
     lock.release()
-    return words if _writes_unlocked(words, holder, has_locks=has_locks) else None
+    return words if _writes_unlocked(holder, has_locks=has_locks) else None
 
 
 def lock_at(file: Path) -> FileLock:
@@ -131,24 +128,25 @@ def lock_at(file: Path) -> FileLock:
 
 
 def take_lock(lock: FileLock, seconds: float) -> bool:
-    """Take a lock; say whether the disk has any.
+    """Take a lock, or wait for so many seconds, for ever where negative; say if the disk has any.
 
     Raises:
         Timeout: somebody else has it.
     """
     try:
         lock.acquire(timeout=seconds, poll_interval=MOMENT_SECONDS / 20)
-    except Timeout:
-        raise
-    except OSError as error:
+    except OSError as error:  # Timeout is one, without a number
         if error.errno not in _WITHOUT_LOCKS:
             raise
         return False
     return True
 
 
-def _writes_unlocked(known: dict[str, object], holder: Path, *, has_locks: bool) -> bool:
+def _writes_unlocked(holder: Path, *, has_locks: bool) -> bool:
     """Whether who is written down as the holder writes, though the lock does not say so."""
+    known = _read(holder)
+    if not known:
+        return False
     if known.get("host") != socket.gethostname():
         return known.get("host") is not None and _is_fresh(holder)
     if has_locks or known.get("process") == os.getpid():

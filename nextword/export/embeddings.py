@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from nextword.export.folders import check_folder, write_folder
 from nextword.prediction.loading import Opened
-from nextword.training.checkpoint import STATE
 
 MODULES = "modules.json"
 _POOLING, _LENGTH = "1_Pooling", "2_Normalize"
@@ -57,7 +56,7 @@ def write_embeddings(opened: Opened, output: Path, *, force: bool = False) -> Ex
 
     def fill(folder: Path) -> None:
         for file in opened.folder.iterdir():
-            if file.is_file() and file.name != STATE:
+            if file.is_file():  # not the state of training, which is a folder
                 shutil.copyfile(file, folder / file.name)
         for place in (_POOLING, _LENGTH):
             (folder / place).mkdir()

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from nextword.base.errors import RunError
 from nextword.export.folders import check_folder, write_folder
-from nextword.model.labels import SequenceClassifier
 from nextword.prediction.loading import Opened
 
 FILE = "onnx/model.onnx"
@@ -71,6 +70,5 @@ def write_onnx(opened: Opened, output: Path, *, force: bool = False) -> Exported
 
     write_folder(output, fill)
     size = sum(file.stat().st_size for file in (output / FILE).parent.iterdir())
-    keeps = opened.model.shape.causal and not isinstance(opened.model, SequenceClassifier)
     inputs = tuple(one.name for one in graph.graph.input if "." not in one.name)
-    return Exported(output, size, inputs, keeps)
+    return Exported(output, size, inputs, keeps=len(inputs) < len(graph.graph.input))

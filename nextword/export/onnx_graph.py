@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nextword.model.labels import SequenceClassifier
-from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
 OPERATIONS, FORMAT = 17, 8
@@ -265,9 +264,3 @@ class _Graph:
 
 def _cache_names(layers: Sequence[int], cache: str) -> list[str]:
     return [f"{cache}.{layer}.{part}" for layer in layers for part in ("key", "value")]
-
-
-def cache_sizes(shape: Shape) -> dict[str, tuple[int, int]]:
-    """Return heads and width of each input that keeps what was read, by its name."""
-    names = _cache_names(range(shape.num_hidden_layers), _BEFORE)
-    return dict.fromkeys(names, (shape.num_key_value_heads, shape.head_dim))

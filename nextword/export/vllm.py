@@ -23,7 +23,7 @@ WITH_LABELS = tuple(name.replace("ForCausalLM", LABELS) for name in ARCHITECTURE
 EIGHTH, WIDEST = 8, 256
 """Widths of heads that FlashAttention takes, its first choice on a GPU: multiples of 8, to 256."""
 ON_CPU = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-_HEADS_BETWEEN = (1, 2, 4, 8)
+_GPUS = (1, 2, 4, 8)
 """Numbers of GPUs that a model is usually divided among."""
 
 
@@ -44,7 +44,7 @@ def check_architecture(opened: Opened) -> Check:
     known = (*ARCHITECTURES, *WITH_LABELS)
     served = named in known
     return Check(
-        "the network is one of vLLM's",
+        "network known to vLLM",
         served,
         named if served else f"{named}; of those known here it has {', '.join(known)}",
     )
@@ -60,27 +60,12 @@ def check_heads(opened: Opened) -> Check:
             f"{width} wide; FlashAttention takes multiples of {EIGHTH} up to {WIDEST}: train with "
             "--model.head-dim 64"
         )
-    return Check("its heads are as wide as kernels take", served, says)
-
-
-def check_division(opened: Opened) -> Check:
-    """Say among how many GPUs it can be divided; one is enough."""
-    shape = opened.model.shape
-    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
-    fitting = [
-        many
-        for many in _HEADS_BETWEEN
-        if queries % many == 0
-        and (keys % many == 0 or many % keys == 0)
-        and shape.intermediate_size % many == 0
-    ]
-    says = f"--tensor-parallel-size {', '.join(map(str, fitting))}; {queries} heads, {keys} of keys"
-    return Check("it can be divided among GPUs", bool(fitting), says)
+    return Check("heads as wide as kernels take", served, says)
 
 
 def check_weights(opened: Opened) -> Check:
     """Ask whether the files hold each weight once, under the name that is looked for."""
-    name = "its weights have the names that are read"
+    name = "weights by the names that are read"
     found: list[str] = []
     try:
         for file in weight_files(opened.folder):
@@ -96,7 +81,7 @@ def check_weights(opened: Opened) -> Check:
 def check_ids(opened: Opened) -> Check:
     """Ask whether each id of the vocabulary has its row, for prompts with others are refused."""
     entries, rows = len(opened.vocabulary), opened.model.shape.vocab_size
-    return Check("each entry has its row", entries <= rows, f"{entries:,} entries, {rows:,} rows")
+    return Check("a row for each entry", entries <= rows, f"{entries:,} entries, {rows:,} rows")
 
 
 def check_tokenizer(opened: Opened) -> Check:
@@ -104,14 +89,26 @@ def check_tokenizer(opened: Opened) -> Check:
     needed = ("tokenizer.json", "tokenizer_config.json")
     missing = [name for name in needed if not (opened.folder / name).is_file()]
     says = f"missing: {', '.join(missing)}" if missing else " and ".join(needed)
-    return Check("its tokenizer stands beside it", not missing, says)
+    return Check("tokenizer beside the weights", not missing, says)
 
 
 CHECKS: tuple[Callable[[Opened], Check], ...] = (
-    *(check_architecture, check_heads, check_division, check_weights, check_ids, check_tokenizer),
+    *(check_architecture, check_heads, check_weights, check_ids, check_tokenizer),
 )
 
 
 def how_to_serve(opened: Opened) -> str:
-    """Return the command that serves it there, with the odds that it has here."""
-    return f"vllm serve {opened.folder} --dtype float32"
+    """Return the command that serves it there in float32, and among how many GPUs it divides."""
+    shape = opened.model.shape
+    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+    fitting = [
+        str(many)
+        for many in _GPUS
+        if queries % many == 0
+        and (keys % many == 0 or many % keys == 0)
+        and shape.intermediate_size % many == 0
+    ]
+    return (
+        f"vllm serve {opened.folder} --dtype float32  "
+        f"(--tensor-parallel-size: {' or '.join(fitting)})"
+    )

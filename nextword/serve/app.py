@@ -24,7 +24,7 @@ from nextword.serve.completions import Order, answer, order_chat, order_completi
 from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.engine import Engine
 from nextword.serve.errors import ApiError
-from nextword.serve.metrics import page
+from nextword.serve.metrics import exposition
 from nextword.serve.openapi import describe
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import (
@@ -312,7 +312,7 @@ async def _metrics(served: Served, request: Request) -> Response:
         for name, engine in served.engines.items()
         for line in engine.metrics.lines(name, engine.load)
     )
-    return PlainTextResponse(page(lines), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(exposition(lines), media_type="text/plain; version=0.0.4")
 
 
 async def _openapi(served: Served, request: Request) -> Response:

@@ -52,7 +52,7 @@ class Metrics:
         return found
 
 
-def page(lines: Iterable[str]) -> str:
+def exposition(lines: Iterable[str]) -> str:
     """Bring the lines of all models together, each figure's under what kind it is.
 
     Args:

@@ -135,24 +135,22 @@ def failing(opened):
 
 def test_each_thing_that_vllm_asks_can_fail(place, run, both, tmp_path):
     assert failing(open_model("small")) == set()
-    assert failing(open_model("both")) == {"the network is one of vLLM's"}
+    assert failing(open_model("both")) == {"network known to vLLM"}
     done = place.nextword("check", "both", "--for", "vllm")
     assert done.returncode == 1
     assert "EuroBertForMaskedLM" in done.stdout
-    assert failing(made(tmp_path / "odd", head_dim=20)) == {"its heads are as wide as kernels take"}
-    assert failing(made(tmp_path / "wide", head_dim=264)) == {
-        "its heads are as wide as kernels take"
-    }
+    assert failing(made(tmp_path / "odd", head_dim=20)) == {"heads as wide as kernels take"}
+    assert failing(made(tmp_path / "wide", head_dim=264)) == {"heads as wide as kernels take"}
     opened = made(tmp_path / "it")
     file = opened.folder / "model.safetensors"
     weights = load_file(file)
     weights["model.layers.0.rotary_emb.inv_freq"] = torch.ones(8)
     save_file(weights, file)
-    assert failing(opened) == {"its weights have the names that are read"}
+    assert failing(opened) == {"weights by the names that are read"}
     opened = made(tmp_path / "less")
     (opened.folder / "tokenizer_config.json").unlink()
-    assert failing(opened) == {"its tokenizer stands beside it"}
+    assert failing(opened) == {"tokenizer beside the weights"}
     shutil.rmtree(opened.folder / "training", ignore_errors=True)
     rows = opened.model.shape.vocab_size
     object.__setattr__(opened.model.shape, "vocab_size", rows - 1)
-    assert "each entry has its row" in failing(opened)
+    assert "a row for each entry" in failing(opened)

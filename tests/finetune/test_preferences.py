@@ -5,15 +5,18 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import nextword
 from nextword.base.errors import CorpusError, NextwordError, RunError, SettingsError
+from nextword.base.files import digest_of_file
 from nextword.corpus.examples import Row
 from nextword.finetune import finetune, resume
 from nextword.finetune.preferences import read_preferences
 from nextword.finetune.tally import Tally
 from nextword.model.folder import read_model
 from nextword.objectives.options import ExamplesSettings, FinetuneSettings
+from nextword.prediction.loading import find_checkpoint
 from nextword.settings import resolve
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -239,6 +242,18 @@ def test_the_command_says_it_and_what_it_began_with_must_stay(begun):
     assert json.loads(done.stdout)["task"] == "preferences"
     generated = begun.nextword("generate", "it", "the good", "--max-tokens", "3")
     assert generated.returncode == 0, generated.stderr
+    # Other weights under the same name would be another reference, whoever vouches for them.
+    folder = find_checkpoint(begun.folder / "runs" / "begun", "best").folder
+    weights, manifest = folder / "model.safetensors", folder / "training" / "manifest.json"
+    known = {file: file.read_bytes() for file in (weights, manifest)}
+    save_file({name: 2 * one for name, one in load_file(weights).items()}, weights)
+    digests = {**json.loads(manifest.read_text()), weights.name: digest_of_file(weights)}
+    manifest.write_text(json.dumps(digests))
+    with pytest.raises(RunError, match="is another now"):
+        resume("it", steps=6)
+    for file, raw in known.items():
+        file.write_bytes(raw)
+    assert resume("it", steps=5).task == "preferences"
     (begun.folder / "runs" / "begun").rename(begun.folder / "gone")
     with pytest.raises(RunError, match="beside which preferences are learned"):
         resume("it", steps=6)

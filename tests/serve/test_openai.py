@@ -9,7 +9,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nextword.serve.metrics import Metrics, page
+from nextword.serve.metrics import Metrics, exposition
 from tests.serve.conftest import client_of, running
 
 
@@ -284,7 +284,7 @@ def test_what_was_done_is_counted(server):
 
 def test_figures_of_several_models_stand_together():
     told = [line for name in ("one", 'two "2"') for line in Metrics().lines(name, {"writing": 1})]
-    families = {family.name: family for family in text_string_to_metric_families(page(told))}
+    families = {family.name: family for family in text_string_to_metric_families(exposition(told))}
     assert families["nextword_writing"].type == "gauge"
     names = [sample.labels["model"] for sample in families["nextword_writing"].samples]
     assert names == ["one", 'two "2"']

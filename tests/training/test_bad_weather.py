@@ -9,6 +9,8 @@ import time
 import pytest
 from safetensors.torch import load_file
 
+from tests.training import poisoned
+
 OPTIONS = [
     "--corpus.stories", "40", "--vocabulary.kind", "byte", "--model.depth", "1",
     "--model.hidden-size", "32", "--model.context", "32", "--training.batch-tokens", "128",
@@ -29,21 +31,8 @@ def log(run, *kinds):
 @pytest.fixture
 def poison(monkeypatch):
     """Make batches give a loss that is no number, by their steps; as often as they are read."""
-    from nextword.language_modeling import LanguageModeling
-    from nextword.training import loop
-
-    bad, now = set(), []
-    read, accumulate = LanguageModeling.read, loop.accumulate
-
-    def noted(task, step, rows):
-        now[:] = [step]
-        return read(task, step, rows)
-
-    def poisoned(*args):
-        return math.nan if now[0] in bad else accumulate(*args)
-
-    monkeypatch.setattr(LanguageModeling, "read", noted)
-    monkeypatch.setattr(loop, "accumulate", poisoned)
+    bad = set()
+    poisoned.poison(bad, monkeypatch.setattr)
     return bad
 
 
@@ -152,22 +141,15 @@ def test_a_run_with_a_skipped_step_goes_on_as_it_was(place, spikes):
 @pytest.fixture
 def broken(monkeypatch):
     """Make gradients no number at some steps; as often as they are computed."""
-    from nextword.language_modeling import LanguageModeling
     from nextword.training import loop
 
-    bad, now = set(), []
-    read, update = LanguageModeling.read, loop.update
-
-    def noted(task, step, rows):
-        now[:] = [step]
-        return read(task, step, rows)
+    bad, now, update = set(), poisoned.steps_read(monkeypatch.setattr), loop.update
 
     def breaking(model, *args):
         if now[0] in bad:
             next(model.parameters()).grad.view(-1)[0] = math.inf
         return update(model, *args)
 
-    monkeypatch.setattr(LanguageModeling, "read", noted)
     monkeypatch.setattr(loop, "update", breaking)
     return bad
 

@@ -162,6 +162,10 @@ def test_a_run_that_is_asked_at_each_step_learns_the_same(place, monkeypatch):
     assert same(place, "alone", "asked")
 
 
+LOWER = 2**-9
+"""A share that six digits do not tell."""
+
+
 @pytest.mark.parametrize("left", [2, 4, 6])
 def test_a_lower_rate_is_known_to_a_run_that_goes_on(place, monkeypatch, left):
     """Halved after steps 4 and 7, and gone on with from before, between and after: it is part of
@@ -170,7 +174,7 @@ def test_a_lower_rate_is_known_to_a_run_that_goes_on(place, monkeypatch, left):
 
     def look(self, state):
         if state.step in (4, 7):
-            live.ask(self.run, scale=0.5 if state.step == 4 else 0.25)
+            live.ask(self.run, scale=0.5 if state.step == 4 else LOWER)
         real(self, state)
 
     with monkeypatch.context() as patch:
@@ -186,7 +190,7 @@ def test_a_lower_rate_is_known_to_a_run_that_goes_on(place, monkeypatch, left):
         one["step"]: one["rate_factor"] for one in map(json.loads, alone) if one["event"] == "step"
     }
     for step, factor in factors.items():
-        share = 1 if step <= 4 else 0.5 if step <= 7 else 0.25
+        share = 1 if step <= 4 else 0.5 if step <= 7 else LOWER
         assert factor == pytest.approx(share * usual[step])
     shutil.copytree(place.folder / "runs" / "whole", place.folder / "runs" / "again")
     for later in range(left + 2, 11, 2):
@@ -196,7 +200,7 @@ def test_a_lower_rate_is_known_to_a_run_that_goes_on(place, monkeypatch, left):
     assert done.returncode == 0, done.stderr
     assert same(place, "whole", "again")
     recipe = place.folder / "runs" / "again" / "recipe.toml"
-    assert 'rates = "4:0.5 7:0.25"' in recipe.read_text()
+    assert f'rates = "4:0.5 7:{LOWER}"' in recipe.read_text()
     done = place.nextword("train", "--recipe", str(recipe), "--name", "told")
     assert done.returncode == 0, done.stderr
     assert same(place, "whole", "told")

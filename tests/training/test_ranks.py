@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -12,23 +13,13 @@ from safetensors.torch import load_file
 from nextword.training.checkpoint import find_damage, list_checkpoints
 from tests.training.test_bad_weather import OPTIONS, log
 
-POISONED = """
-import math, os, sys
+POISONED = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from nextword.cli import main
-from nextword.language_modeling import LanguageModeling
-from nextword.training import loop
+from tests.training.poisoned import poison
 
-bad, now = {int(sys.argv[1])}, []
-read, accumulate = LanguageModeling.read, loop.accumulate
-
-def noted(task, step, rows):
-    now[:] = [step]
-    return read(task, step, rows)
-
-def poisoned(*args):
-    return math.nan if now[0] in bad else accumulate(*args)
-
-LanguageModeling.read, loop.accumulate = noted, poisoned
+poison({{int(sys.argv[1])}})
 main(sys.argv[2:])
 sys.stderr.flush()
 os._exit(0)  # gloo's threads may still be ending, which aborts an orderly exit now and then
