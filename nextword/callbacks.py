@@ -76,6 +76,8 @@ def evaluation(run: Run, judge: Callable[[TrainerState], Judged | None], save: S
                 judged = judge(state)
         except Broken:  # whoever goes on from here evaluates first
             save(state.step, None, is_unfinished=True)
+            if run.ranks.size > 1 and not state.is_last:
+                return  # the others wait where all stop together: in `stop_when_asked`
             raise Interrupted(run.folder, state.step, stopped_by()) from None
         figures = {} if judged is None else judged.figures
         journal.write({"event": "evaluation", "step": state.step, **figures})
@@ -167,6 +169,8 @@ def follow_clock(run: Run, clock: Clock) -> Callback:
 def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
     """Return what, at a step's end, saves and stops if a signal asked for it.
 
+    All processes do, whichever of them was asked: one that stopped alone would be waited for.
+
     Args:
         run: the run.
         asked: by signals.
@@ -174,13 +178,14 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
     """
 
     def stop(state: TrainerState) -> None:
-        if asked.save:
+        number, saves = run.ranks.most(asked.stop or 0, asked.save)
+        if saves:
             asked.save = False
             save_once(run, state.step, save)
-        if asked.stop is None or state.is_last:
+        if not number or state.is_last:
             return
         save_once(run, state.step, save)
-        raise Interrupted(run.folder, state.step, asked.stop)
+        raise Interrupted(run.folder, state.step, int(number))
 
     return Callback(1, stop)
 

@@ -218,8 +218,8 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
             if run.saved is not None and run.saved.is_unfinished and run.ranks.is_first:
                 done = run.first_step
                 judged.action(TrainerState(done, is_last=done == run.pace.steps))
-            if run.ranks.size == 1:  # last but one, so that what the page told is written down
-                calls.append(listen(run.folder, model, run.vocabulary, run.pace))
+            # Last but one, so that what the page told is written down.
+            calls.append(listen(run.folder, model, run.vocabulary, run.pace, run.ranks))
             calls.append(stop_when_asked(run, asked, keep))
             try:
                 _run_through(run, task, training, calls)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nextword.base.errors import RunError
+from nextword.base.errors import EvaluationError, RunError
+from nextword.explanation.attention import AttentionMaps, attend
 from nextword.explanation.audit import Audit, audit_worked
 from nextword.explanation.benchmarks import Benchmark, read_benchmarks
 from nextword.explanation.replay import Replay, read_replay
@@ -81,6 +82,8 @@ class Report:
     vocabulary: Mapping[str, Any]
     benchmarks: tuple[Benchmark, ...] = ()
     """Of this checkpoint."""
+    attention: AttentionMaps | None = None
+    """Of the first pinned sentence; None where it has no place on a page."""
 
 
 def build_report(
@@ -107,7 +110,7 @@ def build_report(
         (event["step"], event.get("partial_nats_per_token", event.get("nats_per_token")))
         for event in judged
     ]
-    texts = _judged_texts(opened, prepared)
+    texts, replay = _judged_texts(opened, prepared), read_replay(run)
     positions = [position for text in texts for position in text.positions]
     return Report(
         run=run.name,
@@ -120,7 +123,7 @@ def build_report(
         step=opened.step or run_facts(run)["plan"]["steps"],
         scores=scores,
         ruler=ruler,
-        replay=read_replay(run),
+        replay=replay,
         texts=tuple(texts[:SHOWN_TEXTS]),
         audit=_audit(opened),
         hardest=tuple(sorted(positions, key=lambda position: -position.nats)[:HARDEST]),
@@ -128,7 +131,16 @@ def build_report(
         judged_tokens=len(positions),
         vocabulary=vocabulary_facts(prepared.vocabulary, prepared.facts),
         benchmarks=tuple(one for one in read_benchmarks(run) if one.step == opened.step),
+        attention=_attention(opened, replay),
     )
+
+
+def _attention(opened: Opened, replay: Replay) -> AttentionMaps | None:
+    """Look where each head looks in the first pinned sentence; a very long one is left out."""
+    try:
+        return attend(opened, replay.pins[0].text) if replay.pins else None
+    except EvaluationError:
+        return None
 
 
 def _audit(opened: Opened) -> Audit:

@@ -13,6 +13,8 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    device: torch.device | None = None
+    """Where the processes' messages lie; default: the CPU."""
 
     @property
     def is_first(self) -> bool:
@@ -24,6 +26,14 @@ class Ranks:
         if self.size > 1:
             dist.all_reduce(value)
         return value
+
+    def most(self, *values: float) -> list[float]:
+        """Return the greatest of each value among all processes, which all must ask for."""
+        if self.size == 1:
+            return list(values)
+        told = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return [float(value) for value in told]
 
     def wait(self) -> None:
         """Wait for all processes."""
@@ -48,4 +58,4 @@ def join_ranks(device: torch.device) -> Ranks:
         return Ranks()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Ranks(dist.get_rank(), size)
+    return Ranks(dist.get_rank(), size, device)

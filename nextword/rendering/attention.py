@@ -3,6 +3,7 @@
 import html
 import json
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -76,63 +77,76 @@ def _least(shade: int) -> float:
 
 def attention_page(maps: AttentionMaps) -> str:
     """Return a page with every head's map, one of them large, and its lines between two columns."""
-    data = {
-        "pieces": [signed(piece) for piece in maps.pieces],
-        "weights": np.round(maps.weights, 4).tolist(),
-    }
-    held = json.dumps(data).replace("<", "\\u003c")
     title = f"{escape(maps.model)}: where its heads look"
-    style, script = (
-        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "attention.js")
-    )
+    style, own, script = map(_resource, ("page.css", "attention.css", "attention.js"))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}{_STYLE}</style>'
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}{own}</style>'
         f'</head><body><a class="skip" href="#main">To the content</a><header class="top">'
-        f"<h1>{title}</h1><p>At each piece of the text (a row) a head spreads one whole of "
-        "attention over the pieces that it may look at (columns). Choose a head; point at a piece, "
-        "or reach it by Tab, to see where it looks.</p></header>"
-        '<main id="main"><h2>All heads</h2><div id="heads" role="group" '
-        'aria-label="heads, a row for each layer"></div><h2 id="chosen">One head</h2>'
-        '<p id="said" aria-live="polite"></p><div class="two"><div class="scroll" tabindex="0" '
-        'role="region" aria-label="lines from each piece to what it looks at" id="lines"></div>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="the map as a table" id="map">'
-        "</div></div></main>"
-        f'<script type="application/json" id="data">{held}</script><script>{script}</script>'
-        "</body></html>\n"
+        f"<h1>{title}</h1><p>{HOW_TO_READ}</p></header>"
+        f'<main id="main"><h2>All heads</h2>{attention_parts(2)}</main>'
+        f'<script type="application/json" id="data">{attention_data(maps)}</script>'
+        f"<script>{script}{_SHOW}</script></body></html>\n"
     )
+
+
+HOW_TO_READ = (
+    "At each piece of the text (a row) a head spreads one whole of attention over the pieces that "
+    "it may look at (columns). Choose a head; point at a piece, or reach it by Tab, to see where "
+    "it looks."
+)
+_SHOW = (
+    'showAttention(document.querySelector(".attention"), '
+    'JSON.parse(document.getElementById("data").textContent));'
+)
+
+
+def attention_parts(level: int) -> str:
+    """Return the elements that `attention.js` fills, under headings of a level."""
+    return (
+        '<div class="attention"><div class="heads" role="group" '
+        f'aria-label="heads, a row for each layer"></div><h{level} class="chosen">One head'
+        f'</h{level}><p class="said" aria-live="polite"></p><div class="two"><div class="scroll '
+        'lines" tabindex="0" role="region" aria-label="lines from each piece to what it looks at">'
+        '</div><div class="scroll map" tabindex="0" role="region" aria-label="the map as a table">'
+        "</div></div></div>"
+    )
+
+
+def attention_section(maps: AttentionMaps | None) -> str:
+    """Return the maps as a part of a larger page; nothing where there are none."""
+    if maps is None:
+        return ""
+    data = f'<script type="application/json" id="attention-data">{attention_data(maps)}</script>'
+    text = "".join(maps.pieces[1 : None if maps.causal else -1])
+    reads = f"Here while it reads {escape(quoted(text))}."
+    return f"<p>{HOW_TO_READ} {reads}</p>{attention_parts(3)}{data}"
+
+
+def attention_data(maps: AttentionMaps) -> str:
+    """Return what `attention.js` shows, as JSON that cannot end the element it stands in."""
+    return json.dumps(attention_values(maps)).replace("<", "\\u003c")
+
+
+def attention_values(maps: AttentionMaps) -> dict[str, Any]:
+    """Return what `attention.js` shows: pieces as they can be seen, and weights to four digits."""
+    weights = np.round(maps.weights.astype(np.float64), 4).tolist()
+    return {"pieces": list(map(_seen, maps.pieces)), "weights": weights}
+
+
+def _seen(piece: str) -> str:
+    """Write a piece such that it can be seen, for as a heading it stands alone."""
+    return signed(piece) if piece.strip() else signed(piece).replace(" ", "␣") or "␣"
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def attention_html(maps: AttentionMaps) -> str:
     """Return the page in a frame, for a notebook."""
     page = html.escape(attention_page(maps))
     return f'<iframe srcdoc="{page}" style="width:100%;height:640px;border:0"></iframe>'
-
-
-_STYLE = """
-#heads { display: flex; flex-direction: column; gap: .5rem; overflow-x: auto; padding: 3px; }
-#heads div { display: flex; gap: .5rem; align-items: center; }
-#heads span { font: 13px system-ui, sans-serif; color: var(--soft); width: 4.5rem; flex: none; }
-#heads button { padding: 3px; border: 1px solid var(--line); border-radius: 6px; cursor: pointer;
-  background: var(--card); line-height: 0; }
-#heads button[aria-pressed=true] { border-color: var(--accent);
-  box-shadow: 0 0 0 2px var(--accent); }
-#heads canvas { width: 72px; height: 72px; image-rendering: pixelated; }
-.two { display: grid; grid-template-columns: minmax(22rem, 1fr) 2fr; gap: 1.5rem;
-  align-items: start; }
-@media (max-width: 50rem) { .two { grid-template-columns: 1fr; } }
-#lines svg { font: 13px ui-monospace, Menlo, Consolas, monospace; display: block; }
-#lines text { fill: var(--ink); white-space: pre; }
-#lines g[tabindex] { cursor: pointer; }
-#lines line { stroke: var(--accent); }
-#map table { font-size: 12px; border-collapse: separate; border-spacing: 1px; margin: 0; }
-#map td, #map th { padding: 0; border: 0; white-space: pre; }
-#map thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 400;
-  padding-top: .3rem; vertical-align: bottom; text-align: left; }
-#map tbody th { font-weight: 400; padding-right: .4rem; text-align: right; }
-#map td { width: 14px; min-width: 14px; height: 16px; }
-"""

@@ -9,6 +9,8 @@
       else box.removeAttribute("tabindex");
     }
   };
+  const heads = document.getElementById("attention-data");
+  if (heads) showAttention(document.querySelector(".attention"), JSON.parse(heads.textContent));
   const watch = new ResizeObserver(reach);
   for (const box of scrolling) watch.observe(box);
   const box = document.getElementById("replay");

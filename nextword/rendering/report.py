@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from nextword.base.terminal import visible
 from nextword.explanation.report import Report
 from nextword.loss.bits import bits
+from nextword.rendering.attention import attention_section
 from nextword.rendering.audit import audit_html
 from nextword.rendering.benchmarks import benchmarks_html
 from nextword.rendering.curve import Line, chart_svg
@@ -42,10 +43,10 @@ def report_page(report: Report) -> str:
     shown = [part for part in SECTIONS if part.of_all or not report.scores.at_hidden]
     if report.scores.at_hidden:
         shown = [part._replace(title=part.of_hidden or part.title) for part in shown]
-    links = " ".join(f'<a href="#{part.anchor}">{part.title}</a>' for part in shown)
+    drawn = [(part, html) for part in shown if (html := part.draw(report))]
+    links = " ".join(f'<a href="#{part.anchor}">{part.title}</a>' for part, _ in drawn)
     body = "".join(
-        f'<section id="{part.anchor}"><h2>{part.title}</h2>{part.draw(report)}</section>'
-        for part in shown
+        f'<section id="{part.anchor}"><h2>{part.title}</h2>{html}</section>' for part, html in drawn
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -53,14 +54,14 @@ def report_page(report: Report) -> str:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
         f'<link rel="icon" href="data:,"><title>{name}: how it learned</title>'
-        f"<style>{_resource('page.css')}</style></head><body>"
+        f"<style>{_resource('page.css')}{_resource('attention.css')}</style></head><body>"
         f'<a class="skip" href="#main">To the content</a><header class="top"><h1>{name}: how it '
         f"learned</h1>{_lead(report)}<nav>{links}</nav></header>"
         f'<main id="main">{body}</main><footer class="soft"><p>Written by nextword '
         f"{escape(report.facts['versions']['nextword'])}. Every number on this page comes from "
         "this run.</p></footer>"
         f'<script type="application/json" id="replay-data">{_replay_data(report)}</script>'
-        f"<script>{_resource('page.js')}</script></body></html>\n"
+        f"<script>{_resource('attention.js')}{_resource('page.js')}</script></body></html>\n"
     )
 
 
@@ -385,10 +386,9 @@ SECTIONS = (
     Section("replay", "The same sentence, step by step", _replay),
     Section("surprise", "What surprised it", _heat),
     Section("audit", "One prediction, taken apart", _audit),
+    Section("attention", "Where its heads look", lambda it: attention_section(it.attention)),
     Section(
-        "writing",
-        "What it wrote on the way",
-        _samples,
+        *("writing", "What it wrote on the way", _samples),
         of_hidden="What it filled in on the way",
     ),
     Section("context", "How much context helps", _context, of_all=False),

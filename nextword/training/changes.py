@@ -23,6 +23,12 @@ def changes_since(folder: Path, facts: Mapping[str, Any], machine: Machine) -> I
     yield from _weather(folder, facts)
 
 
+def other_writer(facts: Mapping[str, Any]) -> str | None:
+    """Return the version of this program that wrote a run, where it is another one."""
+    written: str = facts["versions"]["nextword"]
+    return None if written == versions()["nextword"] else written
+
+
 def _machine(facts: Mapping[str, Any], machine: Machine) -> Iterator[str]:
     """Say what has changed since the run began, so that the rest cannot be the same bit for bit."""
     now = {

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.structs import asdict
@@ -20,6 +20,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import write_json
 from nextword.base.records import Count, read_record
 from nextword.base.signals import stopped_by
+from nextword.machine.ranks import Ranks
 from nextword.model.folder import Snapshot
 from nextword.model.transformer import Transformer
 from nextword.training.checkpoint import write_folder
@@ -94,22 +95,31 @@ def handed(run: Path) -> Handed | None:
         return None
 
 
-def listen(run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace) -> Callback:
+def listen(
+    run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace, ranks: Ranks
+) -> Callback:
     """Return what looks between steps whether the page has asked for something.
+
+    Of several processes the first looks, and all do what it found.
 
     Args:
         run: the run's folder; what was asked of an earlier training is forgotten.
         model: the network.
         vocabulary: of the same model.
         pace: of the run, whose rate may be lowered.
+        ranks: the processes, which all call this.
     """
-    (run / ASKED).unlink(missing_ok=True)
-    return Callback(1, _Listener(run, model, vocabulary, pace).look)
+    if ranks.is_first:
+        (run / ASKED).unlink(missing_ok=True)
+    return Callback(1, _Listener(run, model, vocabulary, pace, ranks).look)
 
 
 class _Listener:
-    def __init__(self, run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace) -> None:
+    def __init__(
+        self, run: Path, model: Transformer, vocabulary: Vocabulary, pace: Pace, ranks: Ranks
+    ) -> None:
         self.run, self.model, self.vocabulary, self.pace = run, model, vocabulary, pace
+        self.ranks = ranks
         self.journal, self.saver = Journal(run), Saver[Snapshot]()
         self.changed, self.wanted, self.answered, self.orders = 0, 0, 0, 0
         self.rest = 0.0
@@ -117,26 +127,54 @@ class _Listener:
 
     def look(self, state: TrainerState) -> None:
         if state.is_last:
-            self.saver.finish()
-            shutil.rmtree(self.run / LIVE, ignore_errors=True)  # its checkpoint is as new
-            (self.run / ASKED).unlink(missing_ok=True)
+            if self.ranks.is_first:
+                self.saver.finish()
+                shutil.rmtree(self.run / LIVE, ignore_errors=True)  # its checkpoint is as new
+                (self.run / ASKED).unlink(missing_ok=True)
             return
+        news = self.news(state.step) if self.ranks.is_first else None
+        if news is None and self.ranks.size == 1:
+            return
+        asked = news or Wishes()
+        scale, pauses = self.ranks.most(asked.scale or 0.0, asked.paused)
+        if scale not in (0.0, self.pace.scale(state.step)):
+            self.pace.slow_down(state.step, scale)
+            self.note({"event": "rate", "step": state.step, "scale": scale})
+        if pauses:
+            self.pause(state.step)
+
+    def news(self, step: int) -> Wishes | None:
+        """Hand over weights, and note an order, where they were asked for; None if nothing was."""
         changed = _changed(self.run)
         if changed == self.changed and self.wanted == self.answered:
-            return
+            return None
         asked = read_wishes(self.run)
         self.changed, self.wanted = changed, asked.weights
         rested = time.monotonic() >= self.rest and self.saver.is_idle
         if self.wanted != self.answered and rested:
-            self.hand_over(state.step)
-        if asked.scale not in (None, self.pace.scale(state.step)):
-            self.pace.slow_down(state.step, asked.scale)
-            self.journal.write({"event": "rate", "step": state.step, "scale": asked.scale})
+            self.hand_over(step)
         if asked.orders != self.orders:  # the signal beside it is heard at this step's end
             self.orders = asked.orders
-            self.journal.write({"event": "order", "step": state.step, "what": asked.order})
-        if asked.paused:
-            _pause(self.run, state.step, self.journal)
+            self.note({"event": "order", "step": step, "what": asked.order})
+        return asked
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Write into the log, which is the first process's."""
+        if self.ranks.is_first:
+            self.journal.write(event)
+
+    def pause(self, step: int) -> None:
+        """Wait until the page lets it go on, or a signal asks one of the processes to stop."""
+        began = time.monotonic()
+        self.note({"event": "pause", "step": step})
+        while True:
+            paused = self.ranks.is_first and read_wishes(self.run).paused
+            waits, stops = self.ranks.most(paused, stopped_by() is not None)
+            if stops or not waits:
+                break
+            time.sleep(PAUSE_SECONDS)
+        waited = round(time.monotonic() - began, 3)
+        self.note({"event": "unpause", "step": step, "waited": waited})
 
     def hand_over(self, step: int) -> None:
         began = time.monotonic()
@@ -147,15 +185,6 @@ class _Listener:
         )
         spent = time.monotonic() - began
         self.rest = began + spent / SHARE
-
-
-def _pause(run: Path, step: int, journal: Journal) -> None:
-    """Wait until the page lets it go on, or a signal asks it to stop."""
-    began = time.monotonic()
-    journal.write({"event": "pause", "step": step})
-    while read_wishes(run).paused and stopped_by() is None:
-        time.sleep(PAUSE_SECONDS)
-    journal.write({"event": "unpause", "step": step, "waited": round(time.monotonic() - began, 3)})
 
 
 def _changed(run: Path) -> int:

@@ -22,14 +22,17 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from nextword.base.errors import NextwordError, RunError
 from nextword.base.writer import holder_of
+from nextword.corpus.builtin import worked_odds
 from nextword.explanation.replay import PINS, Pin
 from nextword.objectives import find_objective
 from nextword.prediction.loading import list_runs, run_facts
+from nextword.rendering.attention import attention_parts
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT
 from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.errors import ApiError
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import read_body
+from nextword.training.changes import other_writer
 from nextword.training.live import ask, read_wishes
 from nextword.watch.asking import Weights
 from nextword.watch.series import Series
@@ -113,6 +116,7 @@ def build(watched: Watched, settings: ServeSettings) -> Starlette:
         "/api/batch/{name}": ("GET", _batch),
         "/api/ask/{name}": ("POST", _ask),
         "/api/layers/{name}": ("POST", _layers),
+        "/api/attention/{name}": ("POST", _attention),
         "/api/teach/{name}": ("POST", _teach),
         "/api/tell/{name}": ("POST", _tell),
     }
@@ -133,11 +137,16 @@ def page(shown: str, *, token: str = "", data: Any = None) -> str:
     told = json.dumps(known, ensure_ascii=False).replace("<", "\\u003c")
     here, report = resources.files(__package__), resources.files("nextword.rendering")
     style = "".join(
-        place.joinpath("page.css").read_text(encoding="utf-8") for place in (report, here)
+        place.joinpath(name).read_text(encoding="utf-8")
+        for place, name in ((report, "page.css"), (report, "attention.css"), (here, "page.css"))
     )
     html = here.joinpath("page.html").read_text(encoding="utf-8")
+    html = html.replace("<!--ATTENTION-->", attention_parts(4), 1)
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">' if data else ""
-    script = here.joinpath("page.js").read_text(encoding="utf-8")
+    script = "".join(
+        place.joinpath(name).read_text(encoding="utf-8")
+        for place, name in ((report, "attention.js"), (here, "page.js"))
+    )
     for name, value in (("POLICY", policy), ("STYLE", style), ("DATA", told), ("SCRIPT", script)):
         html = html.replace(f"<!--{name}-->", value, 1)
     return html
@@ -174,6 +183,7 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
         "parameters": facts.get("parameters"),
         "flops_per_token": facts.get("flops_per_token"),
         "plan": {key: plan.get(key) for key in ("steps", "rows", "context")},
+        "writer": other_writer(facts),
         "hardware": (facts.get("hardware") or {}).get("name"),
         "running": holder_of(run),
         "paused": read_wishes(run).paused,
@@ -186,6 +196,7 @@ def describe(run: Path, series: Series) -> dict[str, Any]:
         "rollbacks": [event["step"] for event in series.of_kind("rollback")],
         "floor": floor[0].get("nats_per_token") if floor else None,
         "ruler": _marks(ruler[0]) if ruler else [],
+        "worked_odds": worked_odds(str(corpus.get("corpus"))),
         "settings": _settings(run),
         "pins": [vars(pin) for pin in _pins(run)],
         "moments": len(series.moments),
@@ -303,6 +314,14 @@ async def _layers(watched: Watched, request: Request) -> Response:
     asked = read_body(await request.body(), Question)
     weights = watched.weights(request.path_params["name"])
     return answer_json(await asyncio.to_thread(weights.by_step, asked.text))
+
+
+async def _attention(watched: Watched, request: Request) -> Response:
+    """Give where each head looks."""
+    asked = read_body(await request.body(), Question)
+    weights = watched.weights(request.path_params["name"])
+    told = await asyncio.to_thread(weights.attention, asked.text, asked.taught, asked.times)
+    return answer_json(told)
 
 
 async def _teach(watched: Watched, request: Request) -> Response:

@@ -14,12 +14,14 @@ import torch
 
 from nextword.base.errors import EvaluationError, NextwordError
 from nextword.base.writer import holder_of
+from nextword.explanation.attention import attend
 from nextword.explanation.trace import trace
 from nextword.loss.linear import linear_cross_entropy
 from nextword.machine.options import MachineSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.candidates import predict
 from nextword.prediction.loading import Opened, find_checkpoint, open_model
+from nextword.rendering.attention import attention_values
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.live import LIVE, Handed, ask, handed
 from nextword.watch.reading import batch_at, layers_say
@@ -111,6 +113,15 @@ class Weights:
             judged = _judged(model, opened, text)
             layers = layers_say(model, opened.vocabulary, text)
             return {**told, "step": opened.step, "judged": judged, "layers": layers}
+
+    def attention(self, text: str, taught: str = "", times: int = 0) -> dict[str, Any]:
+        """Return where each head looks while the newest weights, or a taught copy, read a text."""
+        _check(text)
+        with self._lock:
+            opened = self.opened()
+            if taught and times:
+                opened = replace(opened, model=self._learned(opened, taught, times))
+            return {"step": opened.step, **attention_values(attend(opened, text))}
 
     def by_step(self, text: str) -> dict[str, Any]:
         """Return what each layer says next, by each checkpoint and by the newest weights.

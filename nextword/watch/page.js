@@ -54,11 +54,11 @@
       this.waiting = false;
       charts.push(this);
       new ResizeObserver(() => this.ask()).observe(this.canvas);
-      this.canvas.addEventListener("pointermove", (event) => {
-        this.at = this.nearest(event.offsetX);
-        this.ask();
-      });
-      this.canvas.addEventListener("pointerleave", () => { this.at = null; this.ask(); });
+      for (const way of ["pointermove", "pointerdown"]) {
+        this.canvas.addEventListener(way, (event) => { this.at = this.nearest(event.offsetX); this.ask(); });
+      }
+      // A finger has left before its tap is known; what it pointed at stays.
+      this.canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") { this.at = null; this.ask(); } });
       this.canvas.addEventListener("keydown", (event) => {
         const line = this.lines[0];
         if (!line || !line.x.length) return;
@@ -253,7 +253,7 @@
       button.addEventListener("click", () => look(step));
       return button;
     }));
-    at("damaged").textContent = info.damaged ? `${info.damaged} damaged lines of it were left out.` : "";
+    at("damaged").textContent = (info.writer ? `Another version wrote it, ${info.writer}. ` : "") + (info.damaged ? `${info.damaged} damaged lines of it were left out.` : "");
     const written = info.evaluations.filter((one) => one.sample).slice(-8).reverse();
     at("samples").replaceChildren(...written.map((one) => {
       const box = make("div", undefined, "sample");
@@ -353,8 +353,8 @@
     chance.title = `P of “${signs(pin.pieces[i])}” after “${signs(pin.pieces.slice(0, i).join("")).slice(-40)}”`;
     chance.canvas.setAttribute("aria-label", chance.title);
     chance.lines = [{ name: "P", x: moments.map((one) => one.step), y: moments.map((one) => one.pins[which] ? Math.exp(-one.pins[which].nats[i]) : null), color: "--accent", points: moments.length < 80 }];
-    const true_ = info.corpus && info.corpus.startsWith("stories") && i === worked && pin.source === "the worked example" ? 0.6 : null;
-    chance.rules = true_ ? [{ name: "true odds", y: true_, held: true }] : [];
+    const truth = i === worked && pin.source === "the worked example" ? info.worked_odds : null;
+    chance.rules = truth == null ? [] : [{ name: "true odds", y: truth, held: true }];
     chance.ask();
   };
   const fillPins = () => {
@@ -414,10 +414,26 @@
   // ---- asking and teaching
 
   let asked = 0;
+  const learned = () => state.taught ? { taught: state.taught.text, times: state.taught.times } : {};
+  const showHeads = async () => {
+    if (!at("heads-shown").open) return;
+    const turn = asked, box = document.querySelector(".attention");
+    const chosen = box.querySelector("[aria-pressed=true]");
+    try {
+      const told = await get(path("attention"), { text: at("line").value, ...learned() });
+      if (turn !== asked) return;
+      at("heads-said").textContent = `By its weights at step ${number(told.step, 9)}.`;
+      const [layer, head] = chosen ? chosen.dataset.head.split(".").map(Number) : [0, 0];
+      showAttention(box, told, told.weights[layer]?.[head] ? [layer, head] : [0, 0]);
+      box.hidden = false;
+    } catch (error) { if (turn === asked) { at("heads-said").textContent = error.message; box.hidden = true; } }
+  };
+  at("heads-shown").addEventListener("toggle", showHeads);
   const ask = async () => {
     const turn = ++asked, text = at("line").value;
+    showHeads();
     try {
-      const told = await get(path("ask"), { text, top: 12, ...(state.taught ? { taught: state.taught.text, times: state.taught.times } : {}) });
+      const told = await get(path("ask"), { text, top: 12, ...learned() });
       if (turn !== asked) return;
       at("ask-said").textContent = `By its weights at step ${number(told.step, 9)}${state.taught ? `, after ${state.taught.times} ${state.taught.times === 1 ? "step" : "steps"} on “${signs(state.taught.text)}”` : ""}. Click one to go on from there.`;
       const most = Math.max(...told.candidates.map((one) => one.probability), 1e-9);
@@ -493,7 +509,7 @@
     } catch (error) { at("batch-said").textContent = error.message; at("batch-texts").replaceChildren(); at("layers").replaceChildren(); }
   };
   at("look").addEventListener("click", () => look(Number(at("step").value)));
-  loss.canvas.addEventListener("click", () => { if (live && loss.at !== null) look(state.curve.step[loss.at]); });
+  loss.canvas.addEventListener("click", (event) => { const here = loss.nearest(event.offsetX); if (live && here !== null) look(state.curve.step[here]); });
 
   // ---- two runs
 
@@ -613,7 +629,7 @@
   }
   const boxes = [...document.querySelectorAll(".scroll")];
   const reach = new ResizeObserver(() => { for (const box of boxes) { if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex"); } });
-  for (const box of boxes) { reach.observe(box); reach.observe(box.firstElementChild); }
+  for (const box of boxes) { reach.observe(box); if (box.firstElementChild) reach.observe(box.firstElementChild); }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { for (const chart of charts) chart.ask(); });
   if (live) {
     get("/api/runs").then(({ runs }) => {

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nextword import __version__
 from nextword.base.errors import RunError, SettingsError
 from nextword.base.files import check_output, write_text
 from nextword.prediction.loading import find_run, run_facts
+from nextword.training.changes import other_writer
 from nextword.watch.series import Series
 
 LOCAL = "127.0.0.1"
@@ -38,7 +40,8 @@ def watch_run(
         NextwordError: there is no such run, or the port cannot be listened on.
     """
     run = find_run(name)
-    run_facts(run)
+    if (writer := other_writer(run_facts(run))) is not None:
+        say(f"{run.name}: written by nextword {writer}; this is {__version__}")
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # training comes first
     series = Series(run)

@@ -114,12 +114,12 @@ def test_the_page_says_where_a_head_looks(browser, axe, tmp_path, scheme):
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto((tmp_path / "a.html").as_uri())
-    page.focus('#lines g[data-from="2"]')
-    said = page.text_content("#said")
+    page.focus('.lines g[data-from="2"]')
+    said = page.text_content(".said")
     assert 'looks at "</script><b>x" 70 %' in said
-    assert "‹U+202E›" in page.text_content("#map")
-    assert page.locator("#lines line").count() == 3
-    assert page.locator("#map td").count() == 10
+    assert "‹U+202E›" in page.text_content(".map")
+    assert page.locator(".lines line").count() == 3
+    assert page.locator(".map td").count() == 10
     assert wrong == []
     page.evaluate(axe)
     found = page.evaluate("() => axe.run().then(done => done.violations.map(one => one.id))")

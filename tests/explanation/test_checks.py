@@ -192,6 +192,26 @@ def test_first_weights_that_are_sure_of_something_are_found(subject, monkeypatch
     assert not checks.check_first_loss(subject).passed
 
 
+@pytest.mark.parametrize(("loss", "passed"), [(3.0, True), (6.8, False), (None, False)])
+def test_a_first_step_that_lost_more_than_guessing_is_found(run, loss, passed):
+    """ln 704 is 6.557; less is what the odds of pairs give."""
+    log, facts = run / "metrics.jsonl", run / "run.json"
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    next(line for line in lines if line["event"] == "step")["loss"] = loss
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    opened = open_model(str(run))
+    prepared = open_prepared(prepared_folder(run, run_facts(run)))
+    again = checks.Subject(opened, prepared, checks.small_network(opened.model.shape))
+    found = checks.check_first_loss(again)
+    assert found.passed is passed
+    assert "at the run's first step" in found.says
+    told = json.loads(facts.read_text("utf-8"))
+    facts.write_text(json.dumps({**told, "warm_start": "another"}), "utf-8")
+    found = checks.check_first_loss(again)
+    assert found.passed
+    assert "at the run's first step" not in found.says
+
+
 def test_a_wrong_gradient_is_found(subject, monkeypatch):
     assert checks.check_gradients(subject).passed
     from nextword.kernels import choose, layers_cpu

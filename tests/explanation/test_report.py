@@ -9,6 +9,7 @@ import re
 import pytest
 
 import nextword
+from nextword.explanation.attention import attend
 from nextword.rendering.compare import comparison_html
 from nextword.rendering.heat import DARK, HOTTEST_NATS, LIGHT, heat_colors
 from nextword.rendering.report import SECTIONS
@@ -363,3 +364,16 @@ def test_the_figures_are_those_of_the_run(page_file, shared_environment, small_r
     assert f"<b>{scores.as_dict()['bits_per_byte']:.3f}</b>" in text
     facts = json.loads((shared_environment.folder / "runs" / small_run / "run.json").read_text())
     assert f"{facts['parameters']:,} weights" in text
+
+
+def test_its_heads_are_those_of_the_model(opened, small_run, shared_environment):
+    maps = attend(nextword.load(small_run).opened, "We are all humans born to make mistakes")
+    layers, heads, pieces, _ = maps.weights.shape
+    assert opened.locator("#attention .heads button").count() == layers * heads
+    opened.click(f'#attention [data-head="{layers - 1}.{heads - 1}"]')
+    opened.focus(f'#attention .lines g[data-from="{pieces - 1}"]')
+    said = opened.text_content("#attention .said")
+    at = int(maps.weights[-1, -1, -1].argmax())
+    share = 100 * float(maps.weights[-1, -1, -1, at])
+    assert said.startswith(f"Layer {layers}, head {heads}: at ")
+    assert f'looks at "{maps.pieces[at]}" {share:.{1 if share < 10 else 0}f} %' in said

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nextword.machine.ranks import Ranks
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -38,7 +39,7 @@ def model(vocabulary):
 
 
 def test_the_weights_of_a_step_are_handed_over_whole(tmp_path, model, vocabulary):
-    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100), Ranks()).action.__self__
     listener.look(TrainerState(1))
     assert live.handed(tmp_path) is None
     wish = live.ask(tmp_path, weights=True)
@@ -58,7 +59,7 @@ def test_the_weights_of_a_step_are_handed_over_whole(tmp_path, model, vocabulary
 
 
 def test_weights_that_cannot_be_written_end_no_training(tmp_path, model, vocabulary, monkeypatch):
-    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100), Ranks()).action.__self__
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -80,7 +81,7 @@ def test_weights_that_cannot_be_written_end_no_training(tmp_path, model, vocabul
 
 
 def test_handing_over_takes_a_hundredth_of_the_time(tmp_path, model, vocabulary, monkeypatch):
-    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100), Ranks()).action.__self__
     clock = [1000.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
     real = listener.saver.save
@@ -103,7 +104,7 @@ def test_handing_over_takes_a_hundredth_of_the_time(tmp_path, model, vocabulary,
 
 
 def test_a_pause_is_waited_through_and_written_down(tmp_path, model, vocabulary):
-    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100), Ranks()).action.__self__
     live.ask(tmp_path, paused=True)
     waiting = threading.Thread(target=listener.look, args=(TrainerState(7),))
     waiting.start()
@@ -119,7 +120,7 @@ def test_a_pause_is_waited_through_and_written_down(tmp_path, model, vocabulary)
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'{"weights": -1}', b'{"paused": 3}', b"\xff"])
 def test_a_damaged_wish_is_none(tmp_path, model, vocabulary, raw):
-    listener = live.listen(tmp_path, model, vocabulary, Pace(100)).action.__self__
+    listener = live.listen(tmp_path, model, vocabulary, Pace(100), Ranks()).action.__self__
     (tmp_path / live.ASKED).write_bytes(raw)
     listener.look(TrainerState(1))
     assert live.handed(tmp_path) is None
@@ -127,7 +128,7 @@ def test_a_damaged_wish_is_none(tmp_path, model, vocabulary, raw):
 
 def test_a_pause_of_an_earlier_training_is_forgotten(tmp_path, model, vocabulary):
     live.ask(tmp_path, paused=True)
-    live.listen(tmp_path, model, vocabulary, Pace(100))
+    live.listen(tmp_path, model, vocabulary, Pace(100), Ranks())
     assert not live.read_wishes(tmp_path).paused
 
 

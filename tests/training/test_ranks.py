@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from nextword.training import live
 from nextword.training.checkpoint import find_damage, list_checkpoints
 from tests.training.test_bad_weather import OPTIONS, log
 
@@ -20,21 +23,25 @@ from nextword.cli import main
 from tests.training.poisoned import poison
 
 poison({{int(sys.argv[1])}})
-main(sys.argv[2:])
+status = 0
+try:
+    main(sys.argv[2:])
+except SystemExit as left:
+    status = left.code
 sys.stderr.flush()
-os._exit(0)  # gloo's threads may still be ending, which aborts an orderly exit now and then
+os._exit(status)  # gloo's threads may still be ending, which aborts an orderly exit now and then
 """
 
 
-def by_two(place, poisoned, *words):
-    """Run a command in two processes, a batch of one step being poisoned; return what was said."""
+def two(place, poisoned, *words):
+    """Start a command in two processes, a batch of one step being poisoned."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     base = {
         **place.environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", POISONED, str(poisoned), *words],
             cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -42,9 +49,24 @@ def by_two(place, poisoned, *words):
         )
         for rank in range(2)
     ]  # fmt: skip
+
+
+def by_two(place, poisoned, *words, status=0):
+    """Run a command in two processes to its end; return what the first said."""
+    processes = two(place, poisoned, *words)
     said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    assert [process.returncode for process in processes] == [status, status], said
     return said[0]
+
+
+def wait_for(happened, processes):
+    """Wait until something is so, while the processes go on."""
+    until = time.monotonic() + 120
+    while not happened():
+        ended = [process.communicate()[1] for process in processes if process.poll() is not None]
+        assert not ended
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
@@ -64,3 +86,49 @@ def test_two_processes_save_go_back_and_go_on(place):
     # The batch that was left out is left out again, though nothing is wrong with it now.
     assert all(weight.equal(again[name]) for name, weight in whole.items())
     assert log(run, "step") == log(run.with_name("again"), "step")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+def test_whichever_of_two_is_told_both_do_it(place):
+    """One that stopped, waited or slowed down alone would be waited for, or go astray."""
+    options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | {
+        "--training.steps": "100000", "--training.evaluate-every": "100000",
+        "--training.decay-share": "0", "--training.warmup-steps": "0", "--training.keep-last": "9",
+    }  # fmt: skip
+    endless = [word for option in options.items() for word in option]
+    processes = two(place, -1, "train", "--name", "it", *endless)
+    run = place.folder / "runs" / "it"
+
+    def told(kind):
+        return log(run, kind) if (run / "metrics.jsonl").is_file() else []
+
+    try:
+        wait_for(lambda: len(told("step")) > 3, processes)
+        processes[1].send_signal(signal.SIGUSR1)
+        wait_for(lambda: list_checkpoints(run), processes)
+        live.ask(run, scale=0.5)
+        wait_for(lambda: told("rate"), processes)
+        live.ask(run, paused=True)
+        wait_for(lambda: told("pause"), processes)
+        stood = len(told("step"))
+        time.sleep(0.5)
+        assert len(told("step")) == stood
+        live.ask(run, paused=False)
+        wait_for(lambda: len(told("step")) > stood + 3, processes)
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in processes] == [143, 143], said
+    saved, stopped = list_checkpoints(run)
+    steps, (lowered,) = told("step"), told("rate")
+    assert lowered["step"] > saved.step
+    assert len(steps) == stopped.step
+    assert steps[lowered["step"]]["rate_factor"] == 0.5
+    # A process that had not slowed down would have given the other's batches another loss.
+    shutil.copytree(run, run.with_name("again"))
+    again = run.with_name("again")
+    by_two(place, -1, "train", "--resume", f"again@{saved.step}", "--training.steps", str(stopped.step))  # fmt: skip  # noqa: E501
+    assert [one["loss"] for one in log(again, "step")] == [one["loss"] for one in steps]

@@ -1,5 +1,6 @@
 """The corpora that come with the program; nothing is downloaded."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 from nextword.base.errors import CorpusError
@@ -27,6 +28,18 @@ def read_builtin(settings: CorpusSettings) -> Iterator[str]:
         f"no built-in corpus {settings.builtin!r}; there are "
         f"{known}.{nearest(settings.builtin, BUILTIN)}"
     )
+
+
+def worked_odds(name: str) -> float | None:
+    """Return the odds of "make mistakes" where the worked example has come to "born to".
+
+    None for a corpus whose probabilities are not known.
+
+    Args:
+        name: of the corpus.
+    """
+    said = default_grammar().parse("make mistakes", "born") if name == "stories" else None
+    return None if said is None else math.exp(said.log_probability)
 
 
 def known_floor(name: str, texts: Iterable[str]) -> float | None:
