@@ -32,6 +32,7 @@ def body(model):
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 def test_it_goes_on_from_another_runs_weights_and_vocabulary(text, objective):
     options = {"training.steps": 8, "objective.name": objective, "model.context": 32}
+    options |= {"model.hidden_size": 64}
     first = nextword.train(text, name="first", options=options)
     other = text.with_name("other.txt")
     other.write_text("the cold cat ran on the bad sea. " * 200)
@@ -68,7 +69,9 @@ def test_folders_that_transformers_saved_are_trained_evaluated_explained_and_fin
 ):
     import transformers
 
-    words = nextword.train(text, name="words", options={"training.steps": 1}).vocabulary
+    words = nextword.train(
+        text, name="words", options={"training.steps": 1, "model.hidden_size": 64}
+    ).vocabulary
     sizes = {"vocab_size": len(words) + 3}  # public folders pad their tables
     ids = {"bos_token_id": 0, "eos_token_id": 0, "mask_token_id": words.mask_id}
     ending = "ForMaskedLM" if kind == "eurobert" else "ForCausalLM"
@@ -100,7 +103,9 @@ def test_folders_that_transformers_saved_are_trained_evaluated_explained_and_fin
 def test_a_public_folder_with_a_beginning_of_its_own_is_asked_after_it(text, kind, tmp_path):
     import transformers
 
-    words = nextword.train(text, name="words", options={"training.steps": 1}).vocabulary
+    words = nextword.train(
+        text, name="words", options={"training.steps": 1, "model.hidden_size": 64}
+    ).vocabulary
     begin = words.pad_id  # any entry that is no piece of text
     ending = "ForMaskedLM" if kind == "eurobert" else "ForCausalLM"
     sizes = {"vocab_size": len(words)}
@@ -164,7 +169,9 @@ def test_a_tokenizer_that_fills_the_network_is_taken_as_it_is(text, tmp_path):
     """Public folders have no entries to spare for padding and hiding; none are needed."""
     import shutil
 
-    first = nextword.train(text, name="first", options={"training.steps": 1})
+    first = nextword.train(
+        text, name="first", options={"training.steps": 1, "model.hidden_size": 64}
+    )
     folder = tmp_path / "public"
     shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -186,7 +193,7 @@ def test_a_long_context_is_kept_and_halved_only_for_a_short_text(text):
 
 
 def test_text_prepared_with_its_vocabulary_is_trained_on(text, place):
-    nextword.train(text, name="first", options={"training.steps": 1})
+    nextword.train(text, name="first", options={"training.steps": 1, "model.hidden_size": 64})
     made = place.nextword("prepare", "t.txt", "-o", "shards", "--vocabulary.source", "first")
     assert made.returncode == 0, made.stderr
     done = place.nextword("train", "shards", "--from", "first", "--training.steps", "1")
@@ -201,7 +208,9 @@ def test_text_prepared_with_its_vocabulary_is_trained_on(text, place):
 def test_bad_weights_are_refused_before_a_run_is_made(text, tmp_path):
     import shutil
 
-    first = nextword.train(text, name="first", options={"training.steps": 1})
+    first = nextword.train(
+        text, name="first", options={"training.steps": 1, "model.hidden_size": 64}
+    )
     folder = tmp_path / "broken"
     shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     (folder / "model.safetensors").unlink()
@@ -224,7 +233,9 @@ def test_bad_weights_are_refused_before_a_run_is_made(text, tmp_path):
 def test_a_folder_that_does_not_fit_is_refused_by_the_field(text, tmp_path, change, words):
     import shutil
 
-    first = nextword.train(text, name="first", options={"training.steps": 1})
+    first = nextword.train(
+        text, name="first", options={"training.steps": 1, "model.hidden_size": 64}
+    )
     folder = tmp_path / "other"
     shutil.copytree(first.opened.folder, folder, ignore=shutil.ignore_patterns("training"))
     config = json.loads((folder / "config.json").read_text())
@@ -251,7 +262,12 @@ def test_other_programs_read_a_masked_text_as_it_is_read_here(text):
     """Its tokenizer writes the beginning, and the space before a mask belongs to what is hidden."""
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    options = {"training.steps": 4, "objective.name": "masked", "model.context": 32}
+    options = {
+        "training.steps": 4,
+        "objective.name": "masked",
+        "model.context": 32,
+        "model.hidden_size": 64,
+    }
     model = nextword.train(text, name="both", options=options)
     words = model.vocabulary
     assert words.has_spaced_pieces
@@ -269,7 +285,7 @@ def test_other_programs_read_a_masked_text_as_it_is_read_here(text):
 
 
 def test_the_verb_takes_from(text, place):
-    nextword.train(text, name="first", options={"training.steps": 1})
+    nextword.train(text, name="first", options={"training.steps": 1, "model.hidden_size": 64})
     options = ("--name", "second", "--training.steps", "1")
     done = place.nextword("train", "t.txt", "--from", "first", *options)
     assert done.returncode == 0, done.stderr
@@ -284,7 +300,12 @@ def test_the_verb_takes_from(text, place):
 
 
 def test_what_a_masked_model_cannot_do_is_said_in_one_line(text, place):
-    options = {"training.steps": 2, "objective.name": "masked", "model.context": 32}
+    options = {
+        "training.steps": 2,
+        "objective.name": "masked",
+        "model.context": 32,
+        "model.hidden_size": 64,
+    }
     nextword.train(text, name="both", options=options)
     (place.folder / "FILE").write_text("a cat")
     for verb in (
@@ -313,7 +334,7 @@ def test_what_a_masked_model_cannot_do_is_said_in_one_line(text, place):
     page = (place.folder / "both.html").read_text()
     assert "hidden" in page
     assert "<h2>Is that good?</h2>" not in page
-    nextword.train(text, name="left", options={"training.steps": 2})
+    nextword.train(text, name="left", options={"training.steps": 2, "model.hidden_size": 64})
     failed = place.nextword("fill", "left", "the [MASK]")
     assert failed.returncode == 2
     assert "what stands before" in failed.stderr

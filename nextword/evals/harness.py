@@ -6,7 +6,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from numbers import Real
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from nextword.base.errors import EvaluationError, SettingsError
 from nextword.base.options import nearest
 from nextword.corpus.packages import one_line
-from nextword.evals.tasks import OWN, own_task, prepared_of
+from nextword.evals.tasks import OWN, OWN_BEGIN, own_task, prepared_of
 from nextword.explanation.benchmarks import Benchmark, Leaked
 from nextword.prediction.loading import Opened
 from nextword.vocabulary.leakage import find_leaks
@@ -121,14 +121,22 @@ def _known(harness: Any, foreign: Sequence[str], include: Path | None) -> Any:
         known = manager(include_path=folder, include_defaults=False)
         if all(task in known.all_subtasks for task in foreign):
             return known
+        # The harness has none of such a name, and need not be looked through to say so.
+        _check([task for task in foreign if task.startswith(OWN_BEGIN)], known)
+    elif ours := [task for task in foreign if task.startswith(OWN_BEGIN)]:
+        raise _no_such(ours[0], OWN)
     return manager(include_path=folder, include_defaults=True)
 
 
 def _check(tasks: Sequence[str], known: Any) -> None:
     for task in tasks:
         if not known.match_tasks([task]):
-            near = nearest(task, [*OWN, *known.all_tasks])
-            raise SettingsError(f"no task {task!r}; `lm_eval ls tasks` lists the harness'.{near}")
+            raise _no_such(task, [*OWN, *known.all_tasks])
+
+
+def _no_such(task: str, known: Iterable[str]) -> SettingsError:
+    near = nearest(task, list(known))
+    return SettingsError(f"no task {task!r}; `lm_eval ls tasks` lists the harness'.{near}")
 
 
 def _model(opened: Opened, batch: int) -> Any:

@@ -54,6 +54,7 @@ def _python(opened: Opened) -> Iterator[str]:
     return read_python_prose()
 
 
+OWN_BEGIN = "nextword_"
 OWN: dict[str, Callable[[Opened], Iterator[str]]] = {
     "nextword_holdout": _holdout,
     "nextword_stories": _stories,

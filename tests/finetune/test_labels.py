@@ -36,6 +36,7 @@ def examples(count=60, seed=0):
 def begun(request, place):
     (place.folder / "t.txt").write_text(TEXT)
     options = {"training.steps": 6, "objective.name": request.param, "model.context": 32}
+    options |= {"model.hidden_size": 64}
     # Counting from the last state alone takes two layers; from the average of all, one.
     options |= {"model.depth": 2 if request.param == "causal" else 1, "training.batch_tokens": 512}
     nextword.train(place.folder / "t.txt", name="begun", options=options)
@@ -114,7 +115,9 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(begun, place):
 def test_class_weights_make_a_rare_class_count(place):
     """Where most texts cannot be told apart, only weights keep the rare class from being lost."""
     (place.folder / "t.txt").write_text(TEXT)
-    nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    nextword.train(
+        place.folder / "t.txt", name="begun", options={"training.steps": 2, "model.hidden_size": 64}
+    )
     rows = [{"text": f"the cat {'mat' * (n % 3)} {n}", "label": "common"} for n in range(45)]
     rows += [{"text": f"the cat {'mat' * (n % 3)} {n}", "label": "rare"} for n in range(45, 50)]
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -154,7 +157,9 @@ def test_where_nothing_but_end_of_text_fills_rows_up_labels_stay_the_same(place,
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     (place.folder / "t.txt").write_text(TEXT)
-    begun = nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    begun = nextword.train(
+        place.folder / "t.txt", name="begun", options={"training.steps": 2, "model.hidden_size": 64}
+    )
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples())))
     file = begun.opened.folder / "tokenizer_config.json"
     config = json.loads(file.read_text())
@@ -212,7 +217,9 @@ def test_ctrl_c_keeps_what_was_learned(place):
     import time
 
     (place.folder / "t.txt").write_text(TEXT)
-    nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    nextword.train(
+        place.folder / "t.txt", name="begun", options={"training.steps": 2, "model.hidden_size": 64}
+    )
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples())))
     words = ["finetune", "begun", "labels.jsonl", "--finetune.steps", "100000"]
     process = subprocess.Popen(
@@ -255,7 +262,9 @@ def test_a_launcher_of_many_processes_is_refused(begun, place, monkeypatch):
 
 def test_the_verbs_work_and_say_what_was_found(place):
     (place.folder / "t.txt").write_text(TEXT)
-    nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    nextword.train(
+        place.folder / "t.txt", name="begun", options={"training.steps": 2, "model.hidden_size": 64}
+    )
     rows = examples(40)
     lines = ["text,label,cats", *(f"{row['text']},{row['label']},{row['cats']}" for row in rows)]
     (place.folder / "labels.csv").write_text("\n".join(lines))

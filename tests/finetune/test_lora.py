@@ -115,7 +115,12 @@ TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
 @pytest.fixture
 def begun(place):
     (place.folder / "t.txt").write_text(TEXT * 60)
-    options = {"training.steps": 4, "model.context": 64, "vocabulary.size": 300}
+    options = {
+        "training.steps": 4,
+        "model.context": 64,
+        "vocabulary.size": 300,
+        "model.hidden_size": 64,
+    }
     nextword.train(place.folder / "t.txt", name="begun", options=options)
     rows = [{"prompt": f"the {n}", "answer": "cat" if n % 2 else "dog"} for n in range(40)]
     (place.folder / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))

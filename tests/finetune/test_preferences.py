@@ -36,7 +36,12 @@ ROWS = [
 @pytest.fixture
 def begun(place):
     (place.folder / "t.txt").write_text(TEXT * 60)
-    options = {"training.steps": 4, "model.context": 64, "vocabulary.size": 300}
+    options = {
+        "training.steps": 4,
+        "model.context": 64,
+        "vocabulary.size": 300,
+        "model.hidden_size": 64,
+    }
     nextword.train(place.folder / "t.txt", name="begun", options=options)
     (place.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     return place

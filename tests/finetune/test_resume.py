@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def begun(place):
     (place.folder / "t.txt").write_text(TEXT)
-    options = {"training.steps": 3, "model.context": 32, "model.depth": 1}
+    options = {"training.steps": 3, "model.context": 32, "model.depth": 1, "model.hidden_size": 64}
     nextword.train(place.folder / "t.txt", name="begun", options=options)
     return place
 

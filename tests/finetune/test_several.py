@@ -47,6 +47,7 @@ def examples(count=80, seed=0):
 def begun(request, place):
     (place.folder / "t.txt").write_text(TEXT)
     options = {"training.steps": 6, "objective.name": request.param, "model.context": 32}
+    options |= {"model.hidden_size": 64}
     nextword.train(place.folder / "t.txt", name="begun", options=options)
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples())))
     return request.param
@@ -167,7 +168,9 @@ def test_labels_are_laid_out_for_the_loss():
 
 def test_the_verbs_show_each_labels_probability(place):
     (place.folder / "t.txt").write_text(TEXT)
-    nextword.train(place.folder / "t.txt", name="begun", options={"training.steps": 2})
+    nextword.train(
+        place.folder / "t.txt", name="begun", options={"training.steps": 2, "model.hidden_size": 64}
+    )
     rows = [*examples(60), {"text": "unlabelled", "label": None}]
     rows.append({"text": "the cat " * 999, "label": ["cat"]})
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))

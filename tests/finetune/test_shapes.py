@@ -164,6 +164,7 @@ def model(tmp_path_factory):
         patch.setenv("NEXTWORD_RUNS", str(here / "runs"))
         (here / "t.txt").write_text("one two three four five six seven eight nine ten. " * 90)
         options = {"training.steps": 4, "vocabulary.kind": "byte", "model.context": 64}
+        options |= {"model.hidden_size": 64}
         return nextword.train(here / "t.txt", name="tiny", options=options)
 
 

@@ -81,6 +81,7 @@ def test_a_depth_that_would_fit_is_named(place, monkeypatch):
 
     monkeypatch.setattr(plan, "free_memory", lambda device: 30_000_000)
     few = ("--corpus.stories", "40", "--vocabulary.kind", "byte", "--training.steps", "1")
+    few += ("--training.batch-tokens", "256", "--model.context", "64")
     done = place.nextword("train", *few, "--model.depth", "8")
     assert done.returncode == 2, done.stderr
     fits = int(re.search(r"--model.depth (\d+) would fit", done.stderr)[1])

@@ -121,7 +121,12 @@ def test_gradients_are_those_of_the_soft_cross_entropy_and_the_loss_is_the_hard_
 
 
 TEXT = "".join(f"the {n % 7} cats of {n % 11} towns sat on mat {n % 5}.\n" for n in range(300))
-OPTIONS = {"training.steps": 4, "vocabulary.size": 300, "machine.threads": 1}
+OPTIONS = {
+    "training.steps": 4,
+    "vocabulary.size": 300,
+    "machine.threads": 1,
+    "model.hidden_size": 64,
+}
 
 
 def settings_of(model):
