@@ -17,7 +17,7 @@ import torch
 from nextword.base.errors import RunError
 from nextword.base.files import check_output, publish, write_text
 from nextword.export.gguf_vocabulary import translate
-from nextword.finetune.chat import TEMPLATE
+from nextword.finetune.chat import IN_WORDS, WITH_MARKS
 from nextword.model.shape import Shape
 from nextword.prediction.loading import Opened
 from nextword.vocabulary.reading import read_tokenizer_config
@@ -94,6 +94,8 @@ def write_gguf(opened: Opened, output: Path, kind: str = "f16", *, force: bool =
     writer.add_token_merges(words.merges)
     writer.add_bos_token_id(opened.vocabulary.begin_id)
     writer.add_eos_token_id(opened.vocabulary.end_id)
+    if opened.vocabulary.marks is not None:
+        writer.add_eot_token_id(opened.vocabulary.marks.end)
     if opened.vocabulary.pad_id is not None:
         writer.add_pad_token_id(opened.vocabulary.pad_id)
     writer.add_add_bos_token(True)
@@ -176,7 +178,9 @@ def _modelfile(file: Path, opened: Opened, *, template: object) -> str:
     """Return what Ollama wants to know of the file beside it."""
     end = opened.vocabulary.tokenizer.id_to_token(opened.vocabulary.end_id)
     asked = "{{ .Prompt }}"
-    if template == TEMPLATE:
+    if template == WITH_MARKS:
+        asked = "{{ range .Messages }}<|{{ .Role }}|> {{ .Content }}<|end|>{{ end }}<|assistant|>"
+    elif template == IN_WORDS:
         asked = (
             '{{ range .Messages }}{{ if eq .Role "assistant" }}Assistant: {{ .Content }}'
             f"{end}\n"
@@ -184,9 +188,11 @@ def _modelfile(file: Path, opened: Opened, *, template: object) -> str:
             '{{ else if eq .Role "tool" }}Tool: {{ .Content }}\n'
             "{{ else }}User: {{ .Content }}\n{{ end }}{{ end }}Assistant:"
         )
+    words = opened.vocabulary
+    others = map(words.tokenizer.id_to_token, words.other_ends)
+    stops = "".join(f"PARAMETER stop {json.dumps(one)}\n" for one in (end, *others))
     return (
         f"FROM ./{file.name}\n"
         f'TEMPLATE """{asked}"""\n'
-        f"PARAMETER num_ctx {opened.model.shape.context}\n"
-        f"PARAMETER stop {json.dumps(end)}\n"
+        f"PARAMETER num_ctx {opened.model.shape.context}\n{stops}"
     )

@@ -11,10 +11,11 @@ from torch import nn
 
 from nextword.base.errors import CorpusError
 from nextword.corpus.examples import Row
-from nextword.finetune.chat import Piece, ids_of, spell
-from nextword.finetune.shapes import Pair, read_example, shape_of
+from nextword.finetune.chat import Piece, beginnings, ids_of, spell
+from nextword.finetune.shapes import Example, Pair, read_example, shape_of
 from nextword.finetune.supervised import Rows, Start, Supervised
 from nextword.finetune.tally import Tally, Unusable
+from nextword.model.entries import with_entries
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
@@ -74,7 +75,11 @@ class Answers(Supervised):
         if self.start.from_nothing:
             initialize(model, self.seed)
         else:
-            model.load_state_dict(read_model(self.start.folder).state_dict())
+            known = Vocabulary.load(self.start.folder)
+            new = {
+                id_: ids for id_, ids in beginnings(self.vocabulary).items() if id_ >= len(known)
+            }
+            model.load_state_dict(with_entries(read_model(self.start.folder), new))
         model.to(run.machine.device)
         if self.holdout and (saved is None or self.start.folder != saved.folder):
             self.before = score_answers(model, self.holdout, self.fill_id)
@@ -120,6 +125,17 @@ def read_turns(
             nothing is left.
     """
     tally = tally or Tally(len(rows))
+    return encode_turns(read_examples(rows, settings, tally), vocabulary, context, tally)
+
+
+def read_examples(
+    rows: Sequence[Row], settings: FinetuneSettings, tally: Tally
+) -> list[tuple[str, Example]]:
+    """Read prompts with answers, or conversations, each with its place.
+
+    Raises:
+        CorpusError: too many rows are unusable.
+    """
     found, chats = [], []
     for row in rows:
         try:
@@ -130,10 +146,25 @@ def read_turns(
         shape = shape_of(row, settings)
         tally.shapes[" + ".join(shape.fields if shape else ())] += 1
         chats.append(not isinstance(example, Pair))
-        found.append((row.place, in_tokens(spell(example), vocabulary)))
+        found.append((row.place, example))
     tally.check()
     tally.chats = all(chats)
-    return _fitting(found, context, tally)
+    return found
+
+
+def encode_turns(
+    found: Sequence[tuple[str, Example]], vocabulary: Vocabulary, context: int, tally: Tally
+) -> list[Turns]:
+    """Turn examples into tokens, and see to those that are longer than the context.
+
+    Raises:
+        CorpusError: one is too long and that is to be refused, or nothing is left.
+    """
+    marked = vocabulary.marks is not None
+    spelled = [
+        (place, in_tokens(spell(example, marked=marked), vocabulary)) for place, example in found
+    ]
+    return _fitting(spelled, context, tally)
 
 
 def in_tokens(pieces: Iterable[Piece], vocabulary: Vocabulary) -> Turns:

@@ -1,5 +1,10 @@
 """Chat template: how a conversation is written down as one text.
 
+    <|system|> Be brief.<|end|><|user|> Hi<|end|><|assistant|> Ho<|end|>
+
+where each mark is one entry of the vocabulary; or, where it has none (what was taught by an earlier
+version, or by LoRA, which adds no entries):
+
     System: Be brief.
     User: Hi
     Assistant: Ho<|endoftext|>
@@ -21,7 +26,7 @@ from nextword.vocabulary.tokenizer import Vocabulary
 LINES = {"system": "System:", "user": "User:", "tool": "Tool:", "assistant": "Assistant:"}
 """How each line begins. What is to be answered ends with "Assistant:"."""
 
-TEMPLATE = (
+IN_WORDS = (
     "{{ eos_token }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
@@ -37,6 +42,23 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """The same in Jinja, as tokenizer_config.json holds it; `generation` marks what is learned."""
+WITH_MARKS = (
+    "{{ eos_token }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ '<|assistant|>' }}"
+    "{% generation %}{{ ' ' + message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% elif message['role'] in ['system', 'user', 'tool'] %}"
+    "{{ '<|' + message['role'] + '|> ' + message['content'] + '<|end|>' }}"
+    "{% else %}"
+    "{{ raise_exception('a role is one of system, user, tool, assistant') }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""With marks. The space after a mark is what a word has before it in the midst of a text: without
+it a model that has read text meets pieces that it hardly knows."""
+TEMPLATES = (IN_WORDS, WITH_MARKS)
 
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -48,22 +70,40 @@ class Piece(NamedTuple):
 
     text: str
     learned: bool = False
-    """Whether the loss counts it, and the end-of-text after it."""
+    """Whether the loss counts it, and what ends it."""
     ended: bool = False
-    """Whether end-of-text stands after it."""
+    """Whether an end stands after it: of a turn where a role is named, else of the text."""
+    role: str = ""
+    """Whose turn it belongs to, where the vocabulary has marks."""
+    begins: bool = False
+    """Whether the mark of its role stands before it."""
 
 
-def spell(example: Example) -> Iterator[Piece]:
+def template_for(vocabulary: Vocabulary) -> str:
+    """Return the template by which conversations are taught to a model of a vocabulary."""
+    return IN_WORDS if vocabulary.marks is None else WITH_MARKS
+
+
+def spell(example: Example, *, marked: bool) -> Iterator[Piece]:
     """Write an example down.
 
-    Where neither a prompt ends nor its answer begins with white space, a space parts them. What
-    stands between two answers is one piece, so that it is encoded as whoever asks writes it.
+    Where neither a prompt ends nor its answer begins with white space, a space parts them. In
+    words, what stands between two answers is one piece, encoded as whoever asks writes it.
+
+    Args:
+        example: a prompt with its answer, or a conversation.
+        marked: whether the vocabulary has marks for the turns of a conversation.
     """
     if isinstance(example, Pair):
         prompt, answer = example
         parted = prompt[-1].isspace() or answer[0].isspace()
         yield Piece(prompt)
         yield Piece(answer if parted else f" {answer}", learned=True, ended=True)
+        return
+    if marked:
+        for turn in example:
+            yield Piece("", role=turn.role, begins=True)
+            yield Piece(f" {turn.content}", turn.learned, ended=True, role=turn.role)
         return
     before = ""
     for turn in example:
@@ -76,8 +116,11 @@ def spell(example: Example) -> Iterator[Piece]:
 
 
 def ids_of(piece: Piece, vocabulary: Vocabulary) -> list[int]:
-    """Encode a piece, with the end-of-text after it."""
-    return [*vocabulary.encode(piece.text), *[vocabulary.end_id] * piece.ended]
+    """Encode a piece, with what stands before and after it."""
+    marks, ids = vocabulary.marks, vocabulary.encode(piece.text)
+    if piece.role and marks is not None:
+        return [*[marks.roles[piece.role]] * piece.begins, *ids, *[marks.end] * piece.ended]
+    return [*ids, *[vocabulary.end_id] * piece.ended]
 
 
 def ask(messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[int]:
@@ -90,5 +133,15 @@ def ask(messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[i
         turns = read_messages(list(messages), "prompt")
     except Unusable as error:
         raise EvaluationError(str(error)) from None
-    *pieces, _ = spell([*turns, Turn("assistant", "", learned=True)])
+    asked = [*turns, Turn("assistant", "", learned=True)]
+    *pieces, _ = spell(asked, marked=vocabulary.marks is not None)
     return [id_ for piece in pieces for id_ in ids_of(piece, vocabulary)]
+
+
+def beginnings(vocabulary: Vocabulary) -> Mapping[int, Sequence[int]]:
+    """Say of each mark as which entries it begins: the words that it stands for, or the end."""
+    marks = vocabulary.marks
+    if marks is None:
+        return {}
+    roles = {id_: vocabulary.encode(LINES[role]) for role, id_ in marks.roles.items()}
+    return {**roles, marks.end: [vocabulary.end_id]}

@@ -175,7 +175,7 @@ def read_preferences(
         CorpusError: too many rows are unusable, one is too long and that is to be refused, or
             nothing is left.
     """
-    found, chats = [], []
+    found, chats, marked = [], [], vocabulary.marks is not None
     for row in rows:
         try:
             chosen, rejected = _both(row.values, settings.prompt)
@@ -184,7 +184,7 @@ def read_preferences(
             continue
         chats.append(isinstance(chosen, list))
         pair = Preference(
-            *(in_tokens(spell(example), vocabulary) for example in (chosen, rejected))
+            *(in_tokens(spell(one, marked=marked), vocabulary) for one in (chosen, rejected))
         )
         if pair.places <= context:
             found.append(pair)

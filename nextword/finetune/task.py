@@ -8,8 +8,8 @@ from typing import Any
 
 from nextword.base.errors import ModelError, RunError, SettingsError
 from nextword.corpus.examples import Row, read_rows
-from nextword.finetune.answers import Answers, read_turns
-from nextword.finetune.chat import TEMPLATE
+from nextword.finetune.answers import Answers, encode_turns, read_examples
+from nextword.finetune.chat import template_for
 from nextword.finetune.examples import labelled, look
 from nextword.finetune.labels import Labels
 from nextword.finetune.preferences import Preferences, read_preferences
@@ -140,6 +140,8 @@ def _teach(
     folder = folder_for()
     task, why = find_task(start, settings, rows, vocabulary, shape)
     progress.say(f"task        {TOLD[task.name]} ({why})")
+    vocabulary = task.vocabulary  # with marks, where it is taught conversations now
+    shape = replace(shape, vocab_size=max(shape.vocab_size, len(vocabulary)))
     machine = choose_machine(settings.machine)
     plan = task.rows.plan(settings.finetune, machine)
     run = Run(
@@ -147,7 +149,7 @@ def _teach(
         start.paths,
         warm_start=None if start.from_nothing else start.folder,
         resumed=start.resumed,
-        chat_template=TEMPLATE if task.tally.chats else None,
+        chat_template=template_for(vocabulary) if task.tally.chats else None,
         keep_best=False,  # what is used is the last step; on the way one is kept to go on from
     )
     fit(run, task)
@@ -160,7 +162,10 @@ def _answers(
     """Return the task of answers, and how it was known."""
     _check_answers(start.name, start.known_from, shape)
     tally, asked = Tally(len(rows), settings.examples), settings.finetune
-    turns = read_turns(rows, vocabulary, asked, shape.context, tally)
+    examples = read_examples(rows, asked, tally)
+    if tally.chats and not asked.lora_rank:  # which adds to matrices alone
+        vocabulary = vocabulary.with_marks()
+    turns = encode_turns(examples, vocabulary, shape.context, tally)
     task = Answers(start, vocabulary, tally, turns, asked, shape.context)
     return task, f"known by their fields: {', '.join(tally.shapes)}"
 

@@ -65,7 +65,7 @@ def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[s
     if taken.labels is None and taken.shape.causal:
         written[GENERATION_CONFIG] = {
             "bos_token_id": ids.end,
-            "eos_token_id": ids.end,
+            "eos_token_id": [ids.end, *ids.more_ends] if ids.more_ends else ids.end,
             "pad_token_id": ids.pad,
             "do_sample": True,
         }

@@ -49,6 +49,8 @@ class Ids(NamedTuple):
     end: int
     pad: int | None = None
     mask: int | None = None
+    more_ends: tuple[int, ...] = ()
+    """At which writing stops too, beside `end`."""
 
 
 class LabelHead(NamedTuple):

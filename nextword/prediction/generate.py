@@ -125,7 +125,7 @@ class _Text:
         # A network may have rows for ids that its vocabulary does not hold; none of them is text.
         id_ = choose(logits[: len(self.vocabulary)], settings, self.source, earlier)
         self.left -= 1
-        if id_ == self.vocabulary.end_id:
+        if self.vocabulary.ends_writing(id_):
             self.left = 0
         else:
             self.ids.append(id_)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nextword.base.errors import EvaluationError, VocabularyError
-from nextword.finetune.chat import TEMPLATE, ask
+from nextword.finetune.chat import TEMPLATES, ask
 from nextword.prediction.loading import Opened
 from nextword.serve.errors import ApiError
 from nextword.training.checkpoint import JINJA
@@ -39,7 +39,7 @@ def ids_of_messages(opened: Opened, messages: Sequence[Mapping[str, str]]) -> li
             code="no_chat_template",
         )
     try:
-        if template == TEMPLATE:
+        if template in TEMPLATES:
             return [vocabulary.begin_id, *ask(messages, vocabulary)]
     except EvaluationError as error:
         raise ApiError(f"messages: {error}", param="messages") from None

@@ -133,7 +133,7 @@ class Growing:
         judged = Judged(id_, None) if wish.top is None else judge(logits, id_, wish.top)
         self.written.append(id_)
         self.counts[id_] += 1
-        is_end = id_ == self.vocabulary.end_id
+        is_end = self.vocabulary.ends_writing(id_)
         text = "" if is_end else self.decoder.decode(self.vocabulary.piece_bytes(id_))
         self.held.append(Piece(text, judged))
         reason = END if is_end else FULL if len(self.written) >= wish.most else None

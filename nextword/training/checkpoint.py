@@ -210,9 +210,8 @@ def write_folder(
     Returns:
         digests of large files by name.
     """
-    digests = write_model(
-        model, folder, Ids(vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id)
-    )
+    named = (vocabulary.end_id, vocabulary.pad_id, vocabulary.mask_id, vocabulary.other_ends)
+    digests = write_model(model, folder, Ids(*named))
     vocabulary.save(
         folder,
         template=template_of(model, vocabulary),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+GENERATION_CONFIG = "generation_config.json"
 LARGEST = 1 << 28
 """Bytes of a tokenizer.json; those in use have up to 35 million."""
 HOLES = 1 << 16
@@ -106,6 +107,25 @@ def read_tokenizer_config(folder: Path) -> TokenizerConfig:
     if not file.exists():
         return TokenizerConfig()
     return read_record(file, TokenizerConfig, VocabularyError)
+
+
+class _Generation(Struct):
+    """What is read of generation_config.json."""
+
+    eos_token_id: int | Annotated[list[int], Meta(max_length=64)] | None = None
+
+
+def read_ends(folder: Path) -> list[int]:
+    """Read at which entries writing stops, as a model folder says; none where it says nothing.
+
+    Raises:
+        VocabularyError: the file is damaged.
+    """
+    file = folder / GENERATION_CONFIG
+    if not file.exists():
+        return []
+    ends = read_record(file, _Generation, VocabularyError).eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def read_tokenizer(file: Path) -> "Tokenizer":

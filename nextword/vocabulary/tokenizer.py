@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from nextword.base.errors import VocabularyError
 from nextword.vocabulary.alphabet import Speller
 from nextword.vocabulary.kinds import RESERVED, find_kind, names
+from nextword.vocabulary.marks import NAMES, Marks, marks_of
 from nextword.vocabulary.reading import (
     TOKENIZER,
     TOKENIZER_CONFIG,
     no_panic,
+    read_ends,
     read_tokenizer,
     read_tokenizer_config,
 )
@@ -37,6 +39,7 @@ class Vocabulary:
         kind: str,
         reserved: Sequence[str | None] = RESERVED,
         begin: str | None = None,
+        ends: Sequence[int] = (),
     ) -> None:
         """Wrap a tokenizer.
 
@@ -45,6 +48,7 @@ class Vocabulary:
             kind: one of those built here, or the library's word for what came from elsewhere.
             reserved: names of the end-of-text, pad and mask entries; None where there is none.
             begin: name of the entry that a text begins with; default: that which ends a text.
+            ends: entries at which writing stops, beside end-of-text; what is no entry is left out.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
         tokenizer.post_processor = None  # what stands around a text is written where it is saved
@@ -53,6 +57,7 @@ class Vocabulary:
         roles = [*reserved, None, None][:3]
         if roles[1] == roles[0]:
             roles[1] = None  # what ends a text is no padding: it is read and asked for
+        self._roles = tuple(roles)
         self.reserved = tuple(name for name in roles if name is not None)
         found = [None if name is None else tokenizer.token_to_id(name) for name in roles]
         if found[0] is None:
@@ -70,6 +75,32 @@ class Vocabulary:
         self._speller = Speller(self._description)
         self.unknown_id: int | None = self._unknown()
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self.marks: Marks | None = marks_of(self._description)
+        """Of the turns of a conversation, where it has entries for them."""
+        more = [*ends, *([] if self.marks is None else [self.marks.end])]
+        self.other_ends = tuple(
+            sorted({one for one in more if 0 <= one < self._size} - {self.end_id})
+        )
+        """Entries at which writing stops too, as at a turn's end."""
+
+    def with_marks(self) -> "Vocabulary":
+        """Return a vocabulary with an entry more for each role of a conversation and a turn's end.
+
+        The same one where it has them.
+        """
+        if self.marks is not None:
+            return self
+        from tokenizers import AddedToken, Tokenizer
+
+        other: Tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        other.add_special_tokens(
+            [AddedToken(name, normalized=False, special=True) for name in NAMES]
+        )
+        return Vocabulary(other, self.kind, self._roles, self._begin, self.other_ends)
+
+    def ends_writing(self, id_: int) -> bool:
+        """Whether an id ends what a model writes: end-of-text, or a turn's end."""
+        return id_ == self.end_id or id_ in self.other_ends
 
     def __len__(self) -> int:
         """Count the ids, reserved ones included; a vocabulary from elsewhere may leave some out."""
@@ -242,7 +273,8 @@ class Vocabulary:
         """Names that stand for themselves: the reserved ones, and those of `train_bpe`."""
         names = self._description.get("added_tokens", []) if self.kind == "bpe" else []
         added = (entry["content"] for entry in names if entry.get("special"))
-        return frozenset((*self.reserved, self._begin, *added))
+        marks = NAMES if self.marks is not None else ()
+        return frozenset((*self.reserved, self._begin, *added, *marks))
 
     def save(
         self,
@@ -318,7 +350,7 @@ class Vocabulary:
                 f"{folder / TOKENIZER_CONFIG}: no eos_token; name the entry that ends a text there"
             )
         begin = None if config.add_bos_token is False else config.name_of("bos_token")
-        return cls(tokenizer, kind, names, begin)
+        return cls(tokenizer, kind, names, begin, read_ends(folder))
 
 
 def kind_of(tokenizer: "Tokenizer") -> str:

@@ -10,7 +10,7 @@ import torch
 
 from nextword.base.errors import EvaluationError, RunError, VocabularyError
 from nextword.export.gguf import write_gguf
-from nextword.finetune.chat import TEMPLATE, ask
+from nextword.finetune.chat import ask, template_for
 from nextword.model.folder import Snapshot
 from nextword.model.initialize import initialize
 from nextword.model.shape import Shape
@@ -88,10 +88,11 @@ def llama(file, context):
         del server
 
 
-def made(folder, kind="bpe", pattern="qwen2", **sizes):
+def made(folder, kind="bpe", pattern="qwen2", marked=False, **sizes):
     """A model folder of first weights, large enough that odds differ, and its vocabulary."""
     settings = VocabularySettings(kind=kind, size=700, pattern=pattern)
     vocabulary = train_vocabulary(list(texts(400, seed=1)), 10_000, settings)
+    vocabulary = vocabulary.with_marks() if marked else vocabulary
     usual = {
         "vocab_size": len(vocabulary), "hidden_size": 64, "intermediate_size": 96,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
@@ -184,9 +185,10 @@ def test_smaller_types_move_the_loss_little(tmp_path, shared, small_run, kind, w
     assert math.exp(theirs) == pytest.approx(math.exp(ours), rel=within)
 
 
-def test_a_chat_is_written_down_as_it_was_taught(tmp_path):
-    opened = made(tmp_path / "it")
-    add_chat_template(opened.folder, TEMPLATE)
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_chat_is_written_down_as_it_was_taught(tmp_path, marked):
+    opened = made(tmp_path / "it", marked=marked)
+    add_chat_template(opened.folder, template_for(opened.vocabulary))
     messages = [
         {"role": "system", "content": "one"},
         {"role": "user", "content": "two"},

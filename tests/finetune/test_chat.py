@@ -39,9 +39,9 @@ def conversations(count=20, seed=0):
         yield [{"role": role, "content": content} for role, content in turns]
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory):
-    """A folder that learned from twenty conversations."""
+@pytest.fixture(scope="module", params=["with marks", "in words"])
+def taught(tmp_path_factory, request):
+    """A folder that learned from twenty conversations; LoRA adds no entries for marks."""
     here = tmp_path_factory.mktemp("chat")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEXTWORD_CACHE", str(here / "cache"))
@@ -54,6 +54,8 @@ def taught(tmp_path_factory):
         lines = [json.dumps({"messages": chat}) for chat in conversations()]
         (here / "chats.jsonl").write_text("\n".join(lines))
         given = {"finetune.steps": 2, "examples.too_long": "truncate"}
+        if request.param == "in words":
+            given["finetune.lora_rank"] = 2
         done = finetune("begun", [str(here / "chats.jsonl")], resolve(given=given))
         return begun, nextword.load(done.folder)
 
@@ -64,7 +66,8 @@ def test_ids_and_masks_are_those_of_transformers(taught):
 
     model = taught[1]
     theirs = AutoTokenizer.from_pretrained(model.opened.folder)
-    learned = 0
+    words, learned = model.vocabulary, 0
+    end = words.end_id if words.marks is None else words.marks.end
     for number, chat in enumerate(conversations()):
         (turns,) = read_turns(
             [Row(f"line {number}", {"messages": chat})], model.vocabulary, FinetuneSettings(), 9999
@@ -72,11 +75,11 @@ def test_ids_and_masks_are_those_of_transformers(taught):
         there = theirs.apply_chat_template(
             chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        assert [*turns.inputs, model.vocabulary.end_id] == there["input_ids"], chat
+        assert [*turns.inputs, end] == there["input_ids"], chat
         asked = [0, *(int(target != IGNORED) for target in turns.targets)]
         assert asked == there["assistant_masks"], chat
         ends = sum(
-            id_ == model.vocabulary.end_id and mask == 1
+            id_ == end and mask == 1
             for id_, mask in zip(there["input_ids"], there["assistant_masks"], strict=True)
         )
         assert ends == sum(message["role"] == "assistant" for message in chat)

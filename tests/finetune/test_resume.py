@@ -16,6 +16,15 @@ KINDS = {
     "classes": [{"text": f"the {w} {n}", "label": w} for n in range(15) for w in ("cat", "dog")],
     "numbers": [{"text": f"the cat {n}", "label": n * 1.5} for n in range(30)],
     "answers": [{"prompt": f"a cat {n}?", "answer": "yes" * (1 + n % 3)} for n in range(30)],
+    "chats": [
+        {
+            "messages": [
+                {"role": "user", "content": f"a cat {n}?"},
+                {"role": "assistant", "content": "yes" * (1 + n % 3)},
+            ]
+        }
+        for n in range(30)
+    ],
 }
 CLOCKS = {"seconds", "tokens_per_second"}
 

@@ -30,7 +30,7 @@ def rows(values):
 
 def written(values, settings=PLAIN):
     """The text of a row, answers in brackets, ends as a bar."""
-    pieces = spell(read_example(Row("line 1", values), settings))
+    pieces = spell(read_example(Row("line 1", values), settings), marked=False)
     return "".join(
         (f"[{piece.text}]" if piece.learned else piece.text) + "|" * piece.ended for piece in pieces
     )

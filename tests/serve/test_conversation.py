@@ -137,17 +137,18 @@ def test_the_oldest_turns_go_first_and_what_the_model_is_told_stays(taught):
     talk = Conversation(taught, SETTINGS, system="Be brief.")
     for number in range(8):
         "".join(talk.say(f"message number {number}"))
-    text = taught.vocabulary.decode(talk._read[1:])
+    text = taught.vocabulary.decode(talk._read[1:], special=True)
     assert talk.gone >= 2
     assert talk.gone % 2 == 0  # whole exchanges
-    assert text.startswith("System: Be brief.")
+    assert text.startswith("<|system|> Be brief.<|end|>")
     assert "number 0" not in text
     assert "number 7" in text
     assert len(talk._read) <= taught.model.shape.context
     "".join(talk.say("x" * 1000))  # longer than all that fits: its end is read
     assert talk.gone == 16
     assert len(talk._read) + len(talk._written) <= taught.model.shape.context
-    assert taught.vocabulary.decode(talk._read[-12:]).endswith("x\nAssistant:")
+    said = taught.vocabulary.decode(talk._read[-12:], special=True)
+    assert said.endswith("x<|end|><|assistant|>")
     assert all(one.rank == 1 for one in talk.explain().positions)
 
 
