@@ -95,6 +95,10 @@ class Task(ABC):
         copies = 3 if run.training.optimizer == "adamw" else 2
         return 4 * copies * sum(weight.numel() for weight in model.parameters())
 
+    def bytes_saved(self, run: Run, model: Transformer) -> int:
+        """Bound the copy that is kept to be saved: weights and the optimizer's state."""
+        return self.bytes_beside(run, model)  # gradients are as large as the weights
+
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
         """Return what else happens while it trains, before it is judged; called by one process."""
         return ()
@@ -163,7 +167,11 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
     free, plan = free_memory(run.machine.device), run.plan
-    beside = task.bytes_beside(run, model)
+    beside, saved = task.bytes_beside(run, model), task.bytes_saved(run, model)
+    if run.machine.device.type == "cpu":
+        beside += saved
+    else:
+        check_copys_memory(saved)
     tokens = plan.micro_rows * plan.context
     bound = tokens * run.shape.num_hidden_layers * MOST_PER_TOKEN * run.shape.hidden_size
     if free is None or beside + bound < free:
@@ -181,9 +189,25 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     )
     needed = (beside + plan.micro_rows * row) / 1e9
     raise SettingsError(
-        f"a step over {tokens:,} tokens at once needs {needed:,.2f} GB beside the weights, and "
+        f"a step over {tokens:,} tokens at once needs {needed:,.2f} GB beside the weights, what is "
+        f"saved of them counted, and "
         f"{free / 1e9:,.2f} GB are free here; {advice}"
     )
+
+
+def check_copys_memory(saved: int) -> None:
+    """Refuse a run whose copy to be saved, which this machine holds, cannot fit beside a GPU's.
+
+    Raises:
+        SettingsError: names what is needed and what is free.
+    """
+    free = free_memory(torch.device("cpu"))
+    if free is not None and saved > free:
+        raise SettingsError(
+            f"a checkpoint is copied to this machine's memory to be saved, which needs "
+            f"{saved / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free here; choose a smaller "
+            "--model.depth or --model.hidden-size"
+        )
 
 
 MOST_PER_TOKEN = 200

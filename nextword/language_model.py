@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextword.base.display import Watchable
 from nextword.base.errors import EvaluationError, RunError
-from nextword.base.files import check_output, write_text
+from nextword.base.files import check_output, write_output
 from nextword.corpus.documents import read_documents
 from nextword.corpus.options import CorpusSettings
 from nextword.explanation.audit import Audit, audit
@@ -376,10 +376,7 @@ class Model(Watchable):
         scores = self.evaluate()
         ruler = None if "ruler" in self.opened.objective.cannot else self._ruler(scores)
         page = report_page(build_report(self.opened, self._prepared(), scores, ruler))
-        try:
-            write_text(Path(file), page)
-        except OSError as error:
-            raise RunError(f"{file}: cannot be written ({error.strerror})") from None
+        write_output(Path(file), page, force=force)
 
     def floor(self, scores: Evaluation) -> Floor | None:
         """Return the lowest loss possible on the run's own hold-out, where it is known."""

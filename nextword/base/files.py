@@ -59,8 +59,9 @@ def refuse_runs_own(output: Path) -> None:
     Raises:
         RunError: so it would.
     """
-    whole = output.absolute()
-    if any((folder / RUN_FACTS).is_file() for folder in (whole, *whole.parents)):
+    named, meant = output.absolute(), output.parent.resolve() / output.name  # behind links, too
+    around = (named, *named.parents, meant, *meant.parents)
+    if any((folder / RUN_FACTS).is_file() for folder in around):
         raise RunError(f"{output}: lies in a run's folder, which is the run's own; write elsewhere")
 
 
@@ -87,10 +88,27 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text atomically."""
+    """Write a text atomically; where it cannot be written nothing is left behind."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    publish(aside, file)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        publish(aside, file)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_output(output: Path, text: str, *, force: bool) -> None:
+    """Write what a verb has made, unless something has come there in the meantime.
+
+    Raises:
+        RunError: `check_output` refuses it by now, or it cannot be written.
+    """
+    check_output(output, force=force)
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise RunError(f"{output}: cannot be written ({error.strerror})") from None
 
 
 def sha256_of(file: Path) -> str:

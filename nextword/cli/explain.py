@@ -54,7 +54,7 @@ def attention(
     json_: AsJson = False,
 ) -> None:
     """Show where each head of each layer looks, at each piece of a text."""
-    from nextword.base.files import check_output, write_text
+    from nextword.base.files import check_output, write_output
 
     if output is not None:
         check_output(output, force=force)
@@ -64,7 +64,7 @@ def attention(
 
     maps = attend(language_model.load(run).opened, text_of(text))
     if output is not None:
-        write_text(output, attention_page(maps))
+        write_output(output, attention_page(maps), force=force)
         say(f"{output} ({output.stat().st_size:,} bytes); open it in a browser")
     if json_:
         write(json.dumps(maps.as_dict()))

@@ -127,6 +127,12 @@ class Supervised(Task):
         rank = run.settings.finetune.lora_rank
         return bytes_of(groups_of(model), rank) if rank else super().bytes_beside(run, model)
 
+    def bytes_saved(self, run: Run, model: Transformer) -> int:
+        """Bound the copy that is kept to be saved; with LoRA the weights are most of it."""
+        weights = 4 * sum(weight.numel() for weight in model.parameters())
+        thin = weights if run.settings.finetune.lora_rank else 0
+        return thin + self.bytes_beside(run, model)
+
     @abstractmethod
     def score(self, model: Transformer) -> AnyScores | None:
         """Score the hold-out; None without one."""

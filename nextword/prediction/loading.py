@@ -23,7 +23,6 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import (
-    MANIFEST,
     STATE,
     Checkpoint,
     best_of,
@@ -236,7 +235,7 @@ def find_model_folder(target: str) -> tuple[Path, Path | None, int | None]:
         run = path.parent.parent if path.parent.name == "checkpoints" else None
         number = path.name.removeprefix("step-")
         step = int(number) if run and number != path.name and number.isdecimal() else None
-        if (path / STATE / MANIFEST).is_file() and (found := find_damage(path, whole=False)):
+        if (path / STATE).is_dir() and (found := find_damage(path, whole=False)):
             raise RunError(f"{found}; open another checkpoint")
         return path, run if run and (run / FACTS).is_file() else None, step
     name, _, which = target.partition("@")
@@ -263,7 +262,7 @@ def with_source(settings: VocabularySettings) -> VocabularySettings:
     if source is None or Path(source).is_file():
         return settings
     if (Path(source) / "tokenizer.json").is_file():
-        if (Path(source) / STATE / MANIFEST).is_file():
+        if (Path(source) / STATE).is_dir():
             find_model_folder(source)  # refuses a checkpoint that is damaged
         return settings
     try:

@@ -25,10 +25,12 @@ from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
 from nextword.machine.copies import Copies
-from nextword.model.folder import Snapshot, write_model
+from nextword.model.config import CONFIG
+from nextword.model.folder import WEIGHTS, Snapshot, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.training.eager_optimizer import EagerOptimizer
+from nextword.vocabulary.reading import TOKENIZER, TOKENIZER_CONFIG
 from nextword.vocabulary.tokenizer import Vocabulary
 
 FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
@@ -173,6 +175,15 @@ def save_checkpoint(
     return final
 
 
+ALWAYS = (
+    CONFIG,
+    WEIGHTS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    f"{STATE}/state.json",
+    f"{STATE}/{OPTIMIZER}",
+)
+"""Files that each checkpoint has."""
 _ASIDE, _OLD, _GONE = ".aside", ".old", ".gone"
 
 
@@ -259,6 +270,9 @@ def find_damage(folder: Path, *, whole: bool) -> str:
         digests = read_record(manifest, dict[str, str], RunError)
     except RunError:
         return f"{manifest}: missing or damaged, so what it vouches for cannot be trusted"
+    for name in ALWAYS:
+        if name not in digests:
+            return f"{manifest}: says nothing of {name}, so it vouches for nothing"
     there = {str(file.relative_to(folder).as_posix()): file for file in folder.rglob("*")}
     for name, digest in digests.items():
         if not whole and name.startswith(f"{STATE}/"):

@@ -129,6 +129,9 @@ def check_memory(
 ) -> None:
     """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
 
+    Where this machine's memory counts, with the copy of weights and state that is saved beside
+    training; a GPU's holds no such copy.
+
     Args:
         shape: of the network.
         training: says the optimizer.
@@ -139,6 +142,10 @@ def check_memory(
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
     copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
+    held = "weights, gradients and the optimizer's state"
+    if machine.device.type == "cpu":
+        copies += copies - 1  # all but the gradients
+        held += ", and the copy of them that is saved"
     needed, free = 4 * copies * shape.parameters(), free_memory(machine.device)
     if free is None or needed <= free:
         return
@@ -153,6 +160,5 @@ def check_memory(
             break
     raise SettingsError(
         f"a network of {shape.parameters():.3g} parameters needs {needed / 1e9:,.1f} GB for "
-        f"weights, gradients and the optimizer's state, and {free / 1e9:,.1f} GB are free here; "
-        f"{advice}"
+        f"{held}, and {free / 1e9:,.1f} GB are free here; {advice}"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nextword import __version__
-from nextword.base.errors import RunError, SettingsError
-from nextword.base.files import check_output, write_text
+from nextword.base.errors import SettingsError
+from nextword.base.files import check_output, write_output
 from nextword.prediction.loading import find_run, run_facts
 from nextword.training.changes import other_writer
 from nextword.watch.series import Series
@@ -98,7 +98,4 @@ def export(name: str, file: Path, *, force: bool) -> None:
         "curve": series.thinned(POINTS),
         "moments": series.moments,
     }
-    try:
-        write_text(file, page(run.name, data=data))
-    except OSError as error:
-        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
+    write_output(file, page(run.name, data=data), force=force)

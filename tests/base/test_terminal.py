@@ -1,5 +1,6 @@
 """What would control a terminal is shown as a sign there, and goes as it is into a pipe."""
 
+import json
 import os
 import pty
 import subprocess
@@ -32,11 +33,11 @@ def test_into_a_pipe_a_text_goes_as_it_is(tmp_path):
         assert for_stream(HOSTILE, stream) == HOSTILE
 
 
-def on_a_terminal(*arguments, cwd, env):
+def on_a_terminal(*arguments, cwd, env, code=None):
     """Run a command with a terminal as its output; return all that came there."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "nextword", *arguments],
+        [sys.executable, *(["-m", "nextword"] if code is None else ["-c", code]), *arguments],
         cwd=cwd, env=env, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(theirs)
@@ -85,6 +86,54 @@ def test_a_runs_name_reaches_no_terminal_raw(place, run, words):
     for letter in NAMED:
         if letter in SIGNS:
             assert letter not in came, repr(letter)
+
+
+SAYS = """
+import sys
+from nextword.vocabulary.tokenizer import Vocabulary
+real = Vocabulary.piece_bytes
+SIGN = "\\x1b[31m\\x9b\\u202e"
+Vocabulary.piece_bytes = lambda self, id_: SIGN.encode() + real(self, id_)
+Vocabulary.decode = lambda self, ids, special=False: "\\x1b[31m\\x9b\\u202esaid"
+from nextword.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "small", "--max-tokens", "3"),
+        ("train", "--name", "new", "--corpus.stories", "60", "--training.steps", "2"),
+    ],
+)
+def test_what_a_model_says_reaches_no_terminal_raw(place, run, words):
+    """As it is written, and after "it writes" in training."""
+    came = on_a_terminal(*words, cwd=place.folder, env=place.environment(), code=SAYS)
+    assert "␛[31m‹U+009B›‹U+202E›" in came, came
+    for letter in "\x1b\x9b\u202e":
+        plain = came.replace("\x1b[", "") if words[0] == "train" and letter == "\x1b" else came
+        assert letter not in plain  # the bar of training moves the cursor itself
+
+
+def test_what_a_model_says_stands_in_no_report_raw(place, run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if event["event"] == "evaluation":
+            event["sample"] = HOSTILE.replace("\0", "")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in events))
+    pins = json.loads((run / "pins.json").read_text())
+    pins[0]["text"] += HOSTILE
+    pins[0]["pieces"][-1] += HOSTILE
+    (run / "pins.json").write_text(json.dumps(pins))
+    done = place.nextword("report", "small", "-o", "it.html")
+    assert done.returncode == 0, done.stderr
+    page = (place.folder / "it.html").read_text("utf-8")
+    assert "␛[31mred" in page
+    for letter in SIGNS:
+        if letter not in "\n\t":
+            assert letter not in page, repr(letter)
 
 
 def test_an_account_of_an_error_reaches_no_terminal_raw(place):

@@ -25,6 +25,7 @@ def in_the_way(shared, small_run):
     folder.mkdir()
     (folder / "file").write_text("kept")
     (folder / "link").symlink_to(folder / "file")
+    (folder / "way").symlink_to(shared.folder / "runs" / small_run / "checkpoints")
     os.mkfifo(folder / "pipe")
     return folder
 
@@ -40,6 +41,7 @@ def in_the_way(shared, small_run):
         ("/dev/null", "not a plain file"),
         ("runs/small/run.json", "lies in a run's folder"),
         ("runs/small/checkpoints/x.html", "lies in a run's folder"),
+        ("in-the-way/way/x.html", "lies in a run's folder"),
         ("x" * 300, "no file's name is so long"),
     ],
 )
@@ -61,3 +63,37 @@ def test_a_file_is_replaced_where_that_is_asked_for(shared, small_run, in_the_wa
     done = shared.nextword("report", small_run, "-o", "in-the-way/file", "--force")
     assert done.returncode == 0, done.stderr
     assert "<html" in (in_the_way / "file").read_text()[:200]
+
+
+def test_what_came_there_in_the_meantime_is_kept(place, run, monkeypatch):
+    """A report takes long to make: somebody may have written there since it was asked for."""
+    from nextword import language_model
+    from nextword.rendering.report import report_page
+
+    made = place.folder / "it.html"
+
+    def slowly(report):
+        made.write_text("precious")
+        return report_page(report)
+
+    monkeypatch.setattr(language_model, "report_page", slowly)
+    with pytest.raises(RunError, match="exists already"):
+        nextword.load("small").report(made)
+    assert made.read_text() == "precious"
+    nextword.load("small").report(made, force=True)
+    assert "how it learned" in made.read_text()
+
+
+def test_where_the_disk_is_full_nothing_is_left(place, run, monkeypatch):
+    import errno
+
+    from nextword.base import files
+
+    def full(aside, final):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "publish", full)
+    before = sorted(os.listdir(place.folder))
+    with pytest.raises(RunError, match=r"cannot be written .No space left"):
+        nextword.load("small").report(place.folder / "it.html")
+    assert sorted(os.listdir(place.folder)) == before

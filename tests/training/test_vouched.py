@@ -1,0 +1,99 @@
+"""What a manifest must vouch for, a step that is saved twice, and the memory that saving takes."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from nextword import fit
+from nextword.base.errors import RunError
+from nextword.prediction.loading import find_model_folder, open_model
+from nextword.training import checkpoint, plan
+from nextword.training.checkpoint import ALWAYS, find_damage, list_checkpoints, mend_checkpoints
+
+SMALL = (
+    *("--corpus.stories", "40", "--vocabulary.kind", "byte", "--training.steps", "2"),
+    *("--model.depth", "1", "--model.hidden-size", "32", "--model.context", "32"),
+    *("--training.optimizer", "muon"),
+)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "less"])
+def test_a_manifest_that_vouches_for_too_little_is_none(place, run, how):
+    """By the run, by the step, and by the folder's path; the newest whole one is taken."""
+    newest = list_checkpoints(run)[-1].folder
+    manifest = newest / "training" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    del told["model.safetensors"]
+    if how == "gone":
+        manifest.unlink()
+    else:
+        manifest.write_text(json.dumps(told if how == "less" else {}))
+    assert "manifest.json" in find_damage(newest, whole=False)
+    for target in (str(newest), "small@12"):
+        with pytest.raises(RunError, match=r"manifest\.json"):
+            find_model_folder(target)
+    assert open_model("small").step == 6
+    done = place.nextword("train", "t.txt", "--vocabulary.source", str(newest))
+    assert done.returncode == 2
+
+
+def test_each_file_that_always_is_there_is_vouched_for(run):
+    folder = list_checkpoints(run)[-1].folder
+    told = json.loads((folder / "training" / "manifest.json").read_text())
+    assert set(ALWAYS) <= set(told)
+    assert find_damage(folder, whole=True) == ""
+
+
+def test_a_step_that_is_saved_twice_is_never_gone(run, monkeypatch):
+    """Ended in the moment in which neither has the name: the old one comes back, whole."""
+    folder = list_checkpoints(run)[-1].folder
+    again = shutil.copytree(folder, folder.parent / "kept")
+    shutil.copytree(folder, folder.with_name(f".{folder.name}.aside"))
+
+    def killed(aside, final):
+        assert not final.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "publish", killed)
+    monkeypatch.setattr(checkpoint, "_write", lambda aside, *rest: shutil.copytree(again, aside))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save_checkpoint(run, None, None, {"step": 12})
+    assert not folder.exists()
+    mend_checkpoints(run)
+    assert find_damage(folder, whole=True) == ""
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_the_copy_that_is_saved_is_foreseen(place, monkeypatch):
+    """A run that fits until its first save would be ended by the system there."""
+    monkeypatch.setattr(fit, "free_memory", lambda device: 10**12)
+    asked = place.nextword("train", "--name", "it", *SMALL)
+    assert asked.returncode == 0, asked.stderr
+    facts = json.loads((place.folder / "runs" / "it" / "run.json").read_text())
+    kept = 4 * 2 * facts["parameters"]  # Muon's gradients and momentum; and as much that is saved
+    monkeypatch.setattr(fit, "kept_bytes", lambda *_: 1)
+    for free, refused in ((1.5 * kept, True), (2.5 * kept, False)):
+        monkeypatch.setattr(fit, "free_memory", lambda device, free=free: int(free))
+        done = place.nextword("train", "--name", f"of-{refused}", *SMALL)
+        assert (done.returncode == 2) is refused, done.stderr
+        assert ("what is saved of them counted" in done.stderr) is refused
+    monkeypatch.setattr(fit, "free_memory", lambda device: 100)
+    with pytest.raises(fit.SettingsError, match=r"copied to this machine's memory"):
+        fit.check_copys_memory(101)
+    fit.check_copys_memory(100)
+
+
+def test_a_network_is_refused_with_its_copy_where_this_machine_holds_it(place, monkeypatch):
+    needs = []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(plan, "free_memory", lambda device: 0)
+        machine = type("M", (), {"device": torch.device(device)})
+        shape = type("S", (), {"parameters": lambda self: 10**9, "num_hidden_layers": 1})()
+        training = type("T", (), {"optimizer": "adamw"})
+        with pytest.raises(fit.SettingsError, match="GB are free here") as refused:
+            plan.check_memory(shape, training, machine)
+        needs.append(float(re.search(r"needs ([\d.]+) GB", str(refused.value))[1]))
+    assert needs == [28.0, 16.0]  # weights, gradients, two moments; weights and moments once more
