@@ -1,6 +1,6 @@
 """Seconds from a signal to the end of a training of 27 million parameters.
 
-    python benchmarks/stopping.py [--repetitions 3]
+    python benchmarks/stopping.py [--repetitions 2]
 
 A run is told to stop (SIGTERM) in the midst of a step of many parts, of an evaluation, and of a
 checkpoint that is being written; each time it saves first and leaves with 143.
@@ -23,7 +23,7 @@ from nextword.machine.options import MachineSettings
 
 SHAPE = [
     "--model.depth", "8", "--model.hidden-size", "512", "--model.context", "256",
-    "--corpus.stories", "4000", "--training.steps", "1000", "--training.batch-tokens", "8192",
+    "--corpus.stories", "400", "--training.steps", "1000", "--training.batch-tokens", "4096",
     "--training.micro-batch-tokens", "1024",
 ]  # fmt: skip
 MOMENTS = {
@@ -60,7 +60,7 @@ def stopped(place, kind, options):
 def main():
     """Measure; write results/stopping.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=2)
     given = parser.parse_args()
     took = {name: [] for name in MOMENTS}
     for _ in range(given.repetitions):
