@@ -239,12 +239,16 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
         calls.append(follow_clock(run, run.clock))
     try:
         with listening() as asked:
-            if run.saved is not None and run.saved.is_unfinished and run.ranks.is_first:
+            stop = stop_when_asked(run, asked, keep)
+            if run.saved is not None and run.saved.is_unfinished:
                 done = run.first_step
-                judged.action(TrainerState(done, is_last=done == run.pace.steps))
+                begun = TrainerState(done, is_last=done == run.pace.steps)
+                if run.ranks.is_first:
+                    judged.action(begun)
+                stop.action(begun)  # which all do, should it have been left again
             # Last but one, so that what the page told is written down.
             calls.append(listen(run.folder, model, run.vocabulary, run.pace, run.ranks))
-            calls.append(stop_when_asked(run, asked, keep))
+            calls.append(stop)
             try:
                 _run_through(run, task, training, calls)
             except Broken as broken:  # in the middle of a step, of which nothing is kept

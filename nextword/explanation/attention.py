@@ -21,6 +21,8 @@ from nextword.prediction.loading import Opened
 
 MOST_NUMBERS = 4_000_000
 """Of all maps together; a page holds them all."""
+BESIDE_OTHERS = 64
+"""Pieces of a text whose maps are one part among others of a page, drawn anew as somebody types."""
 
 
 class Head(NamedTuple):
@@ -51,6 +53,8 @@ class AttentionMaps(Displayable):
     """(L, H, T, T): row t is where position t looks; it adds up to 1."""
     causal: bool
     """Whether a position looks at what stands before it only."""
+    text: str = ""
+    """That was read."""
 
     def heads(self) -> list[Head]:
         """Sum up each head."""
@@ -90,12 +94,13 @@ class AttentionMaps(Displayable):
 
 
 @torch.inference_mode()
-def attend(opened: Opened, text: str) -> AttentionMaps:
+def attend(opened: Opened, text: str, pieces: int | None = None) -> AttentionMaps:
     """Write down where each head looks while a model reads a text.
 
     Args:
         opened: any model.
         text: as long as the model reads at once.
+        pieces: at most; default: as many as a page of their maps alone can hold.
 
     Raises:
         EvaluationError: the text is empty, or too long for the model or for a page.
@@ -108,7 +113,7 @@ def attend(opened: Opened, text: str) -> AttentionMaps:
     places, maps = len(ids), shape.num_hidden_layers * shape.num_attention_heads
     if places < 2 + (not shape.causal):
         raise EvaluationError("the text is empty; give one to look at")
-    most = min(shape.context, int((MOST_NUMBERS / maps) ** 0.5))
+    most = min(shape.context, int((MOST_NUMBERS / maps) ** 0.5), (pieces or shape.context) + 1)
     if places > most:
         raise EvaluationError(
             f"the text has {places - 1:,} pieces, and {most - 1:,} can be shown; give a shorter one"
@@ -131,7 +136,7 @@ def attend(opened: Opened, text: str) -> AttentionMaps:
         middle[-1] = END
     name = opened.name
     weights = torch.stack(found).cpu().numpy()
-    return AttentionMaps(name, (BEGINNING, *middle), weights, shape.causal)
+    return AttentionMaps(name, (BEGINNING, *middle), weights, shape.causal, text)
 
 
 BEGINNING, END = "⟨begin⟩", "⟨end⟩"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError, RunError
-from nextword.explanation.attention import AttentionMaps, attend
+from nextword.explanation.attention import BESIDE_OTHERS, AttentionMaps, attend
 from nextword.explanation.audit import Audit, audit_worked
 from nextword.explanation.benchmarks import Benchmark, read_benchmarks
 from nextword.explanation.replay import Replay, read_replay
@@ -138,7 +138,7 @@ def build_report(
 def _attention(opened: Opened, replay: Replay) -> AttentionMaps | None:
     """Look where each head looks in the first pinned sentence; a very long one is left out."""
     try:
-        return attend(opened, replay.pins[0].text) if replay.pins else None
+        return attend(opened, replay.pins[0].text, BESIDE_OTHERS) if replay.pins else None
     except EvaluationError:
         return None
 

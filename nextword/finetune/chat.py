@@ -3,7 +3,7 @@
     <|system|> Be brief.<|end|><|user|> Hi<|end|><|assistant|> Ho<|end|>
 
 where each mark is one entry of the vocabulary; or, where it has none (what was taught by an earlier
-version, or by LoRA, which adds no entries):
+version; LoRA and preferences, which add no entries; a vocabulary that leaves ids out):
 
     System: Be brief.
     User: Hi
@@ -74,7 +74,7 @@ class Piece(NamedTuple):
     ended: bool = False
     """Whether an end stands after it: of a turn where a role is named, else of the text."""
     role: str = ""
-    """Whose turn it belongs to, where the vocabulary has marks."""
+    """Whose turn of a conversation it belongs to, where that is written with marks."""
     begins: bool = False
     """Whether the mark of its role stands before it."""
 
@@ -143,5 +143,6 @@ def beginnings(vocabulary: Vocabulary) -> Mapping[int, Sequence[int]]:
     marks = vocabulary.marks
     if marks is None:
         return {}
-    roles = {id_: vocabulary.encode(LINES[role]) for role, id_ in marks.roles.items()}
-    return {**roles, marks.end: [vocabulary.end_id]}
+    end = [vocabulary.end_id]  # also for words that a vocabulary cannot spell
+    roles = {id_: vocabulary.encode(LINES[role]) or end for role, id_ in marks.roles.items()}
+    return {**roles, marks.end: end}

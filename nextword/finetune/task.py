@@ -163,7 +163,9 @@ def _answers(
     _check_answers(start.name, start.known_from, shape)
     tally, asked = Tally(len(rows), settings.examples), settings.finetune
     examples = read_examples(rows, asked, tally)
-    if tally.chats and not asked.lora_rank:  # which adds to matrices alone
+    goes_on = start.resumed is not None and start.resumed.checkpoint is not None
+    # LoRA adds to matrices alone; a run that was begun in words goes on in words.
+    if tally.chats and not asked.lora_rank and not goes_on:
         vocabulary = vocabulary.with_marks()
     turns = encode_turns(examples, vocabulary, shape.context, tally)
     task = Answers(start, vocabulary, tally, turns, asked, shape.context)

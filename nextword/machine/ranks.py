@@ -33,7 +33,8 @@ class Ranks:
             return list(values)
         told = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(told, dist.ReduceOp.MAX)
-        return [float(value) for value in told]
+        values_of_all: list[float] = told.tolist()
+        return values_of_all
 
     def wait(self) -> None:
         """Wait for all processes."""

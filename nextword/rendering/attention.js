@@ -50,8 +50,8 @@ function showAttention(box, { pieces, weights }, first = [0, 0]) {
     const order = row.map((weight, at) => [weight, at]).sort((a, b) => b[0] - a[0]).slice(0, 3);
     const most = order.filter(([weight]) => weight >= 0.01)
       .map(([weight, at]) => `${shown(pieces[at])} ${per(weight)}`).join(", ");
-    part("said").textContent =
-      `Layer ${layer + 1}, head ${head + 1}: at ${shown(pieces[from])} it looks at ${most}.`;
+    const words = `Layer ${layer + 1}, head ${head + 1}: at ${shown(pieces[from])} it looks at ${most}.`;
+    if (part("said").textContent !== words) part("said").textContent = words; // it is read aloud
   }
 
   function drawLines(layer, head) {

@@ -121,8 +121,7 @@ def attention_section(maps: AttentionMaps | None) -> str:
     if maps is None:
         return ""
     data = f'<script type="application/json" id="attention-data">{attention_data(maps)}</script>'
-    text = "".join(maps.pieces[1 : None if maps.causal else -1])
-    reads = f"Here while it reads {escape(quoted(text))}."
+    reads = f"Here while it reads {escape(quoted(maps.text))}."
     return f"<p>{HOW_TO_READ} {reads}</p>{attention_parts(3)}{data}"
 
 

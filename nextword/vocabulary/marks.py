@@ -1,7 +1,8 @@
 """Role marks: entries that say whose turn of a conversation begins, and that a turn is over.
 
-Each is one token that no text can spell, so that nobody's words can be taken for another's turn. A
-model gets them when it is first taught conversations.
+Each is one token that no text spells in this program and its server, so that nobody's words are
+taken for another's turn there; other programs may read the names in what users type. A model gets
+them when it is first taught conversations.
 """
 
 from collections.abc import Mapping

@@ -48,7 +48,8 @@ class Vocabulary:
             kind: one of those built here, or the library's word for what came from elsewhere.
             reserved: names of the end-of-text, pad and mask entries; None where there is none.
             begin: name of the entry that a text begins with; default: that which ends a text.
-            ends: entries at which writing stops, beside end-of-text; what is no entry is left out.
+            ends: special entries at which writing stops, beside end-of-text; others are left out,
+                for an ordinary piece is text.
         """
         tokenizer.encode_special_tokens = True  # a reserved name in a user's text is ordinary text
         tokenizer.post_processor = None  # what stands around a text is written where it is saved
@@ -77,16 +78,18 @@ class Vocabulary:
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
         self.marks: Marks | None = marks_of(self._description)
         """Of the turns of a conversation, where it has entries for them."""
-        more = [*ends, *([] if self.marks is None else [self.marks.end])]
-        self.other_ends = tuple(
-            sorted({one for one in more if 0 <= one < self._size} - {self.end_id})
-        )
+        special = {
+            one["id"] for one in self._description.get("added_tokens", []) if one.get("special")
+        }
+        more = {*(set(ends) & special), *([] if self.marks is None else [self.marks.end])}
+        self.other_ends = tuple(sorted(more - {self.end_id}))
         """Entries at which writing stops too, as at a turn's end."""
 
     def with_marks(self) -> "Vocabulary":
         """Return a vocabulary with an entry more for each role of a conversation and a turn's end.
 
-        The same one where it has them.
+        The same one where it has them, or where it leaves ids out: the library counts from the
+        number of entries on, and would give ids that are taken.
         """
         if self.marks is not None:
             return self
@@ -96,6 +99,10 @@ class Vocabulary:
         other.add_special_tokens(
             [AddedToken(name, normalized=False, special=True) for name in NAMES]
         )
+        names = [name for name in NAMES if self.tokenizer.token_to_id(name) is None]
+        free = [*range(self._size, self._size + len(names))]
+        if [other.token_to_id(name) for name in names] != free:
+            return self
         return Vocabulary(other, self.kind, self._roles, self._begin, self.other_ends)
 
     def ends_writing(self, id_: int) -> bool:

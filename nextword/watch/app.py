@@ -141,7 +141,7 @@ def page(shown: str, *, token: str = "", data: Any = None) -> str:
         for place, name in ((report, "page.css"), (report, "attention.css"), (here, "page.css"))
     )
     html = here.joinpath("page.html").read_text(encoding="utf-8")
-    html = html.replace("<!--ATTENTION-->", attention_parts(3), 1)
+    html = html.replace("<!--ATTENTION-->", attention_parts(3).replace("<div", "<div hidden", 1), 1)
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">' if data else ""
     script = "".join(
         place.joinpath(name).read_text(encoding="utf-8")

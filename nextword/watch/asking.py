@@ -14,7 +14,7 @@ import torch
 
 from nextword.base.errors import EvaluationError, NextwordError
 from nextword.base.writer import holder_of
-from nextword.explanation.attention import attend
+from nextword.explanation.attention import BESIDE_OTHERS, attend
 from nextword.explanation.trace import trace
 from nextword.loss.linear import linear_cross_entropy
 from nextword.machine.options import MachineSettings
@@ -121,7 +121,7 @@ class Weights:
             opened = self.opened()
             if taught and times:
                 opened = replace(opened, model=self._learned(opened, taught, times))
-            return {"step": opened.step, **attention_values(attend(opened, text))}
+            return {"step": opened.step, **attention_values(attend(opened, text, BESIDE_OTHERS))}
 
     def by_step(self, text: str) -> dict[str, Any]:
         """Return what each layer says next, by each checkpoint and by the newest weights.

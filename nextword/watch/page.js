@@ -418,14 +418,17 @@
   const showHeads = async () => {
     if (!at("heads-shown").open) return;
     const turn = asked, box = document.querySelector(".attention");
-    const chosen = box.querySelector("[aria-pressed=true]");
     try {
       const told = await get(path("attention"), { text: at("line").value, ...learned() });
       if (turn !== asked) return;
       at("heads-said").textContent = `By its weights at step ${number(told.step, 9)}.`;
+      const chosen = box.querySelector("[aria-pressed=true]"), { head: held, from } = document.activeElement.dataset;
       const [layer, head] = chosen ? chosen.dataset.head.split(".").map(Number) : [0, 0];
       showAttention(box, told, told.weights[layer]?.[head] ? [layer, head] : [0, 0]);
       box.hidden = false;
+      // What is drawn anew takes the keyboard's place with it: it is given back.
+      const again = held !== undefined ? `[data-head="${held}"]` : from !== undefined ? `[data-from="${from}"]` : "";
+      if (again) box.querySelector(again)?.focus();
     } catch (error) { if (turn === asked) { at("heads-said").textContent = error.message; box.hidden = true; } }
   };
   at("heads-shown").addEventListener("toggle", showHeads);
@@ -580,6 +583,8 @@
   };
   const turnTo = (name) => {
     busy = again = false;
+    asked++; // what is on its way is of the run before
+    document.querySelector(".attention").hidden = true;
     Object.assign(state, { run: name, info: null, curve: null, moments: [], piece: -1, taught: null });
     at("undo").disabled = true;
     at("taught").replaceChildren();

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 import nextword
 from nextword.base.errors import VocabularyError
-from nextword.finetune import finetune
+from nextword.finetune import finetune, resume
 from nextword.finetune.chat import IN_WORDS, WITH_MARKS, ask, beginnings
 from nextword.model.entries import with_entries
 from nextword.model.shape import Shape
@@ -174,20 +174,74 @@ def test_lora_and_prompts_with_answers_add_no_entries(begun, chats, place):
 
 
 def test_a_folder_from_elsewhere_is_stopped_at_each_of_its_ends(begun):
-    folder = begun.opened.folder
-    end, file = begun.vocabulary.end_id, folder / "generation_config.json"
+    """An ordinary piece, and a number that is no entry's, are none."""
+    folder, words = begun.opened.folder, begun.vocabulary
+    end, pad, file = words.end_id, words.pad_id, folder / "generation_config.json"
     told = json.loads(file.read_text())
-    for ends, others in (([end, 7, 10**9, -3, 7], (7,)), (9, (9,)), (None, ()), (end, ())):
+    given = (([end, pad, 10**9, -3, 70, pad], (pad,)), (pad, (pad,)), (None, ()), (end, ()))
+    for ends, others in given:
         file.write_text(json.dumps({**told, "eos_token_id": ends}))
         words = Vocabulary.load(folder)
         assert words.other_ends == others
         assert all(words.ends_writing(id_) for id_ in (end, *others))
-    for damaged in (
-        '{"eos_token_id": "x"}',
-        '{"eos_token_id": [1.5]}',
-        "[",
-        '{"eos_token_id": %s}' % ([1] * 65),
-    ):
+        assert not words.ends_writing(70)
+    many = json.dumps({"eos_token_id": [1] * 65})
+    for damaged in ('{"eos_token_id": "x"}', '{"eos_token_id": [1.5]}', "[", many):
         file.write_text(damaged)
         with pytest.raises(VocabularyError, match=r"generation_config\.json"):
             Vocabulary.load(folder)
+
+
+def of_letters(ids, end):
+    """A vocabulary from elsewhere: eight letters with these ids, and an end of text."""
+    special = {"content": "<end>", "id": end, "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    described = {
+        "version": "1.0", "added_tokens": [{**special, **flags}], "normalizer": None,
+        "pre_tokenizer": None, "post_processor": None, "decoder": None, "truncation": None,
+        "padding": None,
+        "model": {"type": "BPE", "merges": [], "vocab": dict(zip("abcdefgh", ids, strict=True))},
+    }  # fmt: skip
+    described["model"]["vocab"]["<end>"] = end
+    return Vocabulary(Tokenizer.from_str(json.dumps(described)), "BPE", ("<end>",))
+
+
+def test_a_vocabulary_that_leaves_ids_out_gets_no_marks():
+    """The library would give the marks ids that others have."""
+    words = of_letters((0, 1, 2, 3, 4, 6, 9, 10), 5)
+    assert words.with_marks() is words
+    assert words.marks is None
+    assert of_letters(range(8), 8).with_marks().marks.end == 13
+
+
+def test_words_that_cannot_be_spelled_begin_as_the_end():
+    words = of_letters(range(8), 8).with_marks()
+    assert words.encode("User:") == words.encode("") or 8 not in words.encode("User:")
+    begins = beginnings(words)
+    assert all(begins.values())
+    assert begins[words.marks.roles["system"]] == (words.encode("System:") or [8])
+
+
+def test_a_run_that_was_begun_in_words_goes_on_in_words(begun, chats, monkeypatch):
+    """As runs of earlier versions were: their checkpoints have no marks."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Vocabulary, "with_marks", lambda self: self)
+        done = taught(chats, **{"finetune.steps": 2})
+    on = resume(done.folder.name, steps=4)
+    model = nextword.load(str(on.folder))
+    assert model.vocabulary.marks is None
+    assert model.opened.step == 4
+    assert (model.opened.folder / "chat_template.jinja").read_text() == IN_WORDS
+
+
+def test_preferences_add_no_entries(begun, place):
+    rows = [
+        {
+            "chosen": chat(("user", f"say {n}"), ("assistant", "red")),
+            "rejected": chat(("user", f"say {n}"), ("assistant", "sea")),
+        }
+        for n in range(8)
+    ]
+    (place.folder / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = taught(str(place.folder / "p.jsonl"), **{"finetune.steps": 1})
+    assert nextword.load(str(done.folder)).vocabulary.marks is None

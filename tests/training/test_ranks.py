@@ -132,3 +132,50 @@ def test_whichever_of_two_is_told_both_do_it(place):
     again = run.with_name("again")
     by_two(place, -1, "train", "--resume", f"again@{saved.step}", "--training.steps", str(stopped.step))  # fmt: skip  # noqa: E501
     assert [one["loss"] for one in log(again, "step")] == [one["loss"] for one in steps]
+
+
+ENDED = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from nextword import language_modeling
+from nextword.cli import main
+
+real, left = language_modeling.evaluate, [int(sys.argv[1])]
+
+
+def evaluate(*given, **options):
+    left[0] -= 1
+    if left[0] == 0 and os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(*given, **options)
+
+
+language_modeling.evaluate = evaluate
+status = 0
+try:
+    main(sys.argv[2:])
+except SystemExit as left_with:
+    status = left_with.code
+sys.stderr.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
+@pytest.mark.parametrize(("at", "statuses"), [(1, [143, 143]), (2, [143, 0])])
+def test_a_stop_in_an_evaluation_leaves_nobody_waiting(place, monkeypatch, at, statuses):
+    """Only the first evaluates: in the midst of a run the others stop with it, at its end alone."""
+    options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
+    options |= {"--training.steps": "8", "--training.evaluate-every": "4"}
+    words = [word for option in options.items() for word in option]
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "POISONED", ENDED)
+        processes = two(place, at, "train", "--name", "it", *words)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == statuses, said
+    run = place.folder / "runs" / "it"
+    assert list_checkpoints(run)[-1].step == 4 * at
+    assert list_checkpoints(run)[-1].is_unfinished
+    by_two(place, -1, "train", "--resume", "it")
+    assert [event["step"] for event in log(run, "evaluation")] == [4, 8]
+    assert [event["step"] for event in log(run, "step")] == list(range(1, 9))
