@@ -16,16 +16,18 @@ from nextword.training import live
 from nextword.training.checkpoint import find_damage, list_checkpoints
 from tests.training.test_bad_weather import OPTIONS, log
 
-POISONED = f"""
+PROGRAM = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from nextword.cli import main
-from tests.training.poisoned import poison
+from tests.training.poisoned import poison, stop_in_evaluation
 
 poison({{int(sys.argv[1])}})
+if os.environ["RANK"] == "0":
+    stop_in_evaluation(int(sys.argv[2]))
 status = 0
 try:
-    main(sys.argv[2:])
+    main(sys.argv[3:])
 except SystemExit as left:
     status = left.code
 sys.stderr.flush()
@@ -33,8 +35,15 @@ os._exit(status)  # gloo's threads may still be ending, which aborts an orderly 
 """
 
 
-def two(place, poisoned, *words):
-    """Start a command in two processes, a batch of one step being poisoned."""
+def two(place, *words, poisoned=-1, stopped=0):
+    """Start a command in two processes.
+
+    Args:
+        place: where.
+        *words: of the command.
+        poisoned: step whose batch gives no number.
+        stopped: evaluation, from 1, in whose midst the first process is told to stop.
+    """
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     base = {
@@ -43,7 +52,7 @@ def two(place, poisoned, *words):
     }  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", POISONED, str(poisoned), *words],
+            [sys.executable, "-W", "ignore", "-c", PROGRAM, str(poisoned), str(stopped), *words],
             cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE, text=True,
         )
@@ -51,11 +60,11 @@ def two(place, poisoned, *words):
     ]  # fmt: skip
 
 
-def by_two(place, poisoned, *words, status=0):
+def by_two(place, *words, poisoned=-1):
     """Run a command in two processes to its end; return what the first said."""
-    processes = two(place, poisoned, *words)
+    processes = two(place, *words, poisoned=poisoned)
     said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [status, status], said
+    assert [process.returncode for process in processes] == [0, 0], said
     return said[0]
 
 
@@ -72,7 +81,7 @@ def wait_for(happened, processes):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
 def test_two_processes_save_go_back_and_go_on(place):
     asked = [*OPTIONS, "--training.on-nan", "rollback", "--training.checkpoint-every", "10"]
-    said = by_two(place, 24, "train", "--name", "it", *asked)
+    said = by_two(place, "train", "--name", "it", *asked, poisoned=24)
     assert "the last good checkpoint is it@20: it goes on from there" in said
     run = place.folder / "runs" / "it"
     assert [(event["step"], event["left_out"]) for event in log(run, "rollback")] == [(20, 24)]
@@ -80,7 +89,7 @@ def test_two_processes_save_go_back_and_go_on(place):
     assert [point.step for point in list_checkpoints(run)] == [10, 20, 30, 40]
     assert not [one for one in list_checkpoints(run) if find_damage(one.folder, whole=True)]
     shutil.copytree(run, run.with_name("again"))
-    by_two(place, -1, "train", "--resume", "again@20")
+    by_two(place, "train", "--resume", "again@20")
     last = "checkpoints/step-000040/model.safetensors"
     whole, again = (load_file(run.with_name(name) / last) for name in ("it", "again"))
     # The batch that was left out is left out again, though nothing is wrong with it now.
@@ -96,7 +105,7 @@ def test_whichever_of_two_is_told_both_do_it(place):
         "--training.decay-share": "0", "--training.warmup-steps": "0", "--training.keep-last": "9",
     }  # fmt: skip
     endless = [word for option in options.items() for word in option]
-    processes = two(place, -1, "train", "--name", "it", *endless)
+    processes = two(place, "train", "--name", "it", *endless)
     run = place.folder / "runs" / "it"
 
     def told(kind):
@@ -130,52 +139,23 @@ def test_whichever_of_two_is_told_both_do_it(place):
     # A process that had not slowed down would have given the other's batches another loss.
     shutil.copytree(run, run.with_name("again"))
     again = run.with_name("again")
-    by_two(place, -1, "train", "--resume", f"again@{saved.step}", "--training.steps", str(stopped.step))  # fmt: skip  # noqa: E501
+    by_two(place, "train", "--resume", f"again@{saved.step}", "--training.steps", str(stopped.step))  # fmt: skip  # noqa: E501
     assert [one["loss"] for one in log(again, "step")] == [one["loss"] for one in steps]
-
-
-ENDED = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from nextword import language_modeling
-from nextword.cli import main
-
-real, left = language_modeling.evaluate, [int(sys.argv[1])]
-
-
-def evaluate(*given, **options):
-    left[0] -= 1
-    if left[0] == 0 and os.environ["RANK"] == "0":
-        os.kill(os.getpid(), signal.SIGTERM)
-    return real(*given, **options)
-
-
-language_modeling.evaluate = evaluate
-status = 0
-try:
-    main(sys.argv[2:])
-except SystemExit as left_with:
-    status = left_with.code
-sys.stderr.flush()
-os._exit(status)
-"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
 @pytest.mark.parametrize(("at", "statuses"), [(1, [143, 143]), (2, [143, 0])])
-def test_a_stop_in_an_evaluation_leaves_nobody_waiting(place, monkeypatch, at, statuses):
+def test_a_stop_in_an_evaluation_leaves_nobody_waiting(place, at, statuses):
     """Only the first evaluates: in the midst of a run the others stop with it, at its end alone."""
     options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
     options |= {"--training.steps": "8", "--training.evaluate-every": "4"}
     words = [word for option in options.items() for word in option]
-    with monkeypatch.context() as patch:
-        patch.setitem(globals(), "POISONED", ENDED)
-        processes = two(place, at, "train", "--name", "it", *words)
+    processes = two(place, "train", "--name", "it", *words, stopped=at)
     said = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == statuses, said
     run = place.folder / "runs" / "it"
     assert list_checkpoints(run)[-1].step == 4 * at
     assert list_checkpoints(run)[-1].is_unfinished
-    by_two(place, -1, "train", "--resume", "it")
+    by_two(place, "train", "--resume", "it")
     assert [event["step"] for event in log(run, "evaluation")] == [4, 8]
     assert [event["step"] for event in log(run, "step")] == list(range(1, 9))
