@@ -61,7 +61,7 @@ def _damage_json(raw: bytes, dice: random.Random) -> bytes:
         ends = b"\n"
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
         number = dice.randrange(len(lines))
-        places = [((), None), *_places(lines[number])]
+        places = [((), None), *places_in(lines[number])]
         path, key = dice.choice(places)
         if key is None:
             lines[number] = copy.deepcopy(dice.choice(HOSTILE))
@@ -82,7 +82,7 @@ def _damage_json(raw: bytes, dice: random.Random) -> bytes:
     return ends.join(json.dumps(line).encode() for line in lines) + ends
 
 
-def _places(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+def places_in(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     """Yield where every value within one stands."""
     if not isinstance(value, dict | list):
         return
@@ -90,4 +90,4 @@ def _places(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     for key, inner in list(inside)[:60]:
         yield path, key
         if isinstance(inner, dict | list) and len(path) < 6:
-            yield from _places(inner, (*path, key))
+            yield from places_in(inner, (*path, key))

@@ -11,30 +11,27 @@ own, a signal, too much time or memory, a file written outside its folder.
 
 import argparse
 import collections
-import contextlib
-import gzip
 import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
 
 from nextword.base.files import DIGEST
+from tests.children import OUTSIDE, child, entries, run_verb
 from tests.damage import damage
-from tests.documents import DOCUMENTS, make_documents
-
-SECONDS, BYTES = 20, 2 << 30
+from tests.documents import DOCUMENTS
+from tests.good_files import MODEL, make_good
 
 
 class Kind(NamedTuple):
@@ -48,7 +45,6 @@ class Kind(NamedTuple):
 
 
 CHECKPOINT = "runs/it/checkpoints/step-000006"
-MODEL = "folder"
 ASK = (
     ("predict", MODEL, "We are all humans"),
     ("generate", MODEL, "We are", "--max-tokens", "3", "--seed", "0"),
@@ -64,6 +60,8 @@ CLASSIFY = ("classify", "labelled", "We are all humans")
 FILL = ("fill", "masked", "We are [MASK] humans")
 BESIDE = (("compare", "sharded", MODEL, "We are all humans"),)
 READ = ("prepare", "--vocabulary.kind", "byte")
+TEXTS = ("text.txt.gz", "text.txt.bz2", "text.txt.xz", "text.txt.zst", "rows.csv", "rows.parquet")
+SAVED = (*READ, "dataset:saved", "-o", "made")
 KINDS = (
     Kind(f"{MODEL}/config.json", (*ASK, *TEXT, *BESIDE, TEACH), structured=True),
     Kind(f"{MODEL}/tokenizer.json", (*ASK, *TEXT, *BESIDE, TEACH), structured=True),
@@ -95,130 +93,11 @@ KINDS = (
     Kind("rows.jsonl", ((*READ, "rows.jsonl", "-o", "made"),), structured=True),
     Kind("labels.jsonl", (TEACH,), structured=True),
     Kind("chat.jsonl", (CHAT,), structured=True),
-    Kind("text.txt.gz", ((*READ, "text.txt.gz", "-o", "made"),)),
-    Kind("text.txt.zst", ((*READ, "text.txt.zst", "-o", "made"),)),
-    Kind("rows.csv", ((*READ, "rows.csv", "-o", "made"),)),
+    *(Kind(file, ((*READ, file, "-o", "made"),)) for file in TEXTS),
+    Kind("saved/state.json", (SAVED,), structured=True),
+    Kind("saved/dataset_info.json", (SAVED,), structured=True),
+    Kind("saved/data-00000-of-00001.arrow", (SAVED,)),
     *(Kind(file, (("look", file),), structured=file.endswith(".json")) for file in DOCUMENTS),
-)
-
-
-def child(work: Callable[[], int], *, limited: bool = True) -> tuple[int, str]:
-    """Do something in a forked child under limits; return its status and what it said."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        status = 70
-        try:
-            os.close(read)
-            os.dup2(write, 1)
-            os.dup2(write, 2)
-            sys.stdout = open(1, "w")  # noqa: SIM115 - it ends with the process
-            sys.stderr = open(2, "w", errors="backslashreplace")  # noqa: SIM115 - as Python does
-            if limited:
-                now = resource.getrusage(resource.RUSAGE_SELF)
-                spent = int(now.ru_utime + now.ru_stime) + 1
-                # The signal first, and the end where it is not heard.
-                resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS, spent + SECONDS + 5))
-                resource.setrlimit(resource.RLIMIT_AS, (_size_now() + BYTES,) * 2)
-                signal.alarm(8 * SECONDS)
-            status = work()
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError):
-                    stream.flush()
-            os._exit(status)
-    os.close(write)
-    said = bytearray()
-    with open(read, "rb") as stream:
-        while part := stream.read(1 << 16):
-            said = (said + part)[-(1 << 14) :]
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode("utf-8", "replace")
-
-
-def _size_now() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def run_verb(arguments: tuple[str, ...]) -> int:
-    """Run the command line in this process; return its status."""
-    from nextword.cli import main
-
-    try:
-        main([*arguments, "--debug"])
-    except SystemExit as left:
-        sys.stdout.flush()
-        return left.code if isinstance(left.code, int) else 70
-    return 0
-
-
-def make_good(place: Path) -> None:
-    """Write one good file of every kind."""
-    import torch
-    import zstandard
-
-    torch.set_num_threads(1)
-    (place / "text.txt").write_text(_TEXT)
-    (place / "line.txt").write_text(_TEXT[:200])
-    (place / "text.txt.gz").write_bytes(gzip.compress(_TEXT.encode()))
-    (place / "text.txt.zst").write_bytes(zstandard.compress(_TEXT.encode()))
-    rows = [{"text": line, "label": str(len(line) % 2)} for line in _TEXT.splitlines()]
-    said = [{"prompt": f"B{number}?", "answer": "we"} for number in range(40)]
-    for name, written in (("rows", rows), ("labels", rows), ("chat", said)):
-        lines = "".join(json.dumps(row) + "\n" for row in written)
-        (place / f"{name}.jsonl").write_text(lines)
-    (place / "rows.csv").write_text("text,label\n" + "".join(f'"{r["text"]}",x\n' for r in rows))
-    make_documents(place)
-    short = ("--corpus.stories", "40", "--training.steps")
-    _must("train", "--name", "it", *_TINY, *short, "6")
-    _must("train", "--name", "hidden", *_TINY, *short, "3", "--objective.name", "masked")
-    _must("finetune", "it", "labels.jsonl", "--name", "named", "--finetune.steps", "2", "--quiet")
-    for run, name in (("it", MODEL), ("hidden", "masked"), ("named", "labelled")):
-        (checkpoint, *_) = sorted((place / "runs" / run / "checkpoints").glob("step-*"))[::-1]
-        shutil.copytree(checkpoint, place / name)
-        shutil.rmtree(place / name / "training")
-        if run != "it":
-            shutil.rmtree(place / "runs" / run)
-    _must("prepare", "text.txt", "-o", "prepared", "--vocabulary.kind", "byte")
-    _must("prepare", "rows.jsonl", "-o", "several", "--vocabulary.kind", "byte", shard_bytes=3000)
-    assert len(list((place / "several").glob("train-*.ds"))) > 1
-    _must("compress", MODEL, "line.txt", "-o", "text.nw")
-    shutil.copytree(place / MODEL, place / "sharded")
-    os.rename(place / "sharded/model.safetensors", place / "sharded/model-1.safetensors")
-    from safetensors import safe_open
-
-    with safe_open(place / "sharded/model-1.safetensors", "pt") as opened:
-        index = {"weight_map": dict.fromkeys(opened.keys(), "model-1.safetensors")}
-    (place / "sharded/model.safetensors.index.json").write_text(json.dumps(index))
-    shutil.copy(place / "runs/it/settings.toml", place / "recipe.toml")
-
-
-def _must(*arguments: str, shard_bytes: int | None = None) -> None:
-    """Run a verb that makes good files, with small shards if asked for."""
-
-    def work() -> int:
-        if shard_bytes is not None:
-            from nextword.vocabulary import encode
-
-            encode.SHARD_BYTES, encode.BATCH_PIECES = shard_bytes, 8
-        return run_verb(arguments)
-
-    status, words = child(work, limited=False)
-    if status:
-        raise SystemExit(f"{arguments}: {status}: {words}")
-
-
-_TINY = (
-    "--model.depth", "1", "--model.hidden-size", "16", "--model.head-dim", "8",
-    "--model.context", "16",
-    "--model.num-attention-heads", "2", "--vocabulary.kind", "byte", "--training.batch-tokens",
-    "64", "--training.checkpoint-every", "3", "--machine.threads", "1", "--machine.device", "cpu",
-    "--quiet",
-)  # fmt: skip
-_TEXT = "".join(
-    f"We are all humans, born to make {word} of our own, said number {number}.\n"
-    for number in range(40)
-    for word in ("mistakes", "music", "room")
 )
 
 
@@ -255,11 +134,6 @@ class Fault(NamedTuple):
     what: str
 
 
-def outside(place: Path) -> set[str]:
-    """List what lies beside the folders in which files may be written."""
-    return {entry.name for entry in place.parent.iterdir() if entry != place}
-
-
 def attempt(
     verb: tuple[str, ...], good: Path, place: Path, changed: Mapping[str, bytes] = {}
 ) -> tuple[int, str]:
@@ -271,22 +145,40 @@ def attempt(
 
     def work() -> int:
         os.chdir(place)
-        os.environ.update(NEXTWORD_RUNS=str(place / "runs"), NEXTWORD_CACHE=str(place / "cache"))
+        homes = {
+            "NEXTWORD_RUNS": "runs",
+            "NEXTWORD_CACHE": "cache",
+            "HF_HOME": "hub",
+            "HOME": "home",
+        }
+        os.environ.update({name: str(place / folder) for name, folder in homes.items()})
+        tempfile.tempdir = str(place)
         return run_verb(verb)
 
-    return child(work)
+    return child(work, inside=place)
 
 
-def try_one(kind: Kind, seed: int, good: Path, place: Path) -> tuple[str, Fault | None]:
-    """Damage one file, let a verb read it; return how it ended, and the fault if it was one."""
+def try_one(kind: Kind, seed: int, good: Path, place: Path, root: Path) -> tuple[str, Fault | None]:
+    """Damage one file, let a verb read it; return how it ended, and the fault if it was one.
+
+    Args:
+        kind: of the file.
+        seed: of the damage, and of which verb.
+        good: where good files lie.
+        place: where the damaged one and all others are put; nothing else may be written.
+        root: holds both; all of it is looked at, which also sees what no Python code wrote.
+    """
     dice = random.Random(f"{kind.file} {seed}")
     raw = damaged(kind, good, dice)
     verb = dice.choice(kind.verbs)
-    beside = outside(place)
+    beside = entries(root, place)
     status, said = attempt(verb, good, place, with_digest(kind, raw, good, dice))
     words = " ".join(verb)
-    if outside(place) != beside:
-        return "outside", Fault(kind.file, words, seed, f"wrote {outside(place) - beside}")
+    if status == OUTSIDE or (now := entries(root, place)) != beside:
+        what = (
+            said[-1500:] if status == OUTSIDE else f"wrote {set(now.items()) ^ set(beside.items())}"
+        )
+        return "outside", Fault(kind.file, words, seed, what)
     if status in (0, 2):
         return "refused" if status else "taken", None
     if status in (-signal.SIGXCPU, -signal.SIGALRM) and kind.file.endswith(".toml"):
@@ -315,7 +207,8 @@ def fuzz(
         os.chdir(good)
         os.environ.update(NEXTWORD_RUNS=str(good / "runs"), NEXTWORD_CACHE=str(good / "cache"))
         make_good(good)
-        place = Path(root) / "place"
+        place = Path(root, "one", "in", "another", "place")
+        place.parent.mkdir(parents=True)
         for verb in {verb for kind in kinds[:files] for verb in kind.verbs}:
             status, said = attempt(verb, good, place)
             if status:
@@ -324,7 +217,7 @@ def fuzz(
             if minutes is not None and time.monotonic() - began > 60 * minutes:
                 break
             kind = kinds[number % len(kinds)]
-            how, fault = try_one(kind, seed + number, good, place)
+            how, fault = try_one(kind, seed + number, good, place, Path(root))
             ends[kind.file][how] += 1
             if fault is not None:
                 faults.append(fault)

@@ -44,6 +44,7 @@ OPTIONS = [
 LEAST = 5
 """Kills of each phase in a storm that is worth its name."""
 LAST = "step-000024"
+DIRECT = getattr(os, "O_DIRECT", 0)
 CLOCKS = {"seconds", "tokens_per_second"}
 
 
@@ -184,8 +185,15 @@ class Killer:
         self.at(language_modeling, self.dice.choice(["floor_of", "measure_ruler", "describe_end"]))
 
 
-def attempt(phase: str | None, seed: int, folder: Path) -> int:
-    """Start the run, or go on with it, in a child; return its status, negative where killed."""
+def attempt(phase: str | None, seed: int, folder: Path, *, past: bool = False) -> int:
+    """Start the run, or go on with it, in a child; return its status, negative where killed.
+
+    Args:
+        phase: in which it is killed.
+        seed: of the moment.
+        folder: where the run lies.
+        past: whether its small files go past the page cache, as those of large models do.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -198,6 +206,8 @@ def attempt(phase: str | None, seed: int, folder: Path) -> int:
         words = open(folder / "said.txt", "a")  # noqa: SIM115 - this process is about to die
         os.dup2(words.fileno(), 1)
         os.dup2(words.fileno(), 2)
+        if past:
+            write_past(folder)
         begins = not (folder / "runs" / "it" / "run.json").is_file()
         if phase is not None:
             Killer(phase, random.Random(seed), folder)
@@ -207,6 +217,33 @@ def attempt(phase: str | None, seed: int, folder: Path) -> int:
         status = error.code if isinstance(error.code, int) else 70
     finally:
         os._exit(status)
+
+
+def write_past(folder: Path) -> None:
+    """Let this process' checkpoints go past the page cache, and note each file that did."""
+    from nextword.machine import copies
+
+    copies.WORTH_GOING_PAST = 0
+    real = copies._write
+
+    def noted(file: Path, flags: int, *rest: object) -> None:
+        real(file, flags, *rest)
+        if flags & DIRECT:
+            with open(folder / "past.txt", "a") as notes:
+                print(file.name, file=notes)
+
+    copies._write = noted
+
+
+def can_go_past(folder: Path) -> bool:
+    """Whether the disk of a folder takes memory past the page cache."""
+    if not DIRECT:
+        return False
+    try:
+        os.close(os.open(folder / "try", os.O_WRONLY | os.O_CREAT | DIRECT))
+    except OSError:
+        return False
+    return True
 
 
 def whole_log(run: Path) -> list[dict]:
@@ -251,7 +288,7 @@ def storm(kills: int, seed: int = 0, runs: int | None = None) -> dict:
     """
     dice, counted = random.Random(seed), collections.Counter()
     wrong: list[str] = []
-    finished = 0
+    finished = past = 0
     with storm_folder() as place:
         reference = place / "reference"
         reference.mkdir()
@@ -264,7 +301,8 @@ def storm(kills: int, seed: int = 0, runs: int | None = None) -> dict:
                 phase = min(dice.sample(PHASES, 3), key=lambda one: counted[one])
                 if sum(counted.values()) >= kills:
                     phase = None
-                status = attempt(phase, dice.randrange(1 << 30), folder)
+                goes_past = finished % 2 == 1
+                status = attempt(phase, dice.randrange(1 << 30), folder, past=goes_past)
                 if status == -signal.SIGKILL:
                     counted[phase] += 1
                     continue
@@ -279,8 +317,9 @@ def storm(kills: int, seed: int = 0, runs: int | None = None) -> dict:
                 found = differences(folder / "runs" / "it", reference / "runs" / "it")
                 wrong += [f"run {finished}: {one}" for one in found]
             finished += 1
+            past += (folder / "past.txt").is_file()
             shutil.rmtree(folder)
-    return {"kills": dict(counted), "runs": finished, "wrong": wrong}
+    return {"kills": dict(counted), "runs": finished, "past": past, "wrong": wrong}
 
 
 def main() -> None:
@@ -296,7 +335,8 @@ def main() -> None:
     few = [phase for phase in PHASES if found["kills"].get(phase, 0) < LEAST]
     for phase in PHASES:
         print(f"{phase:<12}{found['kills'].get(phase, 0):>6}")
-    print(f"{found['runs']} runs finished in {time.monotonic() - began:.0f} s")
+    seconds = time.monotonic() - began
+    print(f"{found['runs']} runs finished in {seconds:.0f} s, {found['past']} past the page cache")
     print("\n".join(found["wrong"]) or "all of them are bit for bit what an undisturbed run is")
     if few and given.runs is None and kills >= 2 * LEAST * len(PHASES):
         found["wrong"].append(f"fewer than {LEAST} kills in {', '.join(few)}")

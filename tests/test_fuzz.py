@@ -1,25 +1,31 @@
 """Damaged files, read by every reader and by the verbs, in children under limits."""
 
 import contextlib
+import functools
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from nextword.base.errors import NextwordError
 from nextword.corpus.documents import read_pieces
 from nextword.corpus.options import CorpusSettings
-from tests import fuzz
+from tests import children, fuzz
+from tests.damage import places_in
 from tests.documents import DOCUMENTS
+from tests.good_files import MODEL, make_good
 
 ALL = 1000
 """Files whose readers are called here."""
@@ -32,7 +38,7 @@ def read_folder(place: Path) -> None:
     from nextword.vocabulary.reading import read_tokenizer_config
     from nextword.vocabulary.tokenizer import Vocabulary
 
-    for name in (fuzz.MODEL, "masked", "labelled"):
+    for name in (MODEL, "masked", "labelled"):
         for read in (read_model, read_tokenizer_config, Vocabulary.load):
             with contextlib.suppress(NextwordError):
                 read(place / name)
@@ -90,9 +96,16 @@ def read_rows(place: Path) -> None:
     from nextword.corpus.documents import read_pieces
     from nextword.corpus.options import CorpusSettings
 
-    for name in ("rows.jsonl", "rows.csv", "text.txt.gz", "text.txt.zst"):
+    for name in ("rows.jsonl", *fuzz.TEXTS):
         with contextlib.suppress(NextwordError):
             list(read_pieces([str(place / name)], CorpusSettings()))
+
+
+def read_saved(place: Path) -> None:
+    from nextword.corpus.documents import read_pieces
+    from nextword.corpus.options import CorpusSettings
+
+    list(read_pieces([f"dataset:{place / 'saved'}"], CorpusSettings()))
 
 
 def read_archive(place: Path) -> None:
@@ -131,8 +144,16 @@ READERS = {
     "folder/": read_folder, "runs/": read_run, "prepared/": read_text, "rows": read_rows,
     "text.txt": read_rows, "text.nw": read_archive, "sharded/": read_index, "recipe": read_settings,
     "labels.": read_examples, "chat": read_examples, "several/": read_text,
-    "masked/": read_folder, "labelled/": read_folder,
+    "masked/": read_folder, "labelled/": read_folder, "saved/": read_saved,
 }  # fmt: skip
+
+
+def reader_of(kind: fuzz.Kind) -> Callable[[Path], None]:
+    """Return what reads files of a kind."""
+    if kind.file in DOCUMENTS:
+        return functools.partial(read_documents, file=kind.file)
+    (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
+    return reader
 
 
 @pytest.fixture(scope="module")
@@ -144,35 +165,36 @@ def good(tmp_path_factory):
     here, before = Path.cwd(), dict(os.environ)
     os.chdir(place)
     os.environ.update(NEXTWORD_RUNS=str(place / "runs"), NEXTWORD_CACHE=str(place / "cache"))
-    fuzz.make_good(place)
+    make_good(place)
+    for kind in fuzz.KINDS:
+        reader_of(kind)(place)  # imports what the children need, once
     yield place
     os.chdir(here)
     os.environ.clear()
     os.environ.update(before)
 
 
+def prepare_child(place: Path) -> None:
+    """Compute on one core, and remember things in the place."""
+    torch.set_num_threads(1)
+    os.environ["NEXTWORD_CACHE"] = str(place / "cache")
+
+
 @pytest.mark.parametrize("kind", fuzz.KINDS, ids=[kind.file for kind in fuzz.KINDS])
 def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
     place = tmp_path / "read"
     shutil.copytree(good, place)
-    if kind.file in DOCUMENTS:
-
-        def reader(place):
-            read_documents(place, kind.file)
-
-    else:
-        (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
     files = -(-ALL // len(fuzz.KINDS))
 
     def work() -> int:
-        torch.set_num_threads(1)
+        prepare_child(place)
         for seed in range(files):
             dice = random.Random(f"{kind.file} {seed}")
             raw = fuzz.damaged(kind, good, dice)
             for name, changed in fuzz.with_digest(kind, raw, good, dice).items():
                 (place / name).write_bytes(changed)
             try:
-                reader(place)
+                reader_of(kind)(place)
             except NextwordError:
                 pass
             except BaseException:
@@ -184,39 +206,65 @@ def test_damaged_files_are_read_or_refused_in_one_line(good, tmp_path, kind):
         print("all read or refused")
         return 0
 
-    status, said = fuzz.child(work)
+    status, said = children.child(work, inside=place)
     assert status == 0, said
     assert "all read or refused\n" in said
 
 
-BINARY = (
-    f"{fuzz.MODEL}/model.safetensors", "text.nw", "recipe.toml", "prepared/train-00000.ds",
-    "prepared/holdout-00000.ds.index", "prepared/holdout-00000.ds.bytes", "labels.jsonl",
-    "text.txt.gz", "text.txt.zst", f"{fuzz.CHECKPOINT}/training/optimizer.safetensors",
-    f"{fuzz.MODEL}/tokenizer.json",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("file", BINARY)
-@hypothesis_settings(
-    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+WORDS = st.text(alphabet="aZ0 ./-\\\n\x00\x1bé\u202e\ud800\U0001f600", max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
 )
-@given(
-    head=st.binary(max_size=24), cut=st.integers(0, 400), end=st.integers(0, 400),
-    more=st.binary(max_size=40),
-)  # fmt: skip
-def test_any_bytes_at_all_are_read_or_refused_in_one_line(
-    good, tmp_path, file, head, cut, end, more
-):
-    """Another beginning, and something else in the middle, as hypothesis thinks of it."""
+
+
+def with_value(raw: bytes, number: int, value: object) -> bytes:
+    """Put a value into a place of a JSON text, or of a line of such."""
+    lines = raw.splitlines() if b"\n{" in raw.strip() else [raw]
+    line = number % len(lines)
+    changed = json.loads(lines[line])
+    path, key = (places := list(places_in(changed)))[number % len(places)]
+    where = changed
+    for step in path:
+        where = where[step]
+    where[key] = value
+    lines[line] = json.dumps(changed).encode()
+    return b"\n".join(lines)
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS, ids=[kind.file for kind in fuzz.KINDS])
+def test_any_bytes_at_all_are_read_or_refused_in_one_line(good, tmp_path, kind):
+    """Another beginning, something else in the middle, any value, as hypothesis thinks of it."""
     place = tmp_path / "any"
-    if not place.exists():
-        shutil.copytree(good, place)
-    raw = (good / file).read_bytes()
-    (place / file).write_bytes(head + raw[cut : len(raw) - end] + more)
-    (reader,) = (READERS[key] for key in READERS if file.startswith(key))
-    with contextlib.suppress(NextwordError):
-        reader(place)
+    shutil.copytree(good, place)
+    raw, tried = (good / kind.file).read_bytes(), []
+
+    @hypothesis_settings(max_examples=15, deadline=None, database=None, phases=(Phase.generate,))
+    @given(
+        head=st.binary(max_size=24), cut=st.integers(0, 400), end=st.integers(0, 400),
+        more=st.binary(max_size=40), number=st.integers(0, 1 << 20), value=JSON,
+        is_json=st.booleans(),
+    )  # fmt: skip
+    def try_any(head, cut, end, more, number, value, is_json):
+        changed = head + raw[cut : len(raw) - end] + more
+        if kind.structured and is_json:
+            changed = with_value(raw, number, value)
+        for name in (kind.file, *(["runs/it/metrics.jsonl"] if "runs/" in kind.file else [])):
+            shutil.copy(good / name, place / name)
+        (place / kind.file).write_bytes(changed)
+        with contextlib.suppress(NextwordError):
+            reader_of(kind)(place)
+        tried.append(number)
+
+    def work() -> int:
+        prepare_child(place)
+        set_hypothesis_home_dir(place / "hypothesis")
+        try_any()
+        return 0 if len(tried) >= 15 else 3
+
+    status, said = children.child(work, inside=place)
+    assert status == 0, said
 
 
 def test_verbs_do_their_work_or_leave_with_one_line():
@@ -235,13 +283,54 @@ def test_a_fault_would_be_seen(good, tmp_path, monkeypatch):
 
     monkeypatch.setattr(config, "read_record", lambda *_: {}["no such field"])
     kind = next(kind for kind in fuzz.KINDS if kind.file.endswith("/config.json"))
-    how, fault = fuzz.try_one(kind, 0, good, tmp_path / "place")
+    how, fault = fuzz.try_one(kind, 0, good, tmp_path / "place", tmp_path)
     assert how == "fault"
     assert "KeyError" in fault.what
 
 
+@pytest.mark.parametrize(
+    "plant",
+    [
+        "open('../beside', 'w')",
+        "open('../../../../further', 'a')",
+        "os.mkdir('../folder')",
+        "os.rename('line.txt', '../moved')",
+        "os.symlink('line.txt', os.path.realpath('../link'))",
+        "os.remove(elsewhere)",
+        "open('out', 'w')",
+        "subprocess.run(['touch', '../../child'])",
+    ],
+)
+def test_what_is_written_outside_is_seen(good, tmp_path, monkeypatch, plant):
+    place, kind = tmp_path / "a" / "b" / "place", fuzz.KINDS[0]
+    place.parent.mkdir(parents=True)
+    (elsewhere := tmp_path / "file").write_text("mine")
+
+    def harm(_):
+        Path("out").symlink_to("../target")
+        exec(plant, {"os": os, "subprocess": subprocess, "elsewhere": str(elsewhere)})
+        return 0
+
+    monkeypatch.setattr(fuzz, "run_verb", harm)
+    how, fault = fuzz.try_one(kind, 0, good, place, tmp_path)
+    assert how == "outside"
+    assert kind.file == fault.kind
+
+
+def test_what_is_written_inside_is_no_fault(good, tmp_path, monkeypatch):
+    def write(_):
+        Path("new").mkdir()
+        Path("new", "it").write_text("we")
+        Path("new", "it").rename("new/that")
+        shutil.rmtree("new")
+        return 0
+
+    monkeypatch.setattr(fuzz, "run_verb", write)
+    assert fuzz.try_one(fuzz.KINDS[0], 0, good, tmp_path / "place", tmp_path) == ("taken", None)
+
+
 def test_a_child_that_takes_too_much_is_ended(monkeypatch):
-    monkeypatch.setattr(fuzz, "SECONDS", 2)
+    monkeypatch.setattr(children, "SECONDS", 2)
 
     def greedy() -> int:
         kept = [bytearray(1 << 28) for _ in range(40)]
@@ -251,5 +340,5 @@ def test_a_child_that_takes_too_much_is_ended(monkeypatch):
         while True:
             pass
 
-    assert fuzz.child(greedy)[0] not in (0, 1, 2)
-    assert fuzz.child(endless)[0] < 0
+    assert children.child(greedy)[0] not in (0, 1, 2)
+    assert children.child(endless)[0] < 0

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests import fuzz
+from tests import children
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills by signals, and forks")
 VERBS = {
@@ -50,10 +50,10 @@ def test_a_kill_leaves_all_of_an_output_or_nothing(place, shared, small_run, ver
             real(*names)
 
         files.os.replace = replace
-        return fuzz.run_verb(tuple(command))
+        return children.run_verb(tuple(command))
 
     os.environ.update(place.variables())  # of the fork: `place` takes it back at the test's end
-    status, said = fuzz.child(killed, limited=False)
+    status, said = children.child(killed, limited=False)
     final = place.folder / output
     assert status == -signal.SIGKILL, said
     assert not final.is_file()  # a file is whole or not there

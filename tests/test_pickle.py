@@ -11,7 +11,8 @@ import torch
 from nextword.base.errors import NextwordError
 from nextword.prediction.loading import open_model
 from tests import fuzz
-from tests.test_fuzz import DOCUMENTS, READERS, good, read_documents  # noqa: F401 - a fixture
+from tests.good_files import MODEL
+from tests.test_fuzz import good, reader_of  # noqa: F401 - a fixture
 
 
 class Trap:
@@ -29,11 +30,7 @@ def test_a_pickle_in_the_place_of_any_file_is_refused_and_not_run(good, tmp_path
     place, mark = tmp_path / "read", tmp_path / "mark"
     shutil.copytree(good, place)
     (place / kind.file).write_bytes(pickle.dumps(Trap(mark)))
-    if kind.file in DOCUMENTS:
-        read_documents(place, kind.file)
-    else:
-        (reader,) = (READERS[key] for key in READERS if kind.file.startswith(key))
-        reader_says(reader, place)
+    reader_says(reader_of(kind), place)
     assert not mark.exists()
 
 
@@ -47,7 +44,7 @@ def reader_says(reader, place):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "optimizer.bin"])
 def test_weights_that_are_pickled_are_not_looked_at(good, tmp_path, name):  # noqa: F811
     folder, mark = tmp_path / "it", tmp_path / "mark"
-    shutil.copytree(good / fuzz.MODEL, folder)
+    shutil.copytree(good / MODEL, folder)
     (folder / "model.safetensors").unlink()
     torch.save({"model": Trap(mark)}, folder / name)
     with pytest.raises(NextwordError, match="weights are safetensors only"):
@@ -57,7 +54,7 @@ def test_weights_that_are_pickled_are_not_looked_at(good, tmp_path, name):  # no
 
 def test_code_in_a_folder_is_not_run(good, tmp_path):  # noqa: F811
     folder, mark = tmp_path / "it", tmp_path / "mark"
-    shutil.copytree(good / fuzz.MODEL, folder)
+    shutil.copytree(good / MODEL, folder)
     config = json.loads((folder / "config.json").read_text())
     named = {"AutoConfig": "modeling_it.Config", "AutoModelForCausalLM": "modeling_it.Model"}
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": named}))

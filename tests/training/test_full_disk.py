@@ -13,7 +13,7 @@ SHARES = [0.05, 0.5, 0.95]
 """Of a checkpoint, for which there is room."""
 IN_A_SMALL_DISK = """
 import os, shutil, subprocess, sys
-from tests.fuzz import child, run_verb
+from tests.children import child, run_verb
 import nextword.cli, nextword.pretrain, nextword.prediction.loading, torch
 torch.set_num_threads(1)
 disk, kept, *shares = sys.argv[1:]

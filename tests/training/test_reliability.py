@@ -16,6 +16,7 @@ from nextword.base.errors import RunError
 from nextword.base.writer import HOLDER, holder_of, one_writer
 from nextword.prediction.loading import open_model
 from nextword.training.checkpoint import list_checkpoints
+from tests import storm
 
 OPTIONS = [
     "--corpus.stories", "40", "--vocabulary.kind", "byte", "--model.depth", "1",
@@ -55,6 +56,9 @@ def test_a_storm_of_kills_leaves_what_undisturbed_runs_leave():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "15 runs finished" in done.stdout
+    with storm.storm_folder() as folder:
+        past = 7 if storm.can_go_past(folder) else 0
+    assert f" {past} past the page cache" in done.stdout
     assert "bit for bit" in done.stdout
 
 
