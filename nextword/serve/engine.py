@@ -9,6 +9,7 @@ Legend of shapes: N tokens, D width, V vocabulary.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from nextword.model.attention import cache_bytes
 from nextword.model.slots import BLOCK, Slots
 from nextword.prediction.loading import Opened
 from nextword.prediction.sample import choose_each
+from nextword.serve.errors import ApiError
 from nextword.serve.growing import FAILED, LATE, Event, Growing, Wish, judge_each
 from nextword.serve.metrics import Metrics
 
@@ -69,6 +71,8 @@ class Engine:
         """Of each slot: the whole blocks of a prompt whose keys and values stand there."""
         self._changed = threading.Condition()
         self._ends = False
+        self.ends_at = math.inf
+        """By the monotonic clock: when the server ends, whatever is under way then."""
         self._thread = threading.Thread(target=self._work, name="nextword-engine", daemon=True)
         self._thread.start()
 
@@ -106,6 +110,18 @@ class Engine:
             self._calls.append((work, future))
             self._changed.notify()
         return future
+
+    def look_at_the_clock(self, deadline: float) -> None:
+        """Go on if there is time left.
+
+        Raises:
+            ApiError: the deadline, or the server's end, has passed.
+        """
+        now = time.monotonic()
+        if now > self.ends_at:
+            raise ApiError("the server has ended; ask again", status=503, code="server_ended")
+        if now > deadline:
+            raise ApiError("this took longer than it may", status=408, code="timeout")
 
     def close(self) -> None:
         """Stop working; what is under way is left."""
@@ -160,7 +176,7 @@ class Engine:
         """Let those go for whom nobody waits any more, and those whose time is over."""
         now = time.monotonic()
         for text in [*self._waiting, *self._reading, *self._writing]:
-            if text.cancelled.is_set() or now > text.wish.deadline:
+            if text.cancelled.is_set() or now > min(text.wish.deadline, self.ends_at):
                 self.metrics.count("texts_cancelled" if text.cancelled.is_set() else "texts_late")
                 self._end(text, Event(reason=LATE))
 

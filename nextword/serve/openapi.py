@@ -36,6 +36,7 @@ _REFUSED = {
     "413": "the request is too large",
     "421": "this server is not called so",
     "429": "too many texts wait",
+    "503": "the server has ended",
 }
 
 

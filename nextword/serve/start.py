@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nextword.base.errors import SettingsError
 from nextword.base.options import check_options
@@ -14,7 +16,12 @@ from nextword.base.terminal import visible
 from nextword.serve.options import ServeSettings
 from nextword.serve.ports import BACKLOG, open_door
 
+if TYPE_CHECKING:
+    from nextword.serve.app import Served
+
 KEY = "NEXTWORD_API_KEY"
+LAST_WORDS = 5
+"""Seconds in which whoever is cut off is told so."""
 
 
 def settings_from(given: Mapping[str, Any]) -> ServeSettings:
@@ -68,12 +75,12 @@ def listen(
         served = Served(open_engines(targets, settings, device), settings)
         config = uvicorn.Config(
             build(served), log_config=_log(), access_log=True, server_header=False,
-            backlog=BACKLOG, timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
-            ws="none",
+            backlog=BACKLOG, ws="none",
+            timeout_graceful_shutdown=math.ceil(settings.grace_seconds) + LAST_WORDS,
         )  # fmt: skip
         address = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
         say(f"{', '.join(served.engines)}: {address}/v1 (Ctrl-C ends)")
-        _server_class()(config).run(sockets=[door])
+        _server_class(served)(config).run(sockets=[door])
 
 
 def open_engines(targets: Sequence[str], settings: ServeSettings, device: str) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _server_class() -> Any:
+def _server_class(served: "Served") -> Any:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -109,6 +116,9 @@ def _server_class() -> Any:
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             self.should_exit = True
+            ends_at = time.monotonic() + served.settings.grace_seconds
+            for engine in served.engines.values():
+                engine.ends_at = min(engine.ends_at, ends_at)
             if sig == signal.SIGINT and self._asked:
                 self.force_exit = True
             self._asked = True

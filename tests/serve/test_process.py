@@ -12,17 +12,25 @@ import httpx
 import pytest
 
 
-@pytest.fixture
-def served(shared, small_run):
-    """A server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nextword", "serve", small_run, "--port", "0", "--slots", "4"],
-        cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def start(shared, run, *options):
+    command = [sys.executable, "-m", "nextword", "serve", run, "--port", "0", *options]
+    return subprocess.Popen(
+        command, cwd=shared.folder, env=shared.environment(), stderr=subprocess.PIPE, text=True
+    )
+
+
+def address_of(process):
     said = process.stderr.readline()
     address = re.search(r"http://\S+?(?=/v1)", said)
     assert address, said + process.stderr.read()
-    yield process, address.group()
+    return address.group()
+
+
+@pytest.fixture
+def served(shared, small_run):
+    """A server in a process of its own."""
+    process = start(shared, small_run, "--slots", "4")
+    yield process, address_of(process)
     if process.poll() is None:
         process.kill()
     process.wait()
@@ -49,6 +57,42 @@ def test_what_is_under_way_is_finished_when_it_is_asked_to_end(served):
     assert process.wait(30) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/health")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_takes_longer_than_the_grace_is_cut_off_and_told_so(shared, small_run, stream):
+    """A request that alone would take minutes."""
+    process = start(shared, small_run, "--slots", "1", "--grace-seconds", "1")
+    try:
+        address = address_of(process)
+        body = {"prompt": "We are all", "max_tokens": 150, "n": 128}
+        body["logit_bias"] = {"0": -100}
+        said = {}
+
+        def ask():
+            path = f"{address}/v1/completions"
+            said["answer"] = httpx.post(path, json={**body, "stream": stream}, timeout=120)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while 'nextword_writing{model="small"} 1' not in httpx.get(f"{address}/metrics").text:
+            assert asking.is_alive()
+        process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert process.wait(60) == 0
+        assert "the server has ended; ask again" in said["answer"].text
+        if stream:
+            assert said["answer"].text.endswith("data: [DONE]\n\n")
+        else:
+            assert said["answer"].status_code == 503
+            assert said["answer"].json()["error"]["code"] == "server_ended"
+        log = process.stderr.read()
+        assert "Traceback" not in log, log
+        assert "Cancel" not in log, log
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 FAILING = """
