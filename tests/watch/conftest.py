@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,18 @@ def watching(run: Path, port: int = 0) -> Iterator[tuple[str, str]]:
     watched = Watched(run.parent, run.name)
     with in_thread(build(watched, ServeSettings()), port) as address:
         yield address, watched.token
+
+
+def faults(page: Any, axe: str) -> list[Any]:
+    """What axe finds wrong on a page as it stands, and whether it is wider than the window."""
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    told = [
+        (one["id"], [node["html"][:100] for node in one["nodes"][:3]])
+        for one in found["violations"]
+    ]
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return [*told, *([f"{wide} pixels too wide"] if wide > 0 else [])]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from nextword.corpus.builtin import worked_odds
-from tests.watch.conftest import watching
+from tests.watch.conftest import faults, watching
 
 DESK = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 800}
@@ -190,3 +190,23 @@ def test_on_a_phone_it_is_tapped(browser, judged):
         assert len([one for one in written(page, "loss") if one.endswith(("K", "M"))]) == 3
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         context.close()
+
+
+def test_a_spike_is_marked_and_a_click_shows_its_batch(run, browser, axe):
+    parts = {"embedding": 3.0, "layer 1": 4.0, "layer 2": 0.5}
+    spike = {"event": "spike", "step": 7, "gradient_norm": 5.1, "usual": 0.2, "parts": parts}
+    with open(run / "metrics.jsonl", "a") as stream:
+        stream.write(json.dumps(spike) + "\n")
+    with watching(run) as (address, _):
+        page = browser.new_page(viewport=DESK)
+        page.goto(address)
+        page.click("text=spike at 7")
+        page.wait_for_function(
+            "() => document.getElementById('batch-said').textContent.includes('of the whole batch')"
+        )
+        assert "Step 7 read" in page.text_content("#batch-said")
+        shown = page.text_content("#layers")
+        for name in parts:
+            assert name in shown
+        assert faults(page, axe) == []
+        page.close()

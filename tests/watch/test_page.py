@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from tests.watch.conftest import watching
+from tests.watch.conftest import faults, watching
 
 COLORS = "() => [...document.querySelectorAll('#heat .piece')].map(one => one.style.background)"
 TITLE = "document.querySelector('h1').textContent"
@@ -119,7 +119,7 @@ def test_it_follows_a_journal_that_grows(opened, run):
     )
 
 
-def test_two_runs_stand_side_by_side(browser, run):
+def test_two_runs_stand_side_by_side(browser, axe, run):
     other = run.with_name("other")
     shutil.copytree(run, other)
     text = (other / "settings.toml").read_text()
@@ -131,12 +131,13 @@ def test_two_runs_stand_side_by_side(browser, run):
         page.select_option("#beside", "other")
         page.wait_for_selector("#two td")
         assert "77" in page.text_content("#two")
+        assert faults(page, axe) == []
         page.select_option("#run", "other")
         page.wait_for_function("() => document.querySelector('h1').textContent.startsWith('other')")
         page.close()
 
 
-def test_it_comes_back_with_its_server_and_in_two_tabs(browser, run):
+def test_it_comes_back_with_its_server_and_in_two_tabs(browser, axe, run):
     with watching(run) as (address, _):
         pages = [browser.new_page(viewport=DESK) for _ in range(2)]
         for page in pages:
@@ -145,6 +146,7 @@ def test_it_comes_back_with_its_server_and_in_two_tabs(browser, run):
     port = int(address.rsplit(":", 1)[1])
     for page in pages:
         page.wait_for_function("() => document.getElementById('trouble').textContent !== ''")
+        assert faults(page, axe) == []
     line = {"event": "step", "step": 14, "loss": 1.0, "seconds": 9.0}
     with open(run / "metrics.jsonl", "a") as stream:
         stream.write(json.dumps(line) + "\n")
@@ -166,19 +168,11 @@ def test_axe_finds_nothing(browser, axe, live, scheme, viewport):
     page.wait_for_selector("#heat .piece")
     page.click("#teach button[type=submit]")
     page.wait_for_selector("#taught td")
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    told = [
-        (one["id"], [node["html"][:100] for node in one["nodes"][:3]])
-        for one in found["violations"]
-    ]
-    assert told == []
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert wide <= 0
+    assert faults(page, axe) == []
     page.close()
 
 
-def test_it_is_kept_as_one_file_that_asks_nothing(browser, run, place):
+def test_it_is_kept_as_one_file_that_asks_nothing(browser, axe, run, place):
     done = place.nextword("watch", "small", "-o", "page.html")
     assert done.returncode == 0, done.stderr
     assert place.nextword("watch", "small", "-o", "page.html").returncode == 2  # is there already
@@ -191,11 +185,12 @@ def test_it_is_kept_as_one_file_that_asks_nothing(browser, run, place):
     page.wait_for_selector("#heat .piece")
     assert "step 12" in page.text_content("#state")
     assert page.is_hidden("#ask-section")
+    assert faults(page, axe) == []
     page.close()
     assert [one for one in noted if not one.startswith(("file:", "data:"))] == []
 
 
-def test_runs_that_answer_no_such_question_are_shown_without(browser, place):
+def test_runs_that_answer_no_such_question_are_shown_without(browser, axe, place):
     few = ["--corpus.stories", "100", "--training.steps", "4", "--quiet"]
     masked = ["train", "--name", "both", "--objective", "masked", *few]
     assert place.nextword(*masked).returncode == 0
@@ -214,6 +209,7 @@ def test_runs_that_answer_no_such_question_are_shown_without(browser, place):
             page.wait_for_function(f"() => {STATE}.includes('step')")
             assert page.is_hidden("#ask-section")
             assert "how it learned" in page.text_content("h1")
+            assert faults(page, axe) == []
             page.close()
         assert noted == []
 
@@ -314,12 +310,13 @@ def test_what_cannot_be_watched_is_one_line(place, run, arguments, words):
     assert words in done.stderr
 
 
-def test_what_a_step_read_is_shown(opened):
+def test_what_a_step_read_is_shown(opened, axe):
     opened.fill("#step", "3")
     opened.click("#look")
     opened.wait_for_selector("#batch-texts .sample")
     assert "Step 3 read" in opened.text_content("#batch-said")
     assert opened.locator("#layers li").count() >= 3
+    assert faults(opened, axe) == []
     opened.focus("#loss")
     opened.keyboard.press("Home")
     opened.wait_for_timeout(100)
@@ -337,7 +334,7 @@ def test_each_layer_says_what_it_would(opened):
     assert first in opened.text_content("#lens tr:last-child")
 
 
-def test_each_layer_says_it_at_each_checkpoint_and_at_each_moment(opened, run):
+def test_each_layer_says_it_at_each_checkpoint_and_at_each_moment(opened, axe, run):
     opened.click("summary")
     opened.click("#by-step")
     opened.wait_for_selector("#map td.piece-cell")
@@ -345,11 +342,12 @@ def test_each_layer_says_it_at_each_checkpoint_and_at_each_moment(opened, run):
     assert opened.locator("#map tr").count() == 4
     first = opened.text_content("#bars li:first-child .word")
     assert first in opened.text_content("#map tr:nth-child(2) td:last-child")
+    assert faults(opened, axe) == []
     opened.fill("#line", "We are")  # another sentence has none yet
     opened.wait_for_function("() => document.getElementById('map-box').hidden")
 
 
-def test_a_training_is_watched_while_it_lasts(place, browser):
+def test_a_training_is_watched_while_it_lasts(place, browser, axe):
     options = ["--corpus.stories", "400", "--training.steps", "100000", "--machine.threads", "1"]
     options += ["--quiet", "--watch"]
     process = subprocess.Popen(
@@ -365,6 +363,9 @@ def test_a_training_is_watched_while_it_lasts(place, browser):
         page.wait_for_function(
             "() => /step \\d+/.test(document.getElementById('state').textContent)"
         )
+        page.click("[data-order=pause]")
+        page.wait_for_function(f"() => {TITLE}.includes('paused')")
+        assert faults(page, axe) == []
         page.click("[data-order=stop]")
         assert process.wait(300) == 143
         page.wait_for_function("() => document.getElementById('trouble').textContent !== ''")
@@ -379,22 +380,3 @@ def test_a_training_is_watched_while_it_lasts(place, browser):
             time.sleep(0.2)
     with pytest.raises(httpx.ConnectError):
         httpx.get(address[1])
-
-
-def test_a_spike_is_marked_and_a_click_shows_its_batch(run, browser):
-    parts = {"embedding": 3.0, "layer 1": 4.0, "layer 2": 0.5}
-    spike = {"event": "spike", "step": 7, "gradient_norm": 5.1, "usual": 0.2, "parts": parts}
-    with open(run / "metrics.jsonl", "a") as stream:
-        stream.write(json.dumps(spike) + "\n")
-    with watching(run) as (address, _):
-        page = browser.new_page(viewport=DESK)
-        page.goto(address)
-        page.click("text=spike at 7")
-        page.wait_for_function(
-            "() => document.getElementById('batch-said').textContent.includes('of the whole batch')"
-        )
-        assert "Step 7 read" in page.text_content("#batch-said")
-        shown = page.text_content("#layers")
-        for name in parts:
-            assert name in shown
-        page.close()
