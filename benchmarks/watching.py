@@ -6,10 +6,13 @@ A journal of a million steps is made; the page is opened in chromium, and frames
 the pointer moves over the curve. Then a small training runs alone and watched, interleaved: whoever
 watches follows the changes and asks for curve and figures at each, as the page does (a browser
 beside it would cost the machine more than the page); and once more with the training's weights
-handed over and asked each second.
+handed over and asked each second. Two trainings are never equally fast here, so what watching takes
+is timed too: the seconds for which training waits between its steps, the processor's seconds of the
+thread that writes weights, and those of the page's server (which steps back for training).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -45,9 +48,9 @@ FRAMES = """async () => {
 }"""
 
 
-def train(place, name):
+def train(place, name, command=(sys.executable, "-m", "nextword")):
     """Train a run in a process of its own; return the seconds by its own clock."""
-    command = [sys.executable, "-m", "nextword", "train", "--name", name, "--quiet", *TRAIN]
+    command = [*command, "train", "--name", name, "--quiet", *TRAIN]
     environment = {**os.environ, "NEXTWORD_RUNS": str(place)}
     subprocess.run(command, env=environment, check=True, capture_output=True)
     lines = (place / name / "metrics.jsonl").read_text().splitlines()
@@ -120,14 +123,76 @@ def watcher(place, name, stop, asks):
             stop.wait(2)
 
 
-def watched(place, name, asks):
-    """Train while somebody watches."""
+def timed_main(note, arguments):
+    """Train as the command does, and note what listening and handing over took."""
+    from nextword.cli import main as command
+    from nextword.training import live
+
+    spent = {"between_steps": 0.0, "writing_processor": 0.0, "times_handed_over": 0}
+    look, hand_over, writer = live._Listener.look, live._Listener.hand_over, live._writer
+
+    def timed_look(listener, state):
+        began = time.perf_counter()
+        look(listener, state)
+        spent["between_steps"] += time.perf_counter() - began
+
+    def counted(listener, step):
+        spent["times_handed_over"] += 1
+        hand_over(listener, step)
+
+    def timed_writer(*given):
+        write = writer(*given)
+
+        def timed(taken):
+            began = time.thread_time()
+            done = write(taken)
+            spent["writing_processor"] += time.thread_time() - began
+            return done
+
+        return timed
+
+    live._Listener.look, live._Listener.hand_over, live._writer = timed_look, counted, timed_writer
+    try:
+        command(arguments)
+    finally:
+        Path(note).write_text(json.dumps(spent))
+
+
+def processor_seconds(process):
+    """Return what a process has computed, by the system's clock."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def taken(place, asks):
+    """Train while somebody watches; return what that took, as shares of the training's seconds.
+
+    The server has been asked once before: it imports torch when it first computes.
+    """
+    note = place / "taken.json"
+    with watching(place, "taken", asks) as process:
+        url = f"http://127.0.0.1:{PORT}/api/ask/first"
+        httpx.post(url, json={"text": "We are all"}, timeout=60).raise_for_status()
+        began = processor_seconds(process)
+        seconds = train(place, "taken", (sys.executable, __file__, "--as-training", str(note)))
+        server = processor_seconds(process) - began
+    spent = json.loads(note.read_text())
+    shares = {name: round(spent[name] / seconds, 5) for name in spent if "times" not in name}
+    shutil.rmtree(place / "taken")
+    return {**shares, "server_processor": round(server / seconds, 4), "seconds": seconds} | {
+        "times_handed_over": spent["times_handed_over"]
+    }
+
+
+@contextlib.contextmanager
+def watching(place, name, asks):
+    """Let somebody watch a run; gives the server's process."""
     process = served(place, "first")
     stop = threading.Event()
     thread = threading.Thread(target=watcher, args=(place, name, stop, asks))
     thread.start()
     try:
-        return train(place, name)
+        yield process
     finally:
         stop.set()
         thread.join()
@@ -135,12 +200,22 @@ def watched(place, name, asks):
         process.wait()
 
 
+def watched(place, name, asks):
+    """Train while somebody watches."""
+    with watching(place, name, asks):
+        return train(place, name)
+
+
 def main():
     """Measure; write results/watching.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--as-training", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.as_training:
+        timed_main(given.as_training[0], given.as_training[1:])
+        return
     rows, loads = [], []
     with tempfile.TemporaryDirectory() as root:
         place = Path(root)
@@ -154,6 +229,11 @@ def main():
                     watched(place, f"asked{number}", asks=True),
                 )
             )
+        takes = [
+            {"asked": asks, **taken(place, asks)}
+            for _ in range(given.rounds)
+            for asks in (False, True)
+        ]
         shutil.copytree(place / "first", place / "long")
         long_journal(place / "long", given.steps)
         seconds, gaps = opening(place, "long")
@@ -169,6 +249,7 @@ def main():
         "training_seconds": [[round(one, 2) for one in row] for row in rows],
         "watched_by_alone": ratio(rows, 1),
         "asked_each_second_by_alone": ratio(rows, 2),
+        "taken": takes,
     }
     text = json.dumps(result, indent=2)
     print(text)

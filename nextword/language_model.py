@@ -200,8 +200,9 @@ class Model(Watchable):
     def _asked(self, prompt: Prompt) -> tuple[Transformer, Vocabulary, str | Sequence[int]]:
         """Return what writes, and what is to be continued."""
         self.opened.refuse("generate")
-        given = prompt if isinstance(prompt, str) else ask(prompt, self.vocabulary)
-        return self.opened.model, self.opened.vocabulary, given
+        if not isinstance(prompt, str):
+            prompt = ask(prompt, self.vocabulary, self.opened.chat_template)
+        return self.opened.model, self.opened.vocabulary, prompt
 
     def evaluate(
         self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any
@@ -291,7 +292,7 @@ class Model(Watchable):
         done = finetune(
             start, files, asked, name=name, from_nothing=from_nothing, progress=progress
         )
-        progress.say(describe_taught(done.folder, done.task, done.scores, done.before))
+        progress.say(describe_taught(done.folder, done.task, done.scores, done.before, done.chats))
         return load(done.folder)
 
     def _texts(

@@ -216,7 +216,7 @@ def _tell_of(done: "Finetuned", progress: "Progress", *, json_: bool) -> None:
     from nextword.rendering.finetuned import describe_taught
 
     scores = done.scores
-    progress.say(describe_taught(done.folder, done.task, scores, done.before))
+    progress.say(describe_taught(done.folder, done.task, scores, done.before, done.chats))
     if json_:
         known = {} if scores is None else scores.as_dict()
         write(json.dumps({"run": str(done.folder), **known, "rows": done.rows}))

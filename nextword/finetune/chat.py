@@ -123,8 +123,15 @@ def ids_of(piece: Piece, vocabulary: Vocabulary) -> list[int]:
     return [*ids, *[vocabulary.end_id] * piece.ended]
 
 
-def ask(messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[int]:
+def ask(
+    messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary, template: str | None = None
+) -> list[int]:
     """Encode a conversation up to where the assistant is to answer, as it was taught.
+
+    Args:
+        messages: each with its role and content.
+        vocabulary: of the model.
+        template: one of TEMPLATES, as the model's folder holds it; None: as the vocabulary allows.
 
     Raises:
         EvaluationError: a message is of another form.
@@ -134,7 +141,8 @@ def ask(messages: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[i
     except Unusable as error:
         raise EvaluationError(str(error)) from None
     asked = [*turns, Turn("assistant", "", learned=True)]
-    *pieces, _ = spell(asked, marked=vocabulary.marks is not None)
+    marked = vocabulary.marks is not None and template != IN_WORDS
+    *pieces, _ = spell(asked, marked=marked)
     return [id_ for piece in pieces for id_ in ids_of(piece, vocabulary)]
 
 

@@ -49,6 +49,8 @@ class Finetuned:
     """The same before any step, of answers."""
     rows: Mapping[str, Any]
     """How many were read, learned from, held out, and left out for which reason."""
+    chats: bool = False
+    """Whether the examples were conversations."""
 
 
 def finetune(
@@ -153,7 +155,7 @@ def _teach(
         keep_best=False,  # what is used is the last step; on the way one is kept to go on from
     )
     fit(run, task)
-    return Finetuned(folder, task.name, task.scores, task.before, task.counts())
+    return Finetuned(folder, task.name, task.scores, task.before, task.counts(), task.tally.chats)
 
 
 def _answers(

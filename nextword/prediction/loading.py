@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from nextword.base.errors import EvaluationError, ModelError, RunError
+from nextword.base.errors import EvaluationError, ModelError, RunError, VocabularyError
 from nextword.base.options import nearest
 from nextword.base.records import Count, Place, as_record, read_json
 from nextword.base.terminal import for_stream
@@ -23,6 +23,7 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import (
+    JINJA,
     STATE,
     Checkpoint,
     best_of,
@@ -33,10 +34,13 @@ from nextword.training.checkpoint import (
 from nextword.training.loop import Plan
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.prepared import CorpusFacts
+from nextword.vocabulary.reading import read_tokenizer_config
 from nextword.vocabulary.tokenizer import Vocabulary
 
 RUNS = "runs"
 FACTS = "run.json"
+LARGEST_TEMPLATE = 1 << 20
+"""Characters of a chat template, and of what it makes of a conversation beside what is said."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,21 @@ class Opened:
             known = hub_name(self.folder.absolute())
             return known[0].rpartition("/")[2] if known else self.folder.name
         return self.run.name if self.step is None else f"{self.run.name}@{self.step}"
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template by which its folder says that conversations are written, if it does."""
+        file = self.folder / JINJA
+        try:
+            if file.is_file() and file.stat().st_size <= LARGEST_TEMPLATE:
+                return file.read_text(encoding="utf-8")
+            found = read_tokenizer_config(self.folder).chat_template
+        except (OSError, UnicodeError, VocabularyError):
+            return None
+        for one in found if isinstance(found, list) else ():  # several, each with a name
+            if isinstance(one, dict) and one.get("name") == "default":
+                found = one.get("template")
+        return found if isinstance(found, str) else None
 
     def refuse(self, verb: str) -> None:
         """Say why something cannot be asked of this model, if so.

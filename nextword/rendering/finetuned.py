@@ -20,6 +20,7 @@ def describe_taught(
     task: str,
     scores: Scores | SeveralScores | AnswerScores | PreferenceScores | None,
     before: AnswerScores | None,
+    chats: bool = False,
 ) -> str:
     """Say how right the model is on what was held out, beside who does not read the text.
 
@@ -28,6 +29,7 @@ def describe_taught(
         task: classification, multi_label, regression, answers or preferences.
         scores: on the hold-out; None without one.
         before: of answers, before any step.
+        chats: whether its examples were conversations.
     """
     if scores is None:
         lines = ["Nothing was held out, so how right it is on other texts is not known."]
@@ -41,11 +43,11 @@ def describe_taught(
         lines = _preferences(scores)
     else:
         lines = _answers(scores, before)
-    ask = (
-        f'  nextword generate {argument(run.name)} "a prompt"'
-        if task in ("answers", "preferences")
-        else f'  nextword classify {argument(run.name)} "a text"'
-    )
+    ask = f'  nextword classify {argument(run.name)} "a text"'
+    if task in ("answers", "preferences"):
+        ask = f'  nextword generate {argument(run.name)} "a prompt"'
+    if chats:
+        ask = f"  nextword chat {argument(run.name)}"
     return "\n".join(["", *lines, "", "Try next:", ask])
 
 

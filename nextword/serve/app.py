@@ -19,7 +19,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from nextword.serve.asking import Asking, Courier
-from nextword.serve.chat import template_of
 from nextword.serve.completions import Order, answer, order_chat, order_completion, stream
 from nextword.serve.doors import Door, answer_json, application
 from nextword.serve.engine import Engine
@@ -237,7 +236,7 @@ def _described(served: Served, name: str) -> dict[str, Any]:
         "root": name,
         "max_model_len": engine.context,
         "parameters": engine.opened.model.shape.parameters(),
-        "has_chat_template": template_of(engine.opened) is not None,
+        "has_chat_template": engine.opened.chat_template is not None,
     }
 
 
@@ -296,7 +295,7 @@ async def _tokenizer_info(served: Served, request: Request) -> Response:
                 for role, id_ in special.items()
                 if id_ is not None
             },
-            "chat_template": template_of(engine.opened),
+            "chat_template": engine.opened.chat_template,
         }
     )
 

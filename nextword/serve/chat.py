@@ -9,15 +9,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nextword.base.errors import EvaluationError, VocabularyError
+from nextword.base.errors import EvaluationError
 from nextword.finetune.chat import TEMPLATES, ask
-from nextword.prediction.loading import Opened
+from nextword.prediction.loading import LARGEST_TEMPLATE, Opened
 from nextword.serve.errors import ApiError
-from nextword.training.checkpoint import JINJA
-from nextword.vocabulary.reading import read_tokenizer_config
-
-LARGEST = 1 << 20
-"""Characters of a template, and of what it makes of a conversation beside what is said."""
 
 
 def ids_of_messages(opened: Opened, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -30,7 +25,7 @@ def ids_of_messages(opened: Opened, messages: Sequence[Mapping[str, str]]) -> li
     Raises:
         ApiError: the model has learned no conversations, or its template refuses this one.
     """
-    vocabulary, template = opened.vocabulary, template_of(opened)
+    vocabulary, template = opened.vocabulary, opened.chat_template
     if template is None:
         raise ApiError(
             f"{opened.name}: this model has no chat template; ask /v1/completions to continue a "
@@ -40,22 +35,15 @@ def ids_of_messages(opened: Opened, messages: Sequence[Mapping[str, str]]) -> li
         )
     try:
         if template in TEMPLATES:
-            return [vocabulary.begin_id, *ask(messages, vocabulary)]
+            return [vocabulary.begin_id, *ask(messages, vocabulary, template)]
     except EvaluationError as error:
         raise ApiError(f"messages: {error}", param="messages") from None
     return _rendered(opened, template, messages)
 
 
-def template_of(opened: Opened) -> str | None:
-    """Return the template of the model's folder, if it has one."""
-    file = opened.folder / JINJA
-    try:
-        if file.is_file() and file.stat().st_size <= LARGEST:
-            return file.read_text(encoding="utf-8")
-        found = read_tokenizer_config(opened.folder).chat_template
-    except (OSError, UnicodeError, VocabularyError):
-        return None
-    return found if isinstance(found, str) else None
+def begins_with_space(opened: Opened) -> bool:
+    """Whether an answer's first space is the template's, and not part of what is said."""
+    return opened.chat_template in TEMPLATES
 
 
 def _rendered(opened: Opened, template: str, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -80,7 +68,7 @@ def _rendered(opened: Opened, template: str, messages: Sequence[Mapping[str, str
         )
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise ApiError(f"messages: the chat template says: {error}", param="messages") from None
-    if len(text) > LARGEST:
+    if len(text) > LARGEST_TEMPLATE:
         raise ApiError("messages: the chat template makes too much of them", param="messages")
     ids: list[int] = []
     for mark, message in zip(marks, messages, strict=True):

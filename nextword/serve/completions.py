@@ -11,7 +11,7 @@ import msgspec
 
 from nextword.explanation.trace import trace
 from nextword.serve.asking import Asking, Courier, Written
-from nextword.serve.chat import ids_of_messages
+from nextword.serve.chat import begins_with_space, ids_of_messages
 from nextword.serve.engine import Engine
 from nextword.serve.errors import ApiError
 from nextword.serve.growing import Event, Judged, Wish
@@ -41,6 +41,8 @@ class Order:
     logprobs: bool = False
     explain: bool = False
     include_usage: bool = False
+    begins_with_space: bool = False
+    """Whether a chat's template, and not the answer, has the space before the answer."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -129,7 +131,8 @@ def order_chat(body: ChatRequest, engine: Engine, model: str, settings: ServeSet
     prompt = engine.vocabulary.decode(ids)
     return Order(
         engine, "chat.completion", model, wishes, n, n, [prompt],
-        logprobs=bool(body.logprobs), **_told(body),
+        logprobs=bool(body.logprobs), begins_with_space=begins_with_space(engine.opened),
+        **_told(body),
     )  # fmt: skip
 
 
@@ -234,7 +237,8 @@ def _choice(
     vocabulary = order.engine.vocabulary
     told: dict[str, Any] = {"index": index, "finish_reason": text.reason, "logprobs": None}
     if order.is_chat:
-        message = {"role": "assistant", "content": text.text, "refusal": None}
+        content = text.text.removeprefix(" ") if order.begins_with_space else text.text
+        message = {"role": "assistant", "content": content, "refusal": None}
         told["message"] = message
         if order.logprobs:
             told["logprobs"] = chat_logprobs(vocabulary, text.judged)
@@ -320,6 +324,7 @@ class _Chunks:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.places: dict[int, int] = {}
+        self.begun: set[int] = set()
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
     def event(self, value: Any) -> bytes:
@@ -342,6 +347,9 @@ class _Chunks:
             found.append(self._told(number, prompt, judged, None))
             self.places[number] = len(prompt)
         text = "".join(piece.text for piece in event.pieces)
+        if text and order.begins_with_space and number not in self.begun:
+            self.begun.add(number)
+            text = text.removeprefix(" ")
         if event.pieces or event.reason:
             judged = [piece.judged for piece in event.pieces]
             found.append(self._told(number, text, judged, event.reason))

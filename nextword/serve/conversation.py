@@ -11,7 +11,7 @@ from nextword.explanation.trace import Trace, trace
 from nextword.prediction.generate import generate
 from nextword.prediction.loading import Opened
 from nextword.prediction.options import GenerationSettings
-from nextword.serve.chat import ids_of_messages, template_of
+from nextword.serve.chat import ids_of_messages
 from nextword.serve.errors import ApiError
 
 Message = dict[str, str]
@@ -34,7 +34,7 @@ class Conversation:
         self.opened, self.settings = opened, settings
         self.messages: list[Message] = []
         self.tell(system)
-        if template_of(opened) is None:
+        if opened.chat_template is None:
             raise EvaluationError(
                 f"{opened.name}: this model has no chat template; `nextword finetune` teaches it "
                 "conversations, `nextword generate` goes on with a text"

@@ -90,6 +90,8 @@ class TokenizerConfig(Struct):
     add_bos_token: bool | None = None
     chat_template: str | list[Any] | None = None
     nextword_kind: str | None = None
+    nextword_ends: Annotated[list[int], Meta(max_length=64)] = []
+    """Further entries at which writing stops, where no generation_config.json says it."""
 
     def name_of(self, role: str) -> str | None:
         """Return the name of the entry with a role, as `eos_token`."""
@@ -123,7 +125,7 @@ def read_ends(folder: Path) -> list[int]:
     """
     file = folder / GENERATION_CONFIG
     if not file.exists():
-        return []
+        return read_tokenizer_config(folder).nextword_ends
     ends = read_record(file, _Generation, VocabularyError).eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 

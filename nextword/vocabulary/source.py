@@ -8,6 +8,7 @@ from nextword.vocabulary.kinds import RESERVED
 from nextword.vocabulary.reading import (
     TOKENIZER,
     TokenizerConfig,
+    read_ends,
     read_tokenizer,
     read_tokenizer_config,
 )
@@ -54,7 +55,10 @@ def load_source(place: Path, *, as_it_is: bool = False) -> Vocabulary:
             "as eos_token"
         )
     _add(tokenizer, missing)
-    return Vocabulary(tokenizer, config.nextword_kind or kind_of(tokenizer), reserved)
+    kind, ends = config.nextword_kind or kind_of(tokenizer), []
+    if is_named:
+        ends = read_ends(file.parent)
+    return Vocabulary(tokenizer, kind, reserved, ends=ends)
 
 
 def _add(tokenizer: "Tokenizer", names: list[str]) -> None:

@@ -317,6 +317,8 @@ class Vocabulary:
             ),
             "nextword_kind": self.kind,
         }
+        if self.other_ends:
+            config["nextword_ends"] = self.other_ends
         if self.mask_name is not None:
             config["mask_token"] = self.mask_name
         if self.unknown_id is not None:

@@ -13,9 +13,11 @@ from nextword.finetune.chat import IN_WORDS, WITH_MARKS, ask, beginnings
 from nextword.model.entries import with_entries
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
+from nextword.rendering.finetuned import describe_taught
 from nextword.settings import resolve
 from nextword.vocabulary.marks import NAMES, ROLES, TURN_END
 from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import train_vocabulary
 
@@ -127,6 +129,8 @@ def test_conversations_teach_marks_and_all_stop_at_a_turns_end(begun, chats):
     from tests.serve.conftest import running
 
     done = taught(chats, **{"finetune.steps": 200})
+    asking = describe_taught(done.folder, done.task, done.scores, done.before, done.chats)
+    assert asking.endswith(f"Try next:\n  nextword chat {done.folder.name}")
     model = nextword.load(str(done.folder))
     words, folder = model.vocabulary, model.opened.folder
     assert len(words) == len(begun.vocabulary) + 5 == model.opened.model.shape.vocab_size
@@ -139,7 +143,7 @@ def test_conversations_teach_marks_and_all_stop_at_a_turns_end(begun, chats):
     with running(str(done.folder)) as server:
         asked = {"messages": chat(("user", "say one")), "max_tokens": 20, "temperature": 0}
         answered = server.post("/v1/chat/completions", **asked).json()["choices"][0]
-    assert answered["message"]["content"] == " red"
+    assert answered["message"]["content"] == "red"
     assert answered["finish_reason"] == "stop"
     theirs = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -185,6 +189,10 @@ def test_a_folder_from_elsewhere_is_stopped_at_each_of_its_ends(begun):
         assert words.other_ends == others
         assert all(words.ends_writing(id_) for id_ in (end, *others))
         assert not words.ends_writing(70)
+        # And whoever trains a network of its own with this vocabulary, at the same ones.
+        (kept := folder.parent / "kept").mkdir(exist_ok=True)
+        load_source(folder).save(kept)
+        assert Vocabulary.load(kept).other_ends == others
     many = json.dumps({"eos_token_id": [1] * 65})
     for damaged in ('{"eos_token_id": "x"}', '{"eos_token_id": [1.5]}', "[", many):
         file.write_text(damaged)

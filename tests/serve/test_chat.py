@@ -9,7 +9,7 @@ import pytest
 import nextword
 from nextword.base.errors import EvaluationError
 from nextword.finetune import finetune
-from nextword.finetune.chat import ask
+from nextword.finetune.chat import IN_WORDS, ask
 from nextword.serve.chat import ids_of_messages
 from nextword.serve.errors import ApiError
 from nextword.settings import resolve
@@ -81,7 +81,9 @@ def test_it_answers_as_generate_does(client, server, taught):
     asked = {"model": name_of(server), "messages": CHAT, "temperature": 0, "max_tokens": 12}
     whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
     (choice,) = whole.choices
-    assert choice.message.content == taught.generate(CHAT, temperature=0, max_tokens=12)
+    written = taught.generate(CHAT, temperature=0, max_tokens=12)
+    assert written[0] == " "  # the template's own, and no part of what is said
+    assert choice.message.content == written[1:]
     for one in choice.logprobs.content:
         assert len(one.top_logprobs) == 3
         assert one.top_logprobs[0].logprob == one.logprob  # greedy: the likeliest
@@ -187,6 +189,27 @@ def test_a_template_that_means_harm_is_refused(taught, tmp_path, template):
     with pytest.raises(ApiError) as caught:
         ids_of_messages(model.opened, CHAT)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_folders_template_decides_and_not_its_vocabulary(taught, tmp_path, named):
+    """A vocabulary may have marks by which nobody was taught; several templates have names."""
+    folder = tmp_path / "it"
+    shutil.copytree(taught.opened.folder, folder)
+    shutil.rmtree(folder / "training")
+    assert taught.vocabulary.marks is not None
+    (folder / "chat_template.jinja").write_text(IN_WORDS)
+    if named:
+        (folder / "chat_template.jinja").unlink()
+        file = folder / "tokenizer_config.json"
+        several = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": IN_WORDS}]
+        file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": several}))
+    other = nextword.load(str(folder))
+    words = "User: What is an owl?\nAssistant:"
+    expected = [other.vocabulary.begin_id, *other.vocabulary.encode(words)]
+    assert ids_of_messages(other.opened, CHAT) == expected
+    same = {"temperature": 0, "max_tokens": 4}
+    assert other.generate(CHAT, **same) == other.generate(words, **same)
 
 
 def test_our_own_asks_as_was_taught(taught):
