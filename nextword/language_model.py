@@ -200,9 +200,10 @@ class Model(Watchable):
     def _asked(self, prompt: Prompt) -> tuple[Transformer, Vocabulary, str | Sequence[int]]:
         """Return what writes, and what is to be continued."""
         self.opened.refuse("generate")
+        given: str | Sequence[int] = prompt if isinstance(prompt, str) else []
         if not isinstance(prompt, str):
-            prompt = ask(prompt, self.vocabulary, self.opened.chat_template)
-        return self.opened.model, self.opened.vocabulary, prompt
+            given = ask(prompt, self.vocabulary, self.opened.chat_template)
+        return self.opened.model, self.opened.vocabulary, given
 
     def evaluate(
         self, *paths: str | Path, corpus: CorpusSettings | None = None, **settings: Any
