@@ -1,5 +1,6 @@
 """The verbs as a user types them, with right and with wrong input."""
 
+import errno
 import gzip
 import json
 import os
@@ -33,6 +34,22 @@ WRONG = [
     (["explain", "latest", "caf\udce9"], ["not UTF-8"]),
     (["train", "--explanation.pin", "\udcff"], ["not UTF-8"]),
 ]
+
+
+def test_a_disk_that_refuses_such_names_is_no_mistake_of_ours(place, capsys, monkeypatch):
+    """As macOS does: it says that the name cannot be, where others say that there is none."""
+    real = os.stat
+
+    def strict(path, **more):
+        if isinstance(path, str) and "\udce9" in path:
+            raise OSError(errno.EILSEQ, os.strerror(errno.EILSEQ), path)
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", strict)
+    with pytest.raises(SystemExit) as left:
+        main(["explain", "latest", "caf\udce9"])
+    assert left.value.code == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=lambda value: ascii(" ".join(value)))

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from nextword.base.files import DIGEST, cache_folder, digest_of_file, write_json
 _FOLDER = "measured"
 WORTH_REMEMBERING = 1 << 20
 """Bytes of a file from which on its digest is remembered, by size, times and place on the disk."""
+
+SETTLED = 3.0
+"""Seconds after which a file that is written again gets another time: FAT and some network disks
+count in twos, and what changes within one such moment would pass for what was read in it."""
 
 
 def cached(made_of: Iterable[bytes], compute: Callable[[], Any]) -> Any:
@@ -46,7 +51,7 @@ def digest_of(file: Path, like: str = DIGEST) -> str:
         like: the digest to compare it with, which tells its kind.
     """
     state = file.stat()
-    if state.st_size < WORTH_REMEMBERING:
+    if state.st_size < WORTH_REMEMBERING or time.time() - state.st_mtime < SETTLED:
         return digest_of_file(file, like)
     told = [str(file.absolute()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev]
     kind = [DIGEST] if like.startswith(DIGEST) else []

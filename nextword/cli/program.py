@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     shows_all = DEBUG in given
     given = [word for word in given if word != DEBUG]
     for word in given:
-        if not (_is_text(word) or Path(word).exists()):
+        if not (_is_text(word) or os.path.exists(word)):
             leave(f"{word!a}: not UTF-8; give texts and options in that encoding", 2)
     try:
         with ending_on_sigterm():

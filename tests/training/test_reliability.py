@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from safetensors.torch import load_file
@@ -235,6 +236,7 @@ def test_a_second_look_at_a_large_file_costs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"
     file.write_bytes(bytes(cache.WORTH_REMEMBERING))
+    os.utime(file, (1e9, 1e9))
     first = cache.digest_of(file)
     read = []
     monkeypatch.setattr(cache, "digest_of_file", lambda path, like: read.append(path))
@@ -243,6 +245,20 @@ def test_a_second_look_at_a_large_file_costs_nothing(tmp_path, monkeypatch):
     file.write_bytes(bytes(cache.WORTH_REMEMBERING - 1) + b"\1")
     cache.digest_of(file)
     assert read == [file]
+
+
+def test_a_file_that_was_just_written_is_looked_at_again(tmp_path, monkeypatch):
+    """A disk that counts in seconds gives two contents of one moment the same time."""
+    from nextword.base import cache
+
+    monkeypatch.setenv("NEXTWORD_CACHE", str(tmp_path / "cache"))
+    file, moment = tmp_path / "weights", int(time.time())
+    file.write_bytes(bytes(cache.WORTH_REMEMBERING))
+    os.utime(file, (moment, moment))
+    first = cache.digest_of(file)
+    file.write_bytes(bytes(cache.WORTH_REMEMBERING - 1) + b"\1")
+    os.utime(file, (moment, moment))
+    assert cache.digest_of(file) != first
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(place, run):
