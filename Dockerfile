@@ -12,7 +12,7 @@ RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN python3 -m venv /opt/nextword && mkdir -m 1777 /cache
-ENV PATH=/opt/nextword/bin:/usr/local/bin:/usr/bin:/bin NEXTWORD_CACHE=/cache PYTHONUNBUFFERED=1
+ENV PATH=/opt/nextword/bin:$PATH NEXTWORD_CACHE=/cache PYTHONUNBUFFERED=1
 WORKDIR /work
 
 # What working on nextword needs: .devcontainer/devcontainer.json begins here.

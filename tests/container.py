@@ -3,9 +3,10 @@
     python -m tests.container STAGE ROOT --base FOLDER [--share PLACE ...] [-- COMMAND ...]
 
 FOLDER is a root that the first FROM names (`debootstrap --variant=minbase trixie FOLDER`), copied
-into ROOT. A PLACE of this machine is seen there too, as certificates and package mirrors are. In
-the end COMMAND runs there as a container of that stage would run it: in the folder, and with the
-environment, that the instructions left. Needs root, and a system that lets it mount.
+into ROOT. A PLACE of this machine can be read there too, as package mirrors and a copy of its
+certificates, but not written: what is installed inside would change it outside. In the end COMMAND
+runs there as a container of that stage would run it: in the folder, and with the environment, that
+the instructions left. Needs root, and a system that lets it mount.
 """
 
 import argparse
@@ -16,9 +17,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 from typing import NamedTuple
 
 PROJECT = Path(__file__).parent.parent
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""As Docker begins with."""
 
 
 class Instruction(NamedTuple):
@@ -61,13 +65,14 @@ def sent(project: Path = PROJECT) -> list[Path]:
 def build(stage: str, root: Path, base: Path, share: list[Path]) -> tuple[dict[str, str], str]:
     """Do what a stage's instructions say; return the environment and folder they leave."""
     subprocess.run(["cp", "-a", f"{base}/.", root], check=True)
-    environment, arguments, folder = {}, {}, "/"
+    environment, arguments, folder = {"PATH": PATH}, {}, "/"
     for word, rest in stages((PROJECT / "Dockerfile").read_text())[stage]:
         print(word, rest[:90], flush=True)
         if word == "RUN":
             run(root, share, ["sh", "-c", rest], environment | arguments, folder)
         elif word == "ENV":
-            environment |= dict(pair.split("=", 1) for pair in shlex.split(rest))
+            written = Template(rest).safe_substitute(environment)
+            environment |= dict(pair.split("=", 1) for pair in shlex.split(written))
         elif word == "ARG":
             arguments |= [rest.split("=", 1)]
         elif word == "WORKDIR":
@@ -87,21 +92,21 @@ def run(
     root: Path, share: list[Path], command: list[str], environment: dict[str, str], folder: str
 ) -> None:
     """Run something in a root, in namespaces of its own, where places of this machine are seen."""
-    mounts = [f"mount -t proc proc {root}/proc", f"mount --bind /dev {root}/dev"]
-    for place in [Path("/etc/resolv.conf"), Path("/etc/hosts"), *share]:
+    mounts = [f"mount -t proc proc {root}/proc"]
+    for place in [Path("/dev"), Path("/etc/resolv.conf"), Path("/etc/hosts"), *share]:
         there = root / str(place)[1:]
         there.parent.mkdir(parents=True, exist_ok=True)
         there.mkdir(exist_ok=True) if place.is_dir() else there.touch()
-        mounts.append(f"mount --bind {place} {there}")
-    inside = shlex.join(
-        ["chroot", str(root), "sh", "-c", f"cd {folder} && exec {shlex.join(command)}"]
-    )
-    script = " && ".join([*mounts, f"exec {inside}"])
+        mounts.append(f"mount --bind {place} {there} && mount -o remount,bind,ro {there}")
     kept = {
         name: value for name, value in os.environ.items() if re.search("PIP|CERT|SSL|_proxy", name)
     }
-    known = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **kept, **environment}
-    subprocess.run(["unshare", "-m", "sh", "-c", script], env=known, check=True)
+    known = {"HOME": "/root", **kept, **environment}
+    told = [f"{name}={value}" for name, value in known.items()]
+    inside = ["sh", "-c", f"cd {folder} && exec {shlex.join(command)}"]
+    changed = shlex.join(["chroot", str(root), "env", "-i", *told, *inside])
+    script = " && ".join([*mounts, f"exec {changed}"])
+    subprocess.run(["unshare", "-m", "sh", "-c", script], check=True)
 
 
 def main() -> None:
