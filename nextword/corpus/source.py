@@ -165,7 +165,7 @@ class Source:
         if plain := self._plain_path():
             yield plain
             return
-        with tempfile.TemporaryDirectory(prefix="nextword-") as folder:
+        with tempfile.TemporaryDirectory(prefix="nextword-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / "content"
             with self._reported(), open(copy, "wb") as stream:
                 for block in self.read_bytes():

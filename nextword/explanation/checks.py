@@ -284,7 +284,7 @@ def shared_gradient(shape: Shape) -> Tensor | None:
     None where they do not come to an end.
     """
     spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         workers = [spawn.Process(target=share, args=(n, folder, shape)) for n in range(_PROCESSES)]
         for worker in workers:
             worker.start()

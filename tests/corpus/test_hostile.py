@@ -1,7 +1,10 @@
 """Files made to hang, to fill the memory or to lead astray: each is one clear line, soon."""
 
+import errno
 import gzip
 import lzma
+import os
+import tempfile
 import time
 
 import pytest
@@ -121,3 +124,21 @@ def test_half_a_character_anywhere_in_a_text_is_counted_and_ends_nothing(place, 
     done = place.nextword("prepare", "rows.jsonl", "-o", "made", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reading"]["surrogates"]["count"] == 60
+
+
+def test_a_copy_that_cannot_be_deleted_hides_no_message(tmp_path, monkeypatch):
+    """FUSE and Windows keep a file while somebody holds it open, and the folder with it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "b.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
+    real, kept = os.rmdir, []
+
+    def refusing(path, **more):
+        if "nextword-" in str(path):
+            kept.append(path)
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        real(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", refusing)
+    with pytest.raises(CorpusError, match="damaged, or not a Parquet file"):
+        list(read_pieces([str(tmp_path / "b.parquet.gz")], CorpusSettings()))
+    assert kept
