@@ -187,6 +187,7 @@ REVIEWED_SKIPS = {
     "onnxruntime is not installed": "the same",
     "sentence-transformers is not installed": "the same",
     "MLX is not installed": "the same",
+    "Transformers.js is not installed": ".ci/run fetches it where Node is",
     "no browser": "Debian's chromium, which .ci/run installs and then requires",
     "Triton is for Linux": "its packages are; where it is missing no kernel of it is used",
 }

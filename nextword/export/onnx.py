@@ -4,13 +4,16 @@ The folder is one that these open as it is: the model folder's own files, and th
 weights as onnx/model.onnx, with keys and values of what was read handed in and out.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from nextword.base.errors import RunError
+from nextword.base.files import write_json
 from nextword.export.folders import check_folder, write_folder
 from nextword.prediction.loading import Opened
+from nextword.vocabulary.reading import TOKENIZER, TOKENIZER_CONFIG
 
 FILE = "onnx/model.onnx"
 LARGEST = 1_900_000_000
@@ -57,6 +60,7 @@ def write_onnx(opened: Opened, output: Path, *, force: bool = False) -> Exported
             for file in opened.folder.glob(pattern):
                 if file.name not in _LEFT:
                     shutil.copyfile(file, folder / file.name)
+        _name_the_beginning(folder, opened)
         place = folder / FILE
         place.parent.mkdir()
         onnx.save(
@@ -72,3 +76,20 @@ def write_onnx(opened: Opened, output: Path, *, force: bool = False) -> Exported
     size = sum(file.stat().st_size for file in (output / FILE).parent.iterdir())
     inputs = tuple(one.name for one in graph.graph.input if "." not in one.name)
     return Exported(output, size, inputs, keeps=len(inputs) < len(graph.graph.input))
+
+
+def _name_the_beginning(folder: Path, opened: Opened) -> None:
+    """Say in words too that the tokenizer puts a token before each text, if it does.
+
+    Transformers.js's pipeline leaves it out where only the tokenizer itself knows of it, and the
+    model reads a text whose beginning it has never seen.
+    """
+    file = folder / TOKENIZER_CONFIG
+    if opened.objective.name != "causal" or not file.is_file():
+        return
+    described = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    known = json.loads(file.read_text(encoding="utf-8"))
+    steps = (described.get("post_processor") or {}).get("single") or [{}]
+    first = steps[0].get("SpecialToken", {}).get("id")
+    if first is not None and first == known.get("bos_token"):
+        write_json(file, {**known, "add_bos_token": True})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from msgspec import Struct
 
 from nextword.base.errors import EvaluationError, ModelError, RunError, VocabularyError
@@ -313,7 +314,26 @@ def open_model(target: str, machine: MachineSettings | None = None) -> Opened:
         )
     if run is not None:
         refuse_other_facts(run, model.shape)
+    _refuse_no_scores(model, vocabulary.begin_id, folder)
     return Opened(folder, run, step, model, vocabulary, where, objective)
+
+
+@torch.inference_mode()
+def _refuse_no_scores(model: Transformer, begin_id: int, folder: Path) -> None:
+    """Refuse weights that are numbers, and whose products are too large to be some.
+
+    One token is read by the whole network, which costs as much as reading the weights once more.
+    """
+    ids = torch.tensor([[begin_id]], device=model.device)
+    if isinstance(model, SequenceClassifier):
+        scores = model.logits(ids, torch.ones(1, dtype=torch.long, device=model.device))
+    else:
+        scores = model(ids)
+    if not scores.isfinite().all():
+        raise ModelError(
+            f"{folder}: what it computes of one token is no number: weights are damaged, or too "
+            "large for float32"
+        )
 
 
 def refuse_other_facts(run: Path, shape: Shape) -> None:

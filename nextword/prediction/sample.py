@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nextword.base.errors import EvaluationError
 from nextword.prediction.options import SamplingSettings
 
 COLDEST = 1e-6
@@ -58,7 +59,13 @@ def choose(
     source: torch.Generator,
     earlier: Tensor | None = None,
 ) -> int:
-    """Draw one id from logits (V,)."""
+    """Draw one id from logits (V,).
+
+    Raises:
+        EvaluationError: they are no numbers.
+    """
+    if not logits.isfinite().all():
+        raise EvaluationError("the model's scores of the next token are no numbers; it is damaged")
     probabilities = adjusted(logits, settings, earlier).softmax(0)
     return int(torch.multinomial(probabilities, 1, generator=source))
 

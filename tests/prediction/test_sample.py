@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from nextword.base.errors import EvaluationError
 from nextword.prediction.options import SamplingSettings
 from nextword.prediction.sample import adjusted, choose, choose_each
 
@@ -82,3 +84,13 @@ def test_the_least_share_keeps_the_likeliest():
     logits = torch.tensor([0.0, 3.0, 1.0])
     kept = adjusted(logits, SamplingSettings(temperature=1.0, min_p=0.0, top_p=1e-300))
     assert kept.tolist() == [-torch.inf, 3.0, -torch.inf]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_scores_that_are_no_numbers_are_named(bad, temperature):
+    logits = LOGITS.clone()
+    logits[3] = bad
+    source = torch.Generator().manual_seed(0)
+    with pytest.raises(EvaluationError, match="no numbers"):
+        choose(logits, SamplingSettings(temperature=temperature), source)
