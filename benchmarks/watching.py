@@ -165,14 +165,9 @@ def processor_seconds(process):
 
 
 def taken(place, asks):
-    """Train while somebody watches; return what that took, as shares of the training's seconds.
-
-    The server has been asked once before: it imports torch when it first computes.
-    """
+    """Train while somebody watches; return what that took, as shares of the training's seconds."""
     note = place / "taken.json"
     with watching(place, "taken", asks) as process:
-        url = f"http://127.0.0.1:{PORT}/api/ask/first"
-        httpx.post(url, json={"text": "We are all"}, timeout=60).raise_for_status()
         began = processor_seconds(process)
         seconds = train(place, "taken", (sys.executable, __file__, "--as-training", str(note)))
         server = processor_seconds(process) - began
@@ -186,8 +181,14 @@ def taken(place, asks):
 
 @contextlib.contextmanager
 def watching(place, name, asks):
-    """Let somebody watch a run; gives the server's process."""
+    """Let somebody watch a run; gives the server's process.
+
+    The server has been asked once before: it imports torch when it first computes, a few seconds of
+    a processor that a training of hours does not notice, and one of half a minute does.
+    """
     process = served(place, "first")
+    url = f"http://127.0.0.1:{PORT}/api/ask/first"
+    httpx.post(url, json={"text": "We are all"}, timeout=60).raise_for_status()
     stop = threading.Event()
     thread = threading.Thread(target=watcher, args=(place, name, stop, asks))
     thread.start()
