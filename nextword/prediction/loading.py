@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Opened:
             return known[0].rpartition("/")[2] if known else self.folder.name
         return self.run.name if self.step is None else f"{self.run.name}@{self.step}"
 
-    @property
+    @cached_property
     def chat_template(self) -> str | None:
         """The template by which its folder says that conversations are written, if it does."""
         file = self.folder / JINJA

@@ -102,7 +102,7 @@ class Asking:
             while left:
                 number, event = await self._queue.get()
                 if event.reason == LATE:
-                    self._engine.look_at_the_clock(-math.inf)
+                    self._engine.look_at_the_clock(-math.inf)  # says which time is over
                 if event.reason == FAILED:
                     raise ApiError("a mistake of the server's own; its log says more", status=500)
                 if self._first:
