@@ -75,7 +75,8 @@ NAMED = HOSTILE.replace("\0", "").replace("/", "")
 
 
 @pytest.mark.parametrize(
-    "words", [("explain", "{}", "We are"), ("generate", "{}", "--max-tokens", "3"), ("runs",)]
+    "words",
+    [("explain", "{}", "We are"), ("generate", "{}", "We are", "--max-tokens", "3"), ("runs",)],
 )
 def test_a_runs_name_reaches_no_terminal_raw(place, run, words):
     run.rename(run.with_name(NAMED))
