@@ -28,12 +28,13 @@ from nextword.machine.options import MachineSettings
 from nextword.model.initialize import initialize
 from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.model.transformer import Transformer
+from nextword.training.gradients import update
 from nextword.training.journal import Journal
 from nextword.training.loop import TrainerState, describe
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import make_plan
-from nextword.training.step import LanguageModelLoss, accumulate, update
+from nextword.training.step import LanguageModelLoss, accumulate
 
 SHAPES = {
     "quick recipe": (ModelSettings(depth=2), 1024, 256, {"batch_tokens": 1024}),

@@ -29,9 +29,10 @@ from nextword.prediction.generate import Reader
 from nextword.prediction.options import SamplingSettings
 from nextword.prediction.sample import choose
 from nextword.targets.batch import Batch
+from nextword.training.gradients import update
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
-from nextword.training.step import LanguageModelLoss, accumulate, update
+from nextword.training.step import LanguageModelLoss, accumulate
 
 VOCABULARY, CONTEXT, ROWS = 65, 64, 12
 

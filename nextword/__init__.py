@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from nextword.model.shape import Shape
     from nextword.model.transformer import Block, Transformer
     from nextword.targets.batch import batch_of
+    from nextword.training.gradients import clip_gradients
     from nextword.training.module_state import load_checkpoint, save_checkpoint
     from nextword.training.optimizers import optimizers_for
     from nextword.training.optimizers.muon import Muon
     from nextword.training.schedule import cosine_rate
-    from nextword.training.step import clip_gradients
     from nextword.vocabulary.bpe import bpe_from, merges_of, train_bpe
     from nextword.vocabulary.cuts import encode_stream
     from nextword.vocabulary.tokenizer import Vocabulary
@@ -43,7 +43,7 @@ _PLACES = {
     "attention": "model.attention",
     "batch_of": "targets.batch",
     "bpe_from": "vocabulary.bpe",
-    "clip_gradients": "training.step",
+    "clip_gradients": "training.gradients",
     "compare": "language_model",
     "cosine_rate": "training.schedule",
     "cross_entropy": "loss.cross_entropy",

@@ -116,7 +116,7 @@ def log_steps(run: Run) -> Callback:
         speed = state.tokens_per_second
         run.progress.step(state.step, run.pace.steps, state.loss, speed, run.plan.batch_tokens)
 
-    return Callback(1, note)
+    return Callback(1, note, when="later")
 
 
 def foretell(run: Run) -> Callback:
@@ -136,7 +136,7 @@ def foretell(run: Run) -> Callback:
             seconds = EVALUATIONS_COST * (now - began[0]) / (done - 1) * left
             run.progress.say(f"about {duration(seconds)} for {left:,} steps more")
 
-    return Callback(1, tell)
+    return Callback(1, tell, when="later")
 
 
 def follow_clock(run: Run, clock: Clock) -> Callback:
@@ -183,13 +183,15 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
         number, saves = alone if state.is_last else run.ranks.most(*alone)
         if saves:
             asked.save = False
+            state.settle()
             save_once(run, state.step, save)
         if not number or state.is_last:
             return
+        state.settle()
         save_once(run, state.step, save)
         raise Interrupted(run.folder, state.step, int(number))
 
-    return Callback(1, stop)
+    return Callback(1, stop, when="at once")
 
 
 def save_once(run: Run, step: int, save: Save) -> None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +41,7 @@ from nextword.training.checkpoint import (
     remove_checkpoints,
     restore_optimizers,
 )
+from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.live import listen
 from nextword.training.loop import (
@@ -51,7 +53,7 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.step import forget_gradients, kept_bytes
+from nextword.training.step import kept_bytes
 
 
 class Task(ABC):
@@ -148,8 +150,21 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     loss = task.loss(run, model)
     if run.ranks.size > 1:
         loss = nn.parallel.DistributedDataParallel(loss)
+    halved = halved_by(run, run.first_step)
+
+    def note(step: int, rows: int) -> None:
+        Journal(run.folder).write({"event": "micro_batch", "step": step, "rows": rows})
+        run.progress.say(
+            f"step {step + 1:,}: the memory is not enough for {2 * rows} rows at once; it goes on "
+            f"with {rows}, and learns the same"
+        )
+
     return Training(
-        *(loss, model, optimizers, task.read, run.plan, run.training, run.machine, run.ranks),
+        *(loss, model, optimizers, task.read),
+        run.plan if halved is None else replace(run.plan, micro_rows=halved),
+        *(run.training, run.machine, run.ranks),
+        has_halved=halved is not None,
+        halved=note,
         every_token_is_a_target=task.every_token_is_a_target,
         pace=run.pace,
         left_out=left_out_by(run, run.first_step),
@@ -330,6 +345,12 @@ def norms_of(run: Run, step: int) -> list[float]:
         if len(norms) == REMEMBERED_NORMS:
             break
     return norms[::-1]
+
+
+def halved_by(run: Run, step: int) -> int | None:
+    """Return the rows that a run holds at once since its memory did not suffice; None if it did."""
+    events = Journal(run.folder).read("micro_batch")
+    return next((event["rows"] for event in events if event["step"] <= step), None)
 
 
 def left_out_by(run: Run, step: int) -> set[int]:

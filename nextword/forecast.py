@@ -27,9 +27,10 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.rendering.progress import duration
 from nextword.run import Clock, Run, follow_journal
 from nextword.settings import Settings
+from nextword.training.gradients import update
 from nextword.training.loop import TrainerState, Training
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.step import accumulate, update
+from nextword.training.step import accumulate
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 

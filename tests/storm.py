@@ -100,7 +100,7 @@ class Killer:
         """Die at a step of the optimizers."""
         from nextword.training import loop
 
-        self.at(loop, "update")
+        self.at(loop, "move")
 
     in_first = in_step
 

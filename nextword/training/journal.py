@@ -78,6 +78,10 @@ class _Rollback(_Event):
     left_out: _Step
 
 
+class _MicroBatch(_Event):
+    rows: Annotated[int, Meta(ge=1, le=1 << 31)]
+
+
 class _Spike(_Event):
     gradient_norm: _Number = None
     usual: _Number = None
@@ -105,6 +109,7 @@ _KINDS: dict[str, type[_Event]] = {
     "pace": _Pace,
     "rate": _Rate,
     "rollback": _Rollback,
+    "micro_batch": _MicroBatch,
     "spike": _Spike,
     "floor": _Floor,
     "ruler": _Ruler,

@@ -111,7 +111,7 @@ def listen(
     """
     if ranks.is_first:
         (run / ASKED).unlink(missing_ok=True)
-    return Callback(1, _Listener(run, model, vocabulary, pace, ranks).look)
+    return Callback(1, _Listener(run, model, vocabulary, pace, ranks).look, when="at once")
 
 
 class _Listener:
@@ -132,9 +132,10 @@ class _Listener:
                 shutil.rmtree(self.run / LIVE, ignore_errors=True)  # its checkpoint is as new
                 (self.run / ASKED).unlink(missing_ok=True)
             return
-        news = self.news(state.step) if self.ranks.is_first else None
+        news = self.news(state) if self.ranks.is_first else None
         if news is None and self.ranks.size == 1:
             return
+        state.settle()
         asked = news or Wishes()
         scale, pauses = self.ranks.most(asked.scale or 0.0, asked.paused)
         if scale not in (0.0, self.pace.scale(state.step)):
@@ -143,19 +144,20 @@ class _Listener:
         if pauses:
             self.pause(state.step)
 
-    def news(self, step: int) -> Wishes | None:
+    def news(self, state: TrainerState) -> Wishes | None:
         """Hand over weights, and note an order, where they were asked for; None if nothing was."""
         changed = _changed(self.run)
         if changed == self.changed and self.wanted == self.answered:
             return None
+        state.settle()
         asked = read_wishes(self.run)
         self.changed, self.wanted = changed, asked.weights
         rested = time.monotonic() >= self.rest and self.saver.is_idle
         if self.wanted != self.answered and rested:
-            self.hand_over(step)
+            self.hand_over(state.step)
         if asked.orders != self.orders:  # the signal beside it is heard at this step's end
             self.orders = asked.orders
-            self.note({"event": "order", "step": step, "what": asked.order})
+            self.note({"event": "order", "step": state.step, "what": asked.order})
         return asked
 
     def note(self, event: dict[str, Any]) -> None:

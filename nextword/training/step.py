@@ -1,20 +1,18 @@
-"""One optimizer step: gradient accumulation, clipping, update."""
+"""A step's loss and its gradient, added up over the parts of a batch."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.base.errors import DivergedError
 from nextword.base.signals import check_signals
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import visible_positions
-from nextword.training.eager_optimizer import EagerOptimizer
 
 
 class LanguageModelLoss(nn.Module):
@@ -148,15 +146,26 @@ def accumulate(
     Raises:
         Broken: a stop was asked for, and the step may be left; gradients are half added up.
     """
-    nats = 0.0
+    return sum(map(float, add_gradients(loss, batches, total_tokens, device, ranks)), 0.0)
+
+
+def add_gradients(
+    loss: nn.Module,
+    batches: Sequence[Iterable[Any]],
+    total_tokens: float,
+    device: torch.device,
+    ranks: int = 1,
+) -> list[Tensor]:
+    """Do what `accumulate` does without waiting for a device: return each part's share, ()."""
+    nats = []
     for number, batch in enumerate(batches):
         check_signals()  # of a step over much text a part may take minutes
         last = number == len(batches) - 1
         if isinstance(loss, nn.parallel.DistributedDataParallel):
             loss.require_backward_grad_sync = last  # gradients travel once a step
-        total = loss(*_on(batch, device)) / (total_tokens or 1)
+        total = loss(*on_device(batch, device)) / (total_tokens or 1)
         (total * ranks).backward()
-        nats += float(total.detach())
+        nats.append(total.detach())
     return nats
 
 
@@ -178,117 +187,16 @@ def kept_bytes(loss: nn.Module, batch: Iterable[Any], device: torch.device) -> i
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        total = loss(*_on(batch, device))
+        total = loss(*on_device(batch, device))
     del total
     return sum(kept.values())
 
 
-def _on(batch: Iterable[Any], device: torch.device) -> list[Any]:
+def on_device(batch: Iterable[Any], device: torch.device) -> list[Any]:
+    """Bring a batch's arrays to a device; what lies there already, and None, stays."""
     return [
-        None if array is None else torch.from_numpy(array).to(device, non_blocking=True)
+        torch.from_numpy(array).to(device, non_blocking=True)
+        if isinstance(array, np.ndarray)
+        else array
         for array in batch
     ]
-
-
-@torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Shorten all gradients together so that their length is at most `max_norm`.
-
-    Args:
-        parameters: those without a gradient are passed over.
-        max_norm: longest gradient let through; 0 for any.
-
-    Returns:
-        the length (L2 norm) of all gradients before.
-
-    Raises:
-        DivergedError: it is not a number; no gradient has been touched.
-    """
-    return _shorten([weight.grad for weight in parameters if weight.grad is not None], max_norm)
-
-
-def _shorten(gradients: list[Tensor], max_norm: float) -> float:
-    norm = float(nn.utils.get_total_norm(gradients))
-    if norm != norm or norm == float("inf"):
-        raise DivergedError(f"the gradient's length is {norm}")
-    if 0 < max_norm < norm:
-        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
-    return norm
-
-
-@dataclass
-class Parts:
-    """Lengths of a gradient's parts, noted where the whole is longer than some length."""
-
-    above: float
-    lengths: dict[str, float] = field(default_factory=dict)
-
-
-@torch.no_grad()
-def lengths_by_part(model: nn.Module) -> dict[str, float]:
-    """Return the lengths of the gradients of embedding, each layer, last norm and head."""
-    squares: dict[str, float] = {}
-    for name, weight in model.named_parameters():
-        if weight.grad is not None:
-            part = _part(name)
-            squares[part] = squares.get(part, 0.0) + float(weight.grad.double().square().sum())
-    return {part: square**0.5 for part, square in squares.items()}
-
-
-def _part(name: str) -> str:
-    words = name.split(".")
-    if "layers" in words:
-        return f"layer {int(words[words.index('layers') + 1]) + 1}"
-    return {"embed_tokens": "embedding", "norm": "last norm"}.get(words[-2], "head")
-
-
-@torch.no_grad()
-def update(
-    model: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    factor: float,
-    clip_norm: float,
-    longest: float | None = None,
-    parts: Parts | None = None,
-) -> float:
-    """Move the weights against the gradient, and forget it.
-
-    Args:
-        model: whose gradients are ready.
-        optimizers: each takes its own parameters.
-        factor: of the peak learning rate.
-        clip_norm: longest gradient let through; 0 for any.
-        longest: with a gradient longer than this no weight is moved, and it is forgotten.
-        parts: takes the lengths of its parts, where it is longer than that says.
-
-    Returns:
-        the length of the gradient before clipping.
-
-    Raises:
-        DivergedError: the gradient is not a number; no weight has been touched.
-    """
-    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    for optimizer in optimizers:
-        if isinstance(optimizer, EagerOptimizer):
-            gradients += optimizer.own_gradients()
-    norm = _shorten(gradients, clip_norm)
-    if parts is not None and norm > parts.above:
-        shorter = clip_norm / (norm + 1e-6) if 0 < clip_norm < norm else 1.0
-        found = lengths_by_part(model)
-        parts.lengths = {part: length / shorter for part, length in found.items()}
-    if longest is not None and norm > longest:
-        forget_gradients(model, optimizers)
-        return norm
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return norm
-
-
-def forget_gradients(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Let go what a step has gathered."""
-    model.zero_grad(set_to_none=True)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)

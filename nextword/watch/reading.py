@@ -13,8 +13,8 @@ from nextword.model.transformer import Transformer
 from nextword.prediction.loading import Opened, prepared_folder, run_facts
 from nextword.settings import read_recipe, resolve
 from nextword.targets.batch import read_windows
+from nextword.training.gradients import lengths_by_part
 from nextword.training.journal import Journal
-from nextword.training.step import lengths_by_part
 from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.tokenizer import Vocabulary
 

@@ -13,10 +13,11 @@ from nextword.finetune import finetune, resume
 from nextword.model.folder import read_model, write_model
 from nextword.model.layouts import Ids
 from nextword.settings import resolve
+from nextword.training.gradients import update
 from nextword.training.lora import A, adapt
 from nextword.training.optimizers import groups_of
 from nextword.training.options import TrainingSettings
-from nextword.training.step import LanguageModelLoss, accumulate, update
+from nextword.training.step import LanguageModelLoss, accumulate
 from tests.model.test_transformer import ids, scattered
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
@@ -154,7 +155,7 @@ def test_only_the_matrices_move_and_a_resumed_run_is_the_same_bit_for_bit(begun,
             assert moved == (weight.ndim == 2 and "proj" in name), name
     from nextword.training import loop
 
-    real, steps = loop.update, []
+    real, steps = loop.move, []
 
     def failing(*arguments):
         steps.append(1)
@@ -163,7 +164,7 @@ def test_only_the_matrices_move_and_a_resumed_run_is_the_same_bit_for_bit(begun,
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", failing)
+        patch.setattr(loop, "move", failing)
         with pytest.raises(RuntimeError):
             taught(begun, file, "parts")
     again = resume("parts")

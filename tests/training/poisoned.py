@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 
 def steps_read(put: Callable[..., Any] = setattr) -> list[int]:
     """Return a list that holds the step whose batch was read last, as training goes on."""
@@ -25,8 +27,12 @@ def poison(bad: set[int], put: Callable[..., Any] = setattr) -> None:
     """Let the batches of some steps give a loss that is no number, as often as they are read."""
     from nextword.training import loop
 
-    now, accumulate = steps_read(put), loop.accumulate
-    put(loop, "accumulate", lambda *a: math.nan if now[0] in bad else accumulate(*a))
+    now, add = steps_read(put), loop.add_gradients
+
+    def poisonous(*given: Any) -> list[torch.Tensor]:
+        return [torch.tensor(math.nan)] if now[0] in bad else add(*given)
+
+    put(loop, "add_gradients", poisonous)
 
 
 def stop_in_evaluation(number: int) -> None:

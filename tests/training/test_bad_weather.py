@@ -41,16 +41,17 @@ def spikes(monkeypatch):
     """Make gradients a hundred times as long after some calls."""
     from nextword.training import loop
 
-    at, calls, update = set(), [], loop.update
+    at, calls, add = set(), [], loop.add_gradients
 
-    def longer(model, *args):
+    def longer(loss, *args):
         calls.append(1)
+        nats = add(loss, *args)
         if len(calls) in at:
-            for weight in model.parameters():
+            for weight in loss.parameters():
                 weight.grad *= 100
-        return update(model, *args)
+        return nats
 
-    monkeypatch.setattr(loop, "update", longer)
+    monkeypatch.setattr(loop, "add_gradients", longer)
     return at, calls
 
 
@@ -143,14 +144,15 @@ def broken(monkeypatch):
     """Make gradients no number at some steps; as often as they are computed."""
     from nextword.training import loop
 
-    bad, now, update = set(), poisoned.steps_read(monkeypatch.setattr), loop.update
+    bad, now, add = set(), poisoned.steps_read(monkeypatch.setattr), loop.add_gradients
 
-    def breaking(model, *args):
+    def breaking(loss, *args):
+        nats = add(loss, *args)
         if now[0] in bad:
-            next(model.parameters()).grad.view(-1)[0] = math.inf
-        return update(model, *args)
+            next(loss.parameters()).grad.view(-1)[0] = math.inf
+        return nats
 
-    monkeypatch.setattr(loop, "update", breaking)
+    monkeypatch.setattr(loop, "add_gradients", breaking)
     return bad
 
 
@@ -175,7 +177,7 @@ def test_a_skipped_step_moves_no_weight():
     import torch
     from torch import nn
 
-    from nextword.training.step import update
+    from nextword.training.gradients import update
 
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -197,16 +199,16 @@ def stopped_halfway(place, monkeypatch, *more):
 
     from nextword.training import loop
 
-    calls, update = [], loop.update
+    calls, move = [], loop.move
 
     def asked(*args):
         calls.append(1)
         if len(calls) == 20:
             os.kill(os.getpid(), signal.SIGTERM)
-        return update(*args)
+        return move(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "update", asked)
+        patch.setattr(loop, "move", asked)
         done = place.nextword("train", *more, "--name", "it", *OPTIONS)
     assert done.returncode == 143
     return place.folder / "runs" / "it"

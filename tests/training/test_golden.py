@@ -78,7 +78,7 @@ def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):
     (place.folder / "noise.txt").write_text(text)
     options = ["--vocabulary.kind", "char", "--training.steps", "120", "--model.context", "32"]
     options += ["--training.batch-tokens", "512", "--model.hidden-size", "64"]
-    done = place.nextword("train", "noise.txt", "--name", "noise", *options)
+    done = place.nextword("train", "noise.txt", "--name", "noise", *options, *EXACT)
     assert done.returncode == 0, done.stderr
     assert "by heart" in done.stderr
     saved = sorted((place.folder / "runs" / "noise" / "checkpoints").iterdir())

@@ -11,8 +11,9 @@ import torch
 
 from nextword.base.errors import DivergedError
 from nextword.targets.batch import Batch
+from nextword.training.gradients import update
 from nextword.training.optimizers.adamw import AdamW
-from nextword.training.step import LanguageModelLoss, accumulate, update
+from nextword.training.step import LanguageModelLoss, accumulate
 from tests.model.test_transformer import scattered
 
 ROWS, LENGTH = 32, 12
