@@ -31,9 +31,10 @@ from nextword.callbacks import (
 )
 from nextword.machine.memory import free_memory
 from nextword.model.folder import read_model
+from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
 from nextword.prediction.loading import find_checkpoint
-from nextword.rendering.training import describe_saving
+from nextword.rendering.training import describe_fit, describe_saving
 from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, save
 from nextword.training.checkpoint import (
     Checkpoint,
@@ -43,6 +44,14 @@ from nextword.training.checkpoint import (
 )
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
+from nextword.training.layers import (
+    COMPILES,
+    compiles,
+    first_line,
+    layer_runner,
+    refuse_compiling,
+    try_out,
+)
 from nextword.training.live import listen
 from nextword.training.loop import (
     REMEMBERED_NORMS,
@@ -53,6 +62,8 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.remembered import halved_by, left_out_by, norms_of
+from nextword.training.room import RECOMPUTE, make_it_fit, needs_of_row
 from nextword.training.step import kept_bytes
 
 
@@ -61,6 +72,8 @@ class Task(ABC):
 
     every_token_is_a_target: bool = False
     """Whether each token that is read is also asked for."""
+    lengths_vary: bool = True
+    """Whether rows are longer in one step than in another."""
     rate: ClassVar[str]
     """The option that a loss which is no number suggests to lower."""
 
@@ -120,6 +133,7 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
     """
     model = task.model(run)
     check_steps_memory(run, task, model)
+    choose_layers(run, task, model)
     if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
     with one_writer(run.folder) if run.ranks.is_first else nullcontext():
@@ -150,10 +164,11 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     loss = task.loss(run, model)
     if run.ranks.size > 1:
         loss = nn.parallel.DistributedDataParallel(loss)
-    halved = halved_by(run, run.first_step)
+    journal = Journal(run.folder)
+    halved = halved_by(journal, run.first_step)
 
     def note(step: int, rows: int) -> None:
-        Journal(run.folder).write({"event": "micro_batch", "step": step, "rows": rows})
+        journal.write({"event": "micro_batch", "step": step, "rows": rows})
         run.progress.say(
             f"step {step + 1:,}: the memory is not enough for {2 * rows} rows at once; it goes on "
             f"with {rows}, and learns the same"
@@ -167,13 +182,13 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
         halved=note,
         every_token_is_a_target=task.every_token_is_a_target,
         pace=run.pace,
-        left_out=left_out_by(run, run.first_step),
-        norms=deque(norms_of(run, run.first_step), REMEMBERED_NORMS),
+        left_out=left_out_by(journal, run.first_step),
+        norms=deque(norms_of(journal, run.first_step), REMEMBERED_NORMS),
     )
 
 
 def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
-    """Refuse a step that cannot fit beside the weights, by what one row of it keeps.
+    """Make a step fit beside the weights, by what one row of it keeps, or refuse it.
 
     A quick bound says first whether that is worth a forward pass. What a row keeps is measured, and
     grows with the rows; gradients and the optimizer's state are as large as the weights.
@@ -181,24 +196,37 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     Raises:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
-    free, plan = free_memory(run.machine.device), run.plan
+    free, asked = free_memory(run.machine.device), run.settings.machine.recompute
+    if run.saved is None and asked != "auto":
+        run.plan = replace(run.plan, recompute=asked)
     beside, saved = task.bytes_beside(run, model), task.bytes_saved(run, model)
     if run.machine.device.type == "cpu":
         beside += saved
     else:
         check_copys_memory(saved)
+    plan = run.plan
     tokens = plan.micro_rows * plan.context
     bound = tokens * run.shape.num_hidden_layers * MOST_PER_TOKEN * run.shape.hidden_size
     if free is None or beside + bound < free:
         return
-    batch = task.read(run.first_step, slice(0, 1))
-    row = SPARE * kept_bytes(task.loss(run, model), batch, run.machine.device)
-    if beside + plan.micro_rows * row <= free:
+    needs = _needs_of_row(run, task, model)
+    chosen = [plan.recompute] if asked != "auto" or run.saved is not None else RECOMPUTE
+    fitting = make_it_fit(
+        plan,
+        {how: needs[how] for how in chosen},
+        free - beside,
+        rows_are_free=run.saved is None and run.training.micro_batch_tokens is None,
+    )
+    if fitting is not None:
+        if fitting != plan:
+            run.progress.say(describe_fit(fitting))
+        run.plan = fitting
         return
-    fitting = int(max(free - beside, 0) / row)
+    row = needs[chosen[-1]]
+    rows = int(max(free - beside, 0) / row)
     advice = (
-        f"--training.micro-batch-tokens {fitting * plan.context} would fit"
-        if fitting
+        f"--training.micro-batch-tokens {rows * plan.context} would fit"
+        if rows
         else f"choose a smaller --model.depth (it is {run.shape.num_hidden_layers}) or "
         f"--model.context (it is {plan.context})"
     )
@@ -208,6 +236,42 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
         f"saved of them counted, and "
         f"{free / 1e9:,.2f} GB are free here; {advice}"
     )
+
+
+def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
+    """Measure what a row keeps, and foresee what it would with less."""
+    batch, loss = task.read(run.first_step, slice(0, 1)), task.loss(run, model)
+    kept = SPARE * kept_bytes(loss, batch, run.machine.device)
+    model.model.runner = LayerRunner(keeping_less(as_it_stands, "full"))
+    beside = SPARE * kept_bytes(loss, batch, run.machine.device)
+    model.model.runner = None
+    size = run.machine.precision.itemsize
+    return needs_of_row(kept, beside, run.shape, run.plan.context, size)
+
+
+def choose_layers(run: Run, task: Task, model: Transformer) -> None:
+    """Let the layers be computed as the plan says, and try them out where they are compiled.
+
+    Raises:
+        SettingsError: they cannot be compiled, and that was asked for.
+    """
+    asked, machine, plan = run.settings.machine, run.machine, run.plan
+    wanted = compiles(asked, machine.device, run.shape, plan)
+    if run.saved is not None:  # as it began, where this machine is one that compiles
+        wanted = plan.compiled and (wanted or machine.device.type in COMPILES)
+    while True:
+        run.plan = replace(plan, compiled=wanted)
+        model.model.runner = layer_runner(machine.device, run.plan, lengths_vary=task.lengths_vary)
+        if not wanted:
+            return
+        run.progress.say("compiling the layers, once for all of them")
+        failed = try_out(task.loss(run, model), task.read(run.first_step, slice(0, 1)), machine)
+        if not any(run.ranks.most(failed is not None)):
+            return
+        if asked.compile == "on":
+            raise refuse_compiling(failed)
+        run.progress.say(f"the layers cannot be compiled here ({first_line(failed)})")
+        wanted = False
 
 
 def check_copys_memory(saved: int) -> None:
@@ -320,7 +384,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
                 journal.write({"event": "rollback", "step": first, "left_out": error.step})
                 run.progress.say(f"{error}; {good}: it goes on from there without that batch")
             training.norms.clear()
-            training.norms.extend(norms_of(run, first))
+            training.norms.extend(norms_of(Journal(run.folder), first))
 
 
 def last_good(run: Run) -> Checkpoint | None:
@@ -333,27 +397,3 @@ def last_good(run: Run) -> Checkpoint | None:
     step = int(run.ranks.sum(mine.to(run.machine.device)))
     saved = list_checkpoints(run.folder) if step >= 0 else []
     return next((one for one in saved if one.step == step), None)
-
-
-def norms_of(run: Run, step: int) -> list[float]:
-    """Return the lengths of the gradients that a run remembers at a step."""
-    norms: list[float] = []
-    for event in Journal(run.folder).latest("step"):
-        norm = event.get("gradient_norm")
-        if event["step"] <= step and norm is not None:
-            norms.append(float(norm))
-        if len(norms) == REMEMBERED_NORMS:
-            break
-    return norms[::-1]
-
-
-def halved_by(run: Run, step: int) -> int | None:
-    """Return the rows that a run holds at once since its memory did not suffice; None if it did."""
-    events = Journal(run.folder).read("micro_batch")
-    return next((event["rows"] for event in events if event["step"] <= step), None)
-
-
-def left_out_by(run: Run, step: int) -> set[int]:
-    """Return the steps whose batches a run has left out since it went back to a step or before."""
-    back = Journal(run.folder).read("rollback")
-    return {event["left_out"] for event in back if event["step"] <= step}

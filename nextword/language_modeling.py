@@ -40,7 +40,7 @@ from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
-from nextword.objectives.causal import visible_positions
+from nextword.objectives.causal import documents_of
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
@@ -113,6 +113,7 @@ class LanguageModeling(Task):
     """Learn from text: what comes next, or what is hidden."""
 
     rate = "--training.learning-rate"
+    lengths_vary = False
 
     def __init__(self, run: Run, prepared: Prepared, warm_start: WarmStart | None) -> None:
         """Lay the text out in windows.
@@ -163,7 +164,7 @@ class LanguageModeling(Task):
             model,
             precision=run.machine.precision,
             end_id=run.vocabulary.end_id if apart else None,
-            sees=self.objective.sees or visible_positions,
+            documents_of=self.objective.documents or documents_of,
         )
 
     def read(self, step: int, rows: slice) -> Batch:

@@ -15,6 +15,17 @@ class MachineSettings:
         "of matrix products; auto takes bfloat16 where the hardware has it",
         choices=("auto", "float32", "bfloat16"),
     )
+    compile: str = option(
+        "auto",
+        "compile a layer, once for all; auto does on a CUDA GPU, where a run is long enough",
+        choices=("auto", "on", "off"),
+    )
+    recompute: str = option(
+        "auto",
+        "what is computed a second time for the gradient instead of being kept: nothing, all but "
+        "the products and attention, or all of a layer; auto takes what fits into memory",
+        choices=("auto", "none", "selective", "full"),
+    )
     threads: int | None = option(
         None, "CPU threads", minimum=1, maximum=4096, rule="what torch chooses", of=("the machine",)
     )

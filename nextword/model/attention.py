@@ -6,7 +6,7 @@ width.
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,18 @@ from nextword.kernels.choose import kernel_for
 from nextword.model.layers import Linear, RMSNorm, apply_rotary
 from nextword.model.shape import Shape
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+Seen: TypeAlias = "Tensor | BlockMask"
+"""Who may look at what: booleans (B, 1, T, T), or blocks of them."""
+
 
 def attention(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    mask: Tensor | None = None,
+    mask: "Seen | None" = None,
     *,
     causal: bool = False,
 ) -> Tensor:
@@ -32,7 +38,7 @@ def attention(
         keys: (…, Hk, S, K); each serves Hq / Hk heads of queries.
         values: (…, Hk, S, K).
         mask: booleans that broadcast to (…, Hq, T, S), true where a position may look; or numbers
-            that are added to the scores.
+            that are added to the scores; or blocks of positions, for FlexAttention.
         causal: without a mask, look only at positions up to one's own, where S is T; where S is
             longer, as with a cache, the queries are the last T of the S positions.
 
@@ -40,8 +46,16 @@ def attention(
         (…, Hq, T, K).
     """
     grouped = queries.shape[-3] != keys.shape[-3]
+    if mask is not None and not isinstance(mask, Tensor):
+        from torch.nn.attention.flex_attention import flex_attention
+
+        mixed = flex_attention(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+        assert isinstance(mixed, Tensor)  # nothing beside it was asked for
+        return mixed
     new, seen = queries.shape[-2], keys.shape[-2]
-    if mask is None and causal and new > 1 and seen > new:
+    if mask is not None or new == 1:
+        causal = False
+    if causal and seen > new:
         causal = False
         mask = torch.ones(new, seen, dtype=torch.bool, device=queries.device).tril(seen - new)
     return F.scaled_dot_product_attention(
@@ -49,7 +63,7 @@ def attention(
         keys,
         values,
         attn_mask=mask,
-        is_causal=causal and mask is None and new > 1,
+        is_causal=causal,
         enable_gqa=grouped,
     )
 
@@ -99,7 +113,7 @@ class Attention(nn.Module):
         cosine: Tensor,
         sine: Tensor,
         cache: "KeyValueCache | None" = None,
-        seen: Tensor | None = None,
+        seen: "Seen | None" = None,
     ) -> Tensor:
         """Map (…, T, D) to (…, T, D).
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nextword.base.errors import ModelError
-from nextword.model.attention import KeyValueCache
+from nextword.model.attention import KeyValueCache, Seen
 
 
 def check_ids(ids: Tensor, entries: int) -> None:
@@ -57,7 +57,7 @@ def check_room(ids: Tensor, start: int, room: int, cache: KeyValueCache | None) 
         )
 
 
-def check_companions(ids: Tensor, seen: Tensor | None, positions: Tensor | None) -> None:
+def check_companions(ids: Tensor, seen: "Seen | None", positions: Tensor | None) -> None:
     """Refuse what says who may look where, or who stands where, for other ids than these.
 
     Raises:
@@ -68,7 +68,7 @@ def check_companions(ids: Tensor, seen: Tensor | None, positions: Tensor | None)
         raise ModelError(
             f"positions of shape {tuple(positions.shape)}: expected {(rows, length)}, as ids have"
         )
-    if seen is not None and not (
+    if isinstance(seen, Tensor) and not (
         seen.ndim == 4
         and seen.shape[0] in (1, rows)
         and seen.shape[1] == 1

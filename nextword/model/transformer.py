@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.kernels.layers_cpu import pack_weights
-from nextword.model.attention import Attention, KeyValueCache
+from nextword.model.attention import Attention, KeyValueCache, Seen
 from nextword.model.inputs import check_companions, check_ids, check_room
 from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
+from nextword.model.runner import LayerRunner
 from nextword.model.shape import Shape
 
 
@@ -45,7 +46,7 @@ class Block(nn.Module):
         cosine: Tensor,
         sine: Tensor,
         cache: KeyValueCache | None = None,
-        seen: Tensor | None = None,
+        seen: "Seen | None" = None,
     ) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         x = x + self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
@@ -66,6 +67,8 @@ class Backbone(nn.Module):
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_hidden_layers))
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.runner: LayerRunner | None = None
+        """What computes the layers where a gradient is wanted; None for them themselves."""
         cosine, sine = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
         self.register_buffer("cosine", cosine[:, None], persistent=False)
         self.register_buffer("sine", sine[:, None], persistent=False)
@@ -74,7 +77,7 @@ class Backbone(nn.Module):
         self,
         ids: Tensor,
         cache: KeyValueCache | None = None,
-        seen: Tensor | None = None,
+        seen: "Seen | None" = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to hidden states (B, T, D).
@@ -91,8 +94,12 @@ class Backbone(nn.Module):
         where = slice(start, end) if positions is None else positions
         cosine, sine = self.get_buffer("cosine")[where], self.get_buffer("sine")[where]
         x = self.embed_tokens(ids)
+        learns = cache is None and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, cosine, sine, cache, seen)
+            if learns and self.runner is not None:
+                x = self.runner(layer, x, cosine, sine, seen)
+            else:
+                x = layer(x, cosine, sine, cache, seen)
         if cache is not None:
             cache.length = end
         hidden: Tensor = self.norm(x)
@@ -142,13 +149,13 @@ class Transformer(nn.Module):
         self,
         ids: Tensor,
         cache: KeyValueCache | None = None,
-        seen: Tensor | None = None,
+        seen: "Seen | None" = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to the last hidden states (B, T, D).
 
-        `seen` (B, 1, T, T) says who may look where, `positions` (B, T) where each token stands in
-        its own text, where that is not its place in the row.
+        `seen` (B, 1, T, T), or blocks of it, says who may look where; `positions` (B, T), where
+        each token stands in its own text, if that is not its place in the row.
         """
         states: Tensor = self.model(ids, cache, seen, positions)
         return states

@@ -37,9 +37,9 @@ class Objective:
     """Names of the network's layout as config.json gives them."""
     make_batch: Callable[..., Any]
     """Makes inputs and targets out of text or examples; each file says of what."""
-    sees: "Callable[[Tensor, int], Tensor] | None" = None
-    """(ids (B, T), end-of-text) → booleans (B, 1, T, T): who looks at what, where a row holds
-    several documents."""
+    documents: "Callable[[Tensor, int], Tensor] | None" = None
+    """(ids (B, T), end-of-text) → numbers (B, T), never falling: the document that each position
+    belongs to, beyond which it does not look."""
     cannot: Mapping[str, str] = field(default_factory=dict)
     """What can not be asked of such a model: the verb, and why."""
 

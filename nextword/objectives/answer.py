@@ -86,6 +86,7 @@ def answer(rows: Sequence[Sequence[Turns]], fill_id: int) -> Batch:
             documents[number, start:stop] = which
             positions[number, start:stop] = np.arange(example.places)
             start = stop
+        documents[number, start:] = len(row) + 1
     return Batch(inputs, targets, documents, positions)
 
 

@@ -9,8 +9,8 @@ from nextword.objectives import Objective
 from nextword.targets.batch import shift
 
 
-def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
-    """Say where each position may look: at itself and before, within its own document.
+def documents_of(inputs: Tensor, end_id: int) -> Tensor:
+    """Number the documents of each row, from 0 or 1 on.
 
     A document begins with the end-of-text that closed the one before it, as it does when the model
     is asked later; what an unrelated text said is no context.
@@ -20,11 +20,9 @@ def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
         end_id: the end-of-text token.
 
     Returns:
-        booleans (B, 1, T, T): row, head, who looks, at what.
+        (B, T): the document that each position belongs to.
     """
-    documents = (inputs == end_id).cumsum(dim=1)
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same.tril()
+    return (inputs == end_id).cumsum(dim=1)
 
 
 OBJECTIVE = Objective(
@@ -37,7 +35,7 @@ OBJECTIVE = Objective(
     metrics=("nats_per_token", "bits_per_byte", "perplexity", "top1_accuracy", "top5_accuracy"),
     layouts=("Qwen3ForCausalLM", "LlamaForCausalLM"),
     make_batch=shift,
-    sees=visible_positions,
+    documents=documents_of,
     cannot={
         "fill": "it has read only what stands before a place and not what follows; "
         "ask a run trained with --objective masked, or `nextword predict`",

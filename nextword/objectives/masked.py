@@ -100,8 +100,8 @@ def hide(
     return Batch(inputs, targets)
 
 
-def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
-    """Say where each position may look: everywhere within its own document.
+def documents_of(inputs: Tensor, end_id: int) -> Tensor:
+    """Number the documents of each row, from 0 or 1 on.
 
     A document begins where one end-of-text follows another.
 
@@ -110,13 +110,12 @@ def visible_positions(inputs: Tensor, end_id: int) -> Tensor:
         end_id: end-of-text.
 
     Returns:
-        booleans (B, 1, T, T): row, head, who looks, at what.
+        (B, T): the document that each position belongs to.
     """
     ends = inputs == end_id
     begins = ends.clone()
     begins[:, 1:] &= ends[:, :-1]
-    documents = begins.cumsum(dim=1)
-    return documents[:, None, :, None] == documents[:, None, None, :]
+    return begins.cumsum(dim=1)
 
 
 OBJECTIVE = Objective(
@@ -129,7 +128,7 @@ OBJECTIVE = Objective(
     metrics=("nats_per_token", "top1_accuracy", "top5_accuracy"),
     layouts=("EuroBertForMaskedLM",),
     make_batch=hide,
-    sees=visible_positions,
+    documents=documents_of,
     cannot={
         "generate": f"{NOT_A_TEXT}, from which one could draw; fill places with `nextword fill`",
         "predict": f"{NOT_A_TEXT}; ask for a hidden place with `nextword fill`",

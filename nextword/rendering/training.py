@@ -163,6 +163,19 @@ def describe_saving(saver: Saver[Any]) -> str:
     )
 
 
+def describe_fit(plan: Plan) -> str:
+    """Say how a step is made to fit into the memory that is free."""
+    second = {
+        "none": "",
+        "selective": ", and computes a second time all but the products and attention",
+        "full": ", and computes each layer a second time",
+    }
+    return (
+        f"memory      a step holds {plan.micro_rows:,} of its {plan.rows:,} rows at once"
+        f"{second[plan.recompute]}; it learns the same, and takes longer"
+    )
+
+
 OTHER_TEXT_HELPS = 50_000
 """Bytes of a text up to which it helps to begin with a model of another (EXPERIMENTS.md)."""
 LARGER_HELPS = 500_000

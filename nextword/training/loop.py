@@ -38,6 +38,10 @@ class Plan:
     micro_rows: Size
     """Windows a process holds in memory at once."""
     context: Size
+    recompute: str = "none"
+    """What is computed a second time for the gradient, and not kept: none, selective, full."""
+    compiled: bool = False
+    """Whether the layers are."""
 
     @property
     def batch_tokens(self) -> int:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from nextword.base.signals import check_signals
 from nextword.loss.linear import linear_cross_entropy
+from nextword.model.attention import Seen
+from nextword.model.documents import blocks_to_look_at, may_look
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
-from nextword.objectives.causal import visible_positions
+from nextword.objectives.causal import documents_of
 
 
 class LanguageModelLoss(nn.Module):
@@ -24,7 +26,7 @@ class LanguageModelLoss(nn.Module):
         *,
         precision: torch.dtype,
         end_id: int | None = None,
-        sees: Callable[[Tensor, int], Tensor] = visible_positions,
+        documents_of: Callable[[Tensor, int], Tensor] = documents_of,
     ) -> None:
         """Join a network to the loss.
 
@@ -33,13 +35,13 @@ class LanguageModelLoss(nn.Module):
             precision: of the loss's matrix products.
             end_id: keep positions within documents that this token ends; None lets them look
                 across.
-            sees: (ids, end_id) → who looks at what, (B, 1, T, T).
+            documents_of: (ids, end_id) → the document that each position belongs to, (B, T).
         """
         super().__init__()
         self.model = model
         self.precision = precision
         self.end_id = end_id
-        self.sees = sees
+        self.documents_of = documents_of
 
     def forward(
         self,
@@ -60,13 +62,9 @@ class LanguageModelLoss(nn.Module):
             soft: (B, T, V), what is added to the ones at the right tokens. Only the gradient takes
                 part in it: the loss that is returned is that of the right tokens.
         """
-        if documents is not None:
-            seen: Tensor | None = (
-                documents[:, None, :, None] == documents[:, None, None, :]
-            ).tril()
-        else:
-            one_text = self.end_id is None
-            seen = None if one_text else self.sees(inputs, self.end_id)  # type: ignore[arg-type]
+        if documents is None and self.end_id is not None:
+            documents = self.documents_of(inputs, self.end_id)
+        seen = None if documents is None else self._seen(documents)
         hidden = self.model.hidden(inputs, seen=seen, positions=positions)
         loss = linear_cross_entropy(
             hidden,
@@ -83,6 +81,12 @@ class LanguageModelLoss(nn.Module):
             more = (hidden.flatten(0, 1).float() * pull.float()).sum()
             loss = loss - (more - more.detach())
         return loss
+
+    def _seen(self, documents: Tensor) -> Seen:
+        causal, runner = self.model.shape.causal, self.model.model.runner
+        if runner is not None and runner.blocks:
+            return blocks_to_look_at(documents, causal=causal)
+        return may_look(documents, causal=causal)
 
 
 class LabelLoss(nn.Module):

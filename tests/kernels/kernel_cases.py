@@ -1,6 +1,6 @@
 """The GPU's row kernel against the CPU's own rows: by Triton's interpreter, or on a GPU.
 
-Run by test_loss_rows_triton.py in a process of its own, for the interpreter must be chosen before
+Run by test_triton.py in a process of its own, for the interpreter must be chosen before
 Triton is imported, and torch.compile imports it. tests/gpu runs the same cases on the hardware.
 """
 

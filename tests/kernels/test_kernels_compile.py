@@ -37,9 +37,21 @@ KERNELS = {
         "constants": {"SIZE": 4096},
         "options": {"num_warps": 8, "enable_fp_fusion": False},
     },
+    "kernels/symmetric_triton.py:_half": {
+        "arguments": {
+            **dict.fromkeys(("x", "added", "out"), "*{kind}"),
+            **dict.fromkeys(("rows", "columns"), WHOLE),
+            **dict.fromkeys(("beta", "alpha"), NUMBER),
+        },
+        "switches": ("HAS_ADDED",),
+        "constants": {"SIDE": 128, "STEP": 32, "WIDE": False},
+        "options": {"num_warps": 8, "num_stages": 3},
+    },
 }
 CAPABILITIES = (80, 90, 100)
 AMD = "gfx942"
+SHARED = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10, AMD: 64 << 10}
+"""Bytes that a block may share, by NVIDIA's and AMD's tables; more is refused at its launch."""
 
 
 def modules():
@@ -99,3 +111,4 @@ def test_every_kernel_compiles(name, kind, target, tmp_path, monkeypatch):
     for switches in itertools.product((False, True), repeat=len(known["switches"])):
         compiled = compile_for(kernel, known, kind, switches, place)
         assert compiled.asm["hsaco" if target == AMD else "cubin"], switches
+        assert compiled.metadata.shared <= SHARED[target], switches

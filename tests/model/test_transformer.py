@@ -5,10 +5,11 @@ import torch
 
 from nextword.base.errors import SettingsError
 from nextword.model.attention import KeyValueCache
+from nextword.model.documents import may_look
 from nextword.model.initialize import initialize
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.model.transformer import Transformer
-from nextword.objectives.causal import visible_positions
+from nextword.objectives.causal import documents_of
 from nextword.training.optimizers import groups_of
 
 SHAPE = Shape(
@@ -45,13 +46,13 @@ def test_documents_in_one_row_do_not_see_each_other():
     one, two = ids(1, 9, 2).clamp(min=1), ids(1, 8, 3).clamp(min=1)
     mark = torch.tensor([[end]])
     together = torch.cat([mark, one, mark, two], dim=1)
-    states = model.hidden(together, seen=visible_positions(together, end))
+    states = model.hidden(together, seen=may_look(documents_of(together, end), causal=True))
     alone = model.hidden(torch.cat([mark, two], dim=1))
     torch.testing.assert_close(states[:, 10:], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_mask_shows_itself_and_what_came_before_in_the_document():
-    seen = visible_positions(torch.tensor([[0, 5, 0, 7]]), 0)[0, 0]
+    seen = may_look(documents_of(torch.tensor([[0, 5, 0, 7]]), 0), causal=True)[0, 0]
     assert seen.tolist() == [
         [True, False, False, False],
         [True, True, False, False],

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextword.base.errors import SettingsError
-from nextword.objectives.masked import MaskingIds, choose_places, hide, visible_positions, with_ends
+from nextword.model.documents import may_look
+from nextword.objectives.masked import MaskingIds, choose_places, documents_of, hide, with_ends
 from nextword.objectives.options import ObjectiveSettings
 from nextword.targets.batch import IGNORED
 from nextword.training.step import LanguageModelLoss, accumulate
@@ -16,6 +17,10 @@ from tests.model.test_transformer import scattered
 
 E, MASK = 0, 2
 SIGNS = MaskingIds(E, MASK, np.arange(3, 97))
+
+
+def visible_positions(ids):
+    return may_look(documents_of(ids, E), causal=False)
 
 
 def windows(rows=64, length=200, seed=0, mean=40):
@@ -35,10 +40,10 @@ def test_each_document_gets_an_end_of_text_of_its_own_at_the_beginning():
 
 def test_positions_see_their_own_document_on_both_sides_and_no_other():
     row = torch.tensor([[E, 5, 6, E, E, 7, E, E]])
-    seen = visible_positions(row, E)[0, 0]
+    seen = visible_positions(row)[0, 0]
     document = torch.tensor([1, 1, 1, 1, 2, 2, 2, 3])
     assert torch.equal(seen, document[:, None] == document[None])
-    cut = visible_positions(torch.tensor([[5, 6, E, E, 7]]), E)[0, 0]
+    cut = visible_positions(torch.tensor([[5, 6, E, E, 7]]))[0, 0]
     document = torch.tensor([0, 0, 0, 1, 1])
     assert torch.equal(cut, document[:, None] == document[None])
 
@@ -47,7 +52,7 @@ def test_a_document_in_a_row_is_judged_as_it_is_alone():
     """So what is asked later, with nothing beside it, is what was trained."""
     model = scattered(BOTH)
     row = torch.tensor([[E, 5, MASK, E, E, 7, MASK, 9, E]])
-    together = model.hidden(row, seen=visible_positions(row, E))
+    together = model.hidden(row, seen=visible_positions(row))
     alone = torch.cat([model.hidden(row[:, :4]), model.hidden(row[:, 4:])], dim=1)
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
@@ -111,11 +116,11 @@ def test_only_hidden_places_are_in_the_loss():
     model = scattered(BOTH)
     text = windows(4, 23)
     batch = hide(text, range(4), SIGNS, ObjectiveSettings(), seed=0)
-    loss = LanguageModelLoss(model, precision=torch.float32, end_id=E, sees=visible_positions)
+    loss = LanguageModelLoss(model, precision=torch.float32, end_id=E, documents_of=documents_of)
     nats = accumulate(loss, [batch], batch.num_targets, torch.device("cpu"))
     inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
     odds = torch.log_softmax(
-        model.hidden(inputs, seen=visible_positions(inputs, E)) @ model.output_weight.T, dim=-1
+        model.hidden(inputs, seen=visible_positions(inputs)) @ model.output_weight.T, dim=-1
     )
     asked = targets != IGNORED
     wanted = -odds[asked].gather(1, targets[asked][:, None]).mean()

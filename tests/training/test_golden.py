@@ -76,14 +76,14 @@ def test_learning_by_heart_is_noticed_and_the_best_checkpoint_kept(place):
     source = random.Random(0)
     text = "".join(source.choice("abcdefgh ") for _ in range(3000))
     (place.folder / "noise.txt").write_text(text)
-    options = ["--vocabulary.kind", "char", "--training.steps", "120", "--model.context", "32"]
+    options = ["--vocabulary.kind", "char", "--training.steps", "240", "--model.context", "32"]
     options += ["--training.batch-tokens", "512", "--model.hidden-size", "64"]
     done = place.nextword("train", "noise.txt", "--name", "noise", *options, *EXACT)
     assert done.returncode == 0, done.stderr
     assert "by heart" in done.stderr
     saved = sorted((place.folder / "runs" / "noise" / "checkpoints").iterdir())
     assert len(saved) == 2
-    assert saved[-1].name == "step-000120"
+    assert saved[-1].name == "step-000240"
     asked = place.nextword("evaluate", "noise", "--json")
     kept = json.loads(asked.stdout)["nats_per_token"]
     assert f"it never saw, {kept:.4f} nats/token" in done.stderr

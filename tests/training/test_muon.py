@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nextword.training import optimizers
+from nextword.training.optimizers import muon
 from nextword.training.optimizers.adamw import AdamW
 from nextword.training.optimizers.muon import (
     COEFFICIENTS,
@@ -116,3 +117,53 @@ def test_work_is_shared_out_evenly():
     assert share_out([5, 1, 4, 2, 2], 2) == [0, 1, 1, 1, 0]  # seven each
     assert share_out([3, 3, 3], 1) == [0, 0, 0]
     assert share_out([], 4) == []
+
+
+def learned(monkeypatch, kernel, precision, steps, device="cpu"):
+    """Return weights that Muon has moved towards some, with products as a kernel computes them."""
+    source = torch.Generator().manual_seed(0)
+    shapes = [(48, 32), (32, 48), (32, 48), (32, 32)]
+    wanted = [torch.randn(*shape, generator=source).to(device) for shape in shapes]
+    monkeypatch.setattr(muon, "kernel_for_products", lambda matrices: kernel)
+    weights = [torch.nn.Parameter(torch.zeros(shape, device=device)) for shape in shapes]
+    mover = muon.BatchedMuon(weights, lr=0.02, precision=precision)
+    for _ in range(steps):
+        for weight, goal in zip(weights, wanted, strict=True):
+            weight.grad = (weight.detach() - goal) * torch.tanh(goal)
+        mover.step()
+    return torch.cat([weight.detach().flatten() for weight in weights])
+
+
+def test_products_that_are_rounded_once_change_no_more_than_rounding(monkeypatch):
+    """A hundred steps of what the kernel for symmetric products does, in plain lines."""
+
+    def rounded_once(x, added, beta, alpha):
+        exact = alpha * x.float() @ x.float().mT
+        return (exact if added is None else exact + beta * added.float()).to(x.dtype)
+
+    exact = learned(monkeypatch, None, torch.float32, 100)
+    plain = learned(monkeypatch, None, torch.bfloat16, 100)
+    once = learned(monkeypatch, rounded_once, torch.bfloat16, 100)
+    rounding = float((plain - exact).norm() / exact.norm())
+    assert 0 < float((once - exact).norm() / exact.norm()) < 1.5 * rounding < 0.05
+
+
+@pytest.mark.parametrize("most", [1, 2 * 32 * 48, 1 << 27])
+def test_matrices_of_one_shape_are_treated_together_in_parts(monkeypatch, most):
+    """As on a GPU, where no size is left to itself; in parts, where they are many or large."""
+    shapes, sizes = [(48, 32), (32, 48), (32, 48), (32, 32)], []
+    stack = muon.orthogonal_stack
+
+    def noted(matrices, *how):
+        sizes.append(tuple(matrices.shape))
+        return stack(matrices, *how)
+
+    alone = learned(monkeypatch, None, torch.float32, 1)
+    monkeypatch.setattr(muon, "orthogonal_stack", noted)
+    monkeypatch.setattr(muon, "MOST_TOGETHER", most)
+    together = learned(monkeypatch, None, torch.float32, 1)
+    assert together.equal(alone)
+    assert sum(size[0] for size in sizes) == len(shapes)
+    assert [size[0] for size in sizes] == {
+        1: [1, 1, 1, 1], 2 * 32 * 48: [2, 1, 1], 1 << 27: [3, 1]
+    }[most]  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(
     from nextword.prediction import evaluate
     from nextword.training import loop
 
-    calls = {"a step": (loop, "update", 6), "the first evaluation": (evaluate, "_score", 1)}
+    calls = {"a step": (loop, "move", 6), "the first evaluation": (evaluate, "_score", 1)}
     owner, name, when = calls.get(moment, (evaluate, "_score", None))
     real, seen = getattr(owner, name), []
     if when is None:  # the first of the last evaluation's calls: two evaluations come before
@@ -102,9 +102,9 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_had_been(
 def test_a_run_that_is_asked_to_saves_and_goes_on(place, run, monkeypatch):
     from nextword.training import checkpoint, loop
 
-    real, steps, saved = loop.update, [], []
+    real, steps, saved = loop.move, [], []
     monkeypatch.setattr(
-        loop, "update", lambda *a: (steps.append(1), len(steps) == 6 and os.kill(
+        loop, "move", lambda *a: (steps.append(1), len(steps) == 6 and os.kill(
             os.getpid(), signal.SIGUSR1), real(*a))[2]
     )  # fmt: skip
     publish = checkpoint.publish

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from nextword.base import writer
@@ -35,7 +36,7 @@ def test_a_rollback_never_goes_back_to_damaged_weights(place, poison, monkeypatc
     from nextword.training import loop
 
     poison.add(24)
-    update, calls = loop.update, []
+    move, calls = loop.move, []
 
     def damaging(*args):
         newest = place.folder / "runs/it/checkpoints/step-000020"
@@ -46,9 +47,9 @@ def test_a_rollback_never_goes_back_to_damaged_weights(place, poison, monkeypatc
                 assert time.monotonic() < until
                 time.sleep(0.01)
             damaged(newest / "model.safetensors", "flipped")
-        return update(*args)
+        return move(*args)
 
-    monkeypatch.setattr(loop, "update", damaging)
+    monkeypatch.setattr(loop, "move", damaging)
     kept = ["--training.keep-last", "3", "--training.on-nan", "rollback"]
     done = place.nextword("train", "--name", "it", *LONGER, *kept)
     assert done.returncode == 0, done.stderr
@@ -64,7 +65,7 @@ def test_a_rollback_never_goes_back_to_damaged_weights(place, poison, monkeypatc
 def test_a_loss_without_end_stops_a_run(place, monkeypatch, loss):
     from nextword.training import loop
 
-    monkeypatch.setattr(loop, "accumulate", lambda *args: loss)
+    monkeypatch.setattr(loop, "add_gradients", lambda *args: [torch.tensor(loss)])
     done = place.nextword("train", "--name", "it", *OPTIONS)
     assert done.returncode == 2
     assert f"step 1: the loss is {loss}" in done.stderr
@@ -222,7 +223,7 @@ def test_a_step_of_many_parts_is_left_and_done_again(place, monkeypatch, step):
 
     parts = ["--training.micro-batch-tokens", "32"]
     assert place.nextword("train", "--name", "whole", *OPTIONS, *parts).returncode == 0
-    read, on, now, seen = LanguageModeling.read, stepping._on, [0], []
+    read, on, now, seen = LanguageModeling.read, stepping.on_device, [0], []
 
     def noted(task, number, rows):
         now[0] = number
@@ -237,7 +238,7 @@ def test_a_step_of_many_parts_is_left_and_done_again(place, monkeypatch, step):
 
     with monkeypatch.context() as patch:
         patch.setattr(LanguageModeling, "read", noted)
-        patch.setattr(stepping, "_on", computing)
+        patch.setattr(stepping, "on_device", computing)
         done = place.nextword("train", "--name", "parts", *OPTIONS, *parts)
     assert done.returncode == 143, done.stderr
     assert len(seen) == 2  # of four

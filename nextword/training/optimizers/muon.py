@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nextword.kernels.symmetric import kernel_for_products
 from nextword.machine.device import has_bfloat16
 from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.training.optimizers import adamw
@@ -30,7 +31,9 @@ def build(
 
 
 TOGETHER_UPTO = 128
-"""Rows of a matrix up to which several of one shape are treated together."""
+"""Rows of a matrix up to which several of one shape are treated together on a CPU."""
+MOST_TOGETHER = 1 << 27
+"""Numbers of all matrices that are treated together, elsewhere: half a gigabyte in four copies."""
 
 
 class Muon(EagerOptimizer):
@@ -94,21 +97,25 @@ class Muon(EagerOptimizer):
     def move(self, group: dict[str, Any]) -> None:
         """Move a group's matrices by their orthogonalized momentum."""
         moving = [weight for weight in group["params"] if weight.grad is not None]
-        directions = [self._direction(weight, group) for weight in moving]
+        if not moving:
+            return
+        directions = self._directions(moving, group)
+        torch._foreach_mul_(moving, 1 - group["lr"] * group["weight_decay"])
         for weight, direction in zip(moving, self._orthogonal(directions, group), strict=True):
             rows, columns = weight.shape
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
-    def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
-        """Return the momentum, or where it will be after one more such gradient."""
-        state, gradient = self.state[weight], weight.grad
-        assert gradient is not None
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        momentum: Tensor = state["momentum_buffer"]
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+    def _directions(self, moving: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Return each momentum, or where it will be after one more such gradient."""
+        gradients = [weight.grad for weight in moving if weight.grad is not None]
+        for weight, gradient in zip(moving, gradients, strict=True):
+            if "momentum_buffer" not in self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(gradient)
+        momenta: list[Tensor] = [self.state[weight]["momentum_buffer"] for weight in moving]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        if not group["nesterov"]:
+            return momenta
+        return list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
 
     def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
         how = group["ns_coefficients"], group["ns_steps"], group["eps"]
@@ -118,11 +125,11 @@ class Muon(EagerOptimizer):
 
 
 class BatchedMuon(Muon):
-    """Muon that treats small matrices of one shape together: fewer and larger products.
+    """Muon that treats matrices of one shape together: fewer and larger products.
 
     Of four layers, 128 wide, on two cores, 28 matrices took 37 ms one by one and 10
     together in bfloat16 (Zen 4), 37 and 30 in float32 (Zen 3). From 256 rows on a matrix fills the
-    cores by itself, and together took 10 to 20 % longer.
+    cores by itself, and together took 10 to 20 % longer. A GPU is filled by many of them only.
     """
 
     def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
@@ -130,13 +137,13 @@ class BatchedMuon(Muon):
         found: dict[int, Tensor] = {}
         alike: dict[tuple[Any, ...], list[int]] = {}
         for number, direction in enumerate(directions):
-            if min(direction.shape) > TOGETHER_UPTO:
+            if direction.device.type == "cpu" and min(direction.shape) > TOGETHER_UPTO:
                 narrow = precision_for(direction, group["precision"])
                 found[number] = orthogonal(direction.to(narrow), *how)
             else:
                 size = (min(direction.shape), max(direction.shape))
                 alike.setdefault((*size, direction.device, direction.dtype), []).append(number)
-        for numbers in alike.values():
+        for numbers in _in_parts(alike.values(), directions):
             chosen = [directions[number] for number in numbers]
             wide = [one.T if one.shape[0] > one.shape[1] else one for one in chosen]
             narrow = precision_for(wide[0], group["precision"])
@@ -166,6 +173,14 @@ class DistributedMuon(BatchedMuon):
                 result = torch.empty(direction.shape, dtype=narrow, device=direction.device)
             dist.broadcast(result, src=owner)
             yield result
+
+
+def _in_parts(alike: Iterable[list[int]], matrices: Sequence[Tensor]) -> Iterable[list[int]]:
+    """Divide what is alike so that no part is too large to be copied."""
+    for numbers in alike:
+        most = max(MOST_TOGETHER // matrices[numbers[0]].numel(), 1)
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
 
 
 def ranks_in_all() -> int:
@@ -232,8 +247,13 @@ def orthogonal_stack(
     a, b, c = coefficients
     lengths: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
     wide = matrices / lengths.clamp(min=epsilon)
+    by_half = kernel_for_products(wide)
     for _ in range(steps):
-        square = wide @ wide.mT
-        inner = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        if by_half is None:
+            square = wide @ wide.mT
+            inner = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        else:
+            square = by_half(wide, None, 0.0, 1.0)
+            inner = by_half(square, square, b, c)
         wide = torch.baddbmm(wide, inner, wide, beta=a)
     return wide

@@ -1,4 +1,4 @@
-"""The GPU's row kernel through Triton's interpreter."""
+"""The GPU's kernels through Triton's interpreter."""
 
 import os
 import subprocess
@@ -10,15 +10,16 @@ import pytest
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is for Linux")
-def test_the_kernel_does_what_rows_do():
-    cases = Path(__file__).with_name("kernel_cases.py")
+@pytest.mark.parametrize(("cases", "passed"), [("kernel_cases.py", 44), ("symmetric_cases.py", 19)])
+def test_the_kernels_do_what_plain_lines_do(cases, passed):
+    file = Path(__file__).with_name(cases)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "xdist.plugin", str(cases)],
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "xdist.plugin", str(file)],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        cwd=cases.parents[2],
+        cwd=file.parents[2],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "44 passed" in done.stdout
+    assert f"{passed} passed" in done.stdout

@@ -1,0 +1,73 @@
+"""Who may look at what, where a row holds several documents: as booleans, or as blocks.
+
+Booleans (B, 1, T, T) are understood everywhere, but no flash kernel takes them. FlexAttention does
+with blocks of 128 × 128 positions: it passes over those that nobody looks at, and asks of single
+positions only in those that are looked at in part.
+
+Legend of shapes: B rows, T positions, n blocks of positions.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+BLOCK = 128
+"""Positions of a block."""
+
+
+def may_look(documents: Tensor, *, causal: bool) -> Tensor:
+    """Say where each position may look: within its own document.
+
+    Args:
+        documents: (B, T), equal where positions belong to one document.
+        causal: only at itself and before.
+
+    Returns:
+        booleans (B, 1, T, T): row, head, who looks, at what.
+    """
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same.tril() if causal else same
+
+
+def blocks_to_look_at(documents: Tensor, *, causal: bool) -> "BlockMask":
+    """Say the same by blocks, found by the first and last document of each: once for all layers.
+
+    Args:
+        documents: as `may_look` takes them, and never falling along a row.
+        causal: only at itself and before.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    rows, length = documents.shape
+    short = -length % BLOCK
+    # What is filled up belongs to a document of its own, at which nobody who counts may look.
+    filled = torch.cat([documents, (documents[:, -1:] + 1).expand(rows, short)], dim=1)
+    parts = filled.view(rows, -1, BLOCK)
+    first, last = parts[:, :, 0], parts[:, :, -1]
+    looks = (first[:, :, None] <= last[:, None, :]) & (last[:, :, None] >= first[:, None, :])
+    alone = first == last
+    full = looks & alone[:, :, None] & alone[:, None, :]
+    if causal:
+        looks, full = looks.tril(), full.tril(-1)
+    told = (*_listed(looks & ~full), *_listed(full))
+
+    def mask(row: Tensor, head: Tensor, who: Tensor, what: Tensor) -> Tensor:
+        same = filled[row, who] == filled[row, what]
+        return same & (who >= what) if causal else same
+
+    made: Any = BlockMask.from_kv_blocks(
+        *told, BLOCK_SIZE=BLOCK, mask_mod=mask, seq_lengths=(length, length)
+    )
+    found: BlockMask = made
+    return found
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn booleans (B, n, n) into how many there are, (B, 1, n), and which, those first."""
+    counts = blocks.sum(dim=-1, dtype=torch.int32)
+    order = blocks.int().argsort(dim=-1, descending=True, stable=True).int()
+    return counts[:, None], order[:, None].contiguous()

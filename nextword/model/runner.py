@@ -1,0 +1,97 @@
+"""How a layer is computed while it is trained, where that is not simply as it stands.
+
+Compiled: all layers are one and the same code, so one of them is compiled and serves for all. And
+keeping less: what the gradient needs is computed a second time instead of being kept.
+"""
+
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Step = Callable[[nn.Module, Tensor, Tensor, Tensor, Any], Tensor]
+
+
+def as_it_stands(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+    """Compute a layer: (B, T, D) to (B, T, D)."""
+    computed: Tensor = layer(x, cosine, sine, None, seen)
+    return computed
+
+
+@dataclass(frozen=True)
+class LayerRunner:
+    """What computes a layer for the gradient."""
+
+    step: Step = as_it_stands
+    blocks: bool = False
+    """Whether it is told who looks at what by blocks."""
+
+    def __call__(self, layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Any:
+        """Map (B, T, D) to (B, T, D)."""
+        return self.step(layer, x, cosine, sine, seen)
+
+
+def compiled(step: Step, *, lengths_vary: bool) -> Step:
+    """Compile what computes a layer: once for all layers, whatever their number.
+
+    Args:
+        step: plain.
+        lengths_vary: whether rows and positions change from step to step; else the first ones are
+            taken for good, which is faster.
+    """
+    # The compiler counts how often it has compiled a piece of code, and gives up at the eighth
+    # time: each run has code of its own.
+    assert isinstance(step, types.FunctionType)
+    own = types.FunctionType(
+        step.__code__.replace(),
+        step.__globals__,
+        step.__name__,
+        step.__defaults__,
+        step.__closure__,
+    )
+    dynamic = True if lengths_vary else None
+    made: Step = torch.compile(own, fullgraph=True, dynamic=dynamic)
+    return made
+
+
+def keeping_less(step: Step, how: str) -> Step:
+    """Let a layer keep less for its gradient, and compute the rest a second time.
+
+    Args:
+        step: computes a layer.
+        how: "full": it keeps what it reads. "selective": also the results of its products and of
+            attention, which are what takes long.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def sparing(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+        told: dict[str, Any] = {"use_reentrant": False}
+        if how == "selective":
+            told["context_fn"] = _selective
+        # Nothing in a layer is drawn by chance, so no generator is kept.
+        told["preserve_rng_state"] = False
+        computed: Tensor = checkpoint(step, layer, x, cosine, sine, seen, **told)
+        return computed
+
+    return sparing
+
+
+DEAR = ("mm", "addmm", "bmm", "_scaled_dot_product_", "flex_attention")
+"""Beginnings of the names of operations whose results are kept."""
+
+
+def _selective() -> Any:
+    from torch.utils.checkpoint import create_selective_checkpoint_contexts
+
+    return create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
+
+
+def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> Any:
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    name = getattr(operation, "__name__", str(operation)).split(".")[0]
+    dear = name in DEAR or name.startswith(DEAR[3])
+    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE

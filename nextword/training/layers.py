@@ -1,0 +1,96 @@
+"""How the layers of a run are computed while it trains: compiled or not, keeping all or less.
+
+Both are told by the settings, and where they leave it open, by what the run will do: compiling
+takes half a minute, which a short run never earns back; keeping less takes a third more work, which
+is paid where nothing else lets a step fit into memory.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from nextword.base.errors import SettingsError
+from nextword.base.signals import Broken
+from nextword.machine.device import Machine
+from nextword.machine.memory import is_out_of_memory
+from nextword.machine.options import MachineSettings
+from nextword.model.runner import LayerRunner, as_it_stands, compiled, keeping_less
+from nextword.model.shape import Shape
+from nextword.training.loop import Plan
+from nextword.training.step import add_gradients
+
+EAGER_FLOPS = 1.5e14
+"""Of a GPU, a second, by layers as they stand: 14 % of an H200's 989 TFLOP/s were measured."""
+SECONDS_A_LAYER = 2e-3
+"""Of forward, backward and update, below which no layer comes however small it is: the time in
+which its hundred kernels are launched."""
+WORTH_SECONDS = 120.0
+"""Of a run as it stands, from which on compiling takes less time than it saves."""
+COMPILES = ("cuda",)
+"""Devices where compiling pays. A CPU has kernels that are written for it."""
+
+
+def expected_seconds(shape: Shape, plan: Plan) -> float:
+    """Foresee what a run takes on a GPU, roughly, with layers as they stand."""
+    work = shape.flops_per_token() * plan.batch_tokens / EAGER_FLOPS
+    parts = -(-plan.rows // plan.micro_rows)
+    return plan.steps * max(work, parts * shape.num_hidden_layers * SECONDS_A_LAYER)
+
+
+def compiles(settings: MachineSettings, device: torch.device, shape: Shape, plan: Plan) -> bool:
+    """Whether a run's layers are compiled."""
+    if settings.compile != "auto":
+        return settings.compile == "on"
+    return device.type in COMPILES and expected_seconds(shape, plan) >= WORTH_SECONDS
+
+
+def layer_runner(device: torch.device, plan: Plan, *, lengths_vary: bool) -> LayerRunner | None:
+    """Return what computes a run's layers; None where they are computed as they stand.
+
+    Args:
+        device: where the network is.
+        plan: of the run.
+        lengths_vary: whether rows and positions change from step to step.
+    """
+    less = plan.recompute != "none"
+    step = keeping_less(as_it_stands, plan.recompute) if less else as_it_stands
+    if plan.compiled:
+        # FlexAttention has no backward pass on a CPU.
+        return LayerRunner(compiled(step, lengths_vary=lengths_vary), device.type != "cpu")
+    return LayerRunner(step) if less else None
+
+
+def try_out(loss: nn.Module, batch: Iterable[Any], machine: Machine) -> Exception | None:
+    """Compute a loss and its gradient once, and forget both; return the compiler's error, if any.
+
+    Want of memory is none of the compiler's: the first step will tell.
+    """
+    try:
+        add_gradients(loss, [batch], 1.0, machine.device)
+        machine.synchronize()
+    except Broken:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            return error
+    finally:
+        loss.zero_grad(set_to_none=True)
+    return None
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return what a compiler's error says, in a line; None stands for another process's."""
+    if error is None:
+        return "in another process"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}{f': {lines[0][:200]}' if lines else ''}"
+
+
+def refuse_compiling(error: BaseException | None) -> SettingsError:
+    """Say that layers could not be compiled, where that was asked for."""
+    return SettingsError(
+        f"machine.compile = 'on', but the layers cannot be compiled here ({first_line(error)}); "
+        "--machine.compile off computes them as they stand"
+    )
