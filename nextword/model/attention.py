@@ -4,7 +4,6 @@ Legend of shapes: B rows, T positions, S positions that are looked at, D width, 
 width.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -205,14 +204,6 @@ class KeyValueCache:
         kept.values[:, :, self.length : end] = values
         found = (kept.keys[:, :, :end], kept.values[:, :, :end])
         return found[0].to(keys.dtype), found[1].to(values.dtype)
-
-    def row(self, row: int) -> "KeyValueCache":
-        """Return a cache of one text that keeps its keys and values in a row of this one."""
-        one = copy.copy(self)
-        parts = (layer.both[:, row : row + 1] for layer in self.layers)
-        one.layers = [LayerCache(both, both[0], both[1]) for both in parts]
-        one.rows, one.length = 1, 0
-        return one
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order; one that is named twice goes on as two."""

@@ -17,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nextword.kernels.layers_cpu import packed_view
+from nextword.kernels.packed import PackedMatrix
 from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.inputs import check_next
 from nextword.model.layers import FeedForward
 from nextword.model.shape import Shape
 from nextword.model.transformer import Block, Transformer
 
-FEW_ROWS = 16
-"""Up to which matrix by rows is taken for rows by matrix; measured with 8."""
+FEW_ROWS = 3
+"""Up to which matrix by rows is taken for rows by matrix; from there on the matrix is packed."""
 COPIED_BYTES = 1 << 30
 """Of weights up to which large matrices are copied into the order that is read faster.
 
@@ -53,10 +54,21 @@ class _Matrix:
             parts = weight.detach().view(count, outputs // count, inputs).transpose(1, 2)
             # In the order in which a row's product with it reads it, a third faster.
             self.parts = parts.contiguous() if copies else parts
+        self.copies = copies
+        self.packed: PackedMatrix | None = None
+
+    def _many(self, rows: Tensor) -> Tensor:
+        """Return the product of many rows."""
+        if not self.copies:
+            return torch.mm(rows, self.whole)
+        self.packed = self.packed or PackedMatrix(self.whole.T)
+        return self.packed.times(rows)
 
     def times(self, rows: Tensor, out: Tensor) -> Tensor:
         """Return rows (B, inputs) times the matrix, (B, outputs), in `out`."""
-        if self.parts is None or len(rows) > FEW_ROWS:
+        if len(rows) > FEW_ROWS:
+            return out.copy_(self._many(rows))
+        if self.parts is None:
             return torch.mm(rows, self.whole, out=out)
         if len(rows) > 1:
             return out.copy_((self.whole.T @ rows.T).T)
@@ -66,7 +78,9 @@ class _Matrix:
 
     def add_times(self, x: Tensor, rows: Tensor) -> None:
         """Add rows times the matrix to x (B, outputs)."""
-        if self.parts is None or len(rows) > FEW_ROWS:
+        if len(rows) > FEW_ROWS:
+            x += self._many(rows)
+        elif self.parts is None:
             torch.addmm(x, rows, self.whole, out=x)
         elif len(rows) > 1:
             x += (self.whole.T @ rows.T).T

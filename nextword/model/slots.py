@@ -19,25 +19,26 @@ from torch import Tensor
 
 from nextword.base.errors import ModelError
 from nextword.kernels.layers_cpu import packed_view
-from nextword.model.attention import KeyValueCache
-from nextword.model.inputs import check_ids
+from nextword.kernels.packed import PackedMatrix
+from nextword.model.attention import KeyValueCache, attention
+from nextword.model.inputs import check_ids, check_room
 from nextword.model.layers import apply_rotary
 from nextword.model.transformer import Block, Transformer
 
 BLOCK = 64
 """Positions read at once from a text's beginning on, and by which attention's length grows."""
 MULTIPLES = (1, 2, 4, 8, 16)
-"""Of rows that are tried; 4 it is where measured."""
+"""Of rows that are tried; 1 it is where products are oneDNN's, 4 where they are the BLAS'."""
 
 
 class _Layer(NamedTuple):
-    """One layer's weights as products take them, (inputs, outputs)."""
+    """One layer's weights as products take them."""
 
     block: Block
-    projections: Tensor
-    gather: Tensor
-    gate_and_up: Tensor
-    down: Tensor
+    projections: PackedMatrix
+    gather: PackedMatrix
+    gate_and_up: PackedMatrix
+    down: PackedMatrix
 
 
 class Slots:
@@ -56,9 +57,8 @@ class Slots:
         self.cache = KeyValueCache(shape, count + 1, model.device, room)
         for layer in self.cache.layers:
             layer.both.zero_()  # what nobody has written counts nothing, but must be a number
-        self.rows = [self.cache.row(slot) for slot in range(count)]
         self.layers = [_collect(layer) for layer in model.model.layers]  # type: ignore[arg-type]
-        self.output = model.output_weight.detach().float().T
+        self.output = PackedMatrix(model.output_weight.detach().float())
         self.multiple = 1
         if count > 1:
             self.multiple = self._find_multiple()
@@ -78,9 +78,26 @@ class Slots:
         Raises:
             ModelError: there is no such entry, or no room.
         """
-        row = self.rows[slot]
-        row.length = start
-        return self.model.hidden(torch.tensor([list(ids)], device=self.model.device), row)[0]
+        read = torch.tensor([list(ids)], device=self.model.device)
+        check_ids(read, self.model.shape.vocab_size)
+        check_room(read, start, self.context, None)
+        body, end = self.model.model, start + len(ids)
+        x = body.embed_tokens.weight.detach()[read[0]].float()
+        cosine = body.get_buffer("cosine")[start:end]
+        sine = body.get_buffer("sine")[start:end]
+        for layer, kept in zip(self.layers, self.cache.layers, strict=True):
+            asked, answers, values = self._project(layer, x, cosine, sine)
+            kept.keys[slot, :, start:end] = answers.transpose(0, 1)
+            kept.values[slot, :, start:end] = values.transpose(0, 1)
+            mixed = attention(
+                asked.transpose(0, 1)[None],
+                kept.keys[slot, :, :end][None],
+                kept.values[slot, :, :end][None],
+                causal=True,
+            )
+            x = self._feed_forward(layer, x, mixed[0].transpose(0, 1).flatten(1))
+        hidden: Tensor = body.norm(x)
+        return hidden
 
     def copy(self, source: int, slot: int, positions: int) -> None:
         """Take over what was read of a text that begins alike."""
@@ -117,34 +134,41 @@ class Slots:
         hidden = self._layers(x.float(), where, at, _looking(slots, at, upto))
         return self._times(self.model.model.norm(hidden), self.output)[: len(slots)]
 
-    def _layers(self, x: Tensor, where: Tensor, at: Tensor, looking: "_Looking") -> Tensor:
-        shape = self.model.shape
+    def _project(
+        self, layer: _Layer, x: Tensor, cosine: Tensor, sine: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (N, Hq, K), keys and values (N, Hk, K), normalized and turned."""
+        shape, attend = self.model.shape, layer.block.self_attn
         queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+        joint = layer.projections.times(layer.block.input_layernorm(x))
+        heads = joint.view(len(x), -1, shape.head_dim)
+        asked, answers, values = (
+            heads.narrow(1, start, count)
+            for start, count in ((0, queries), (queries, keys), (queries + keys, keys))
+        )
+        asked = apply_rotary(attend.q_norm(asked), cosine, sine)
+        return asked, apply_rotary(attend.k_norm(answers), cosine, sine), values
+
+    def _feed_forward(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add what attention mixed (N, Hq·K), and what the feed-forward part makes of it."""
+        x = x + layer.gather.times(mixed)
+        both = layer.gate_and_up.times(layer.block.post_attention_layernorm(x))
+        gate, up = both.chunk(2, -1)
+        return x + layer.down.times(F.silu(gate) * up)
+
+    def _layers(self, x: Tensor, where: Tensor, at: Tensor, looking: "_Looking") -> Tensor:
         cosine = self.model.model.get_buffer("cosine")[at]
         sine = self.model.model.get_buffer("sine")[at]
         for layer, kept in zip(self.layers, self.cache.layers, strict=True):
-            attention = layer.block.self_attn
-            joint = torch.mm(layer.block.input_layernorm(x), layer.projections)
-            heads = joint.view(len(x), -1, shape.head_dim)
-            asked, answers, values = (
-                heads.narrow(1, start, count)
-                for start, count in ((0, queries), (queries, keys), (queries + keys, keys))
-            )
-            asked = apply_rotary(attention.q_norm(asked), cosine, sine)
-            answers = apply_rotary(attention.k_norm(answers), cosine, sine)
+            asked, answers, values = self._project(layer, x, cosine, sine)
             kept.keys[where, :, at], kept.values[where, :, at] = answers, values
-            mixed = _attend(asked, kept.keys, kept.values, looking)
-            x = x + torch.mm(mixed, layer.gather)
-            gate, up = torch.mm(layer.block.post_attention_layernorm(x), layer.gate_and_up).chunk(
-                2, -1
-            )
-            x = x + torch.mm(F.silu(gate) * up, layer.down)
+            x = self._feed_forward(layer, x, _attend(asked, kept.keys, kept.values, looking))
         return x
 
-    def _times(self, rows: Tensor, weight: Tensor) -> Tensor:
+    def _times(self, rows: Tensor, weight: PackedMatrix) -> Tensor:
         """Multiply rows by a matrix, so that none depends on how many there are."""
         spare = -len(rows) % self.multiple
-        return torch.mm(F.pad(rows, (0, 0, 0, spare)), weight)[: len(rows)]
+        return weight.times(F.pad(rows, (0, 0, 0, spare)))[: len(rows)]
 
     def _find_multiple(self) -> int:
         """Find how many rows a step must be filled up to for each to be the same in all of them."""
@@ -219,12 +243,12 @@ def _collect(layer: Block) -> _Layer:
     return _Layer(
         layer,
         _together(*qkv),
-        attention.o_proj.weight.detach().float().T,
+        PackedMatrix(attention.o_proj.weight.detach().float()),
         _together(*inner),
-        swiglu.down_proj.weight.detach().float().T,
+        PackedMatrix(swiglu.down_proj.weight.detach().float()),
     )
 
 
-def _together(*weights: Tensor) -> Tensor:
+def _together(*weights: Tensor) -> PackedMatrix:
     joint = packed_view(weights)
-    return (torch.cat(weights).detach() if joint is None else joint).float().T
+    return PackedMatrix((torch.cat(weights).detach() if joint is None else joint).float())

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from nextword.base.errors import EvaluationError
+from nextword.prediction import sample
 from nextword.prediction.options import SamplingSettings
 from nextword.prediction.sample import adjusted, choose, choose_each
 
@@ -94,3 +95,38 @@ def test_scores_that_are_no_numbers_are_named(bad, temperature):
     source = torch.Generator().manual_seed(0)
     with pytest.raises(EvaluationError, match="no numbers"):
         choose(logits, SamplingSettings(temperature=temperature), source)
+
+
+def test_of_many_entries_one_number_is_drawn_and_says_the_same(monkeypatch):
+    """By adding up, as often as by a number for each; what may not be chosen never is."""
+    logits = torch.full((5000,), -torch.inf)
+    where, odds = [3, 1700, 4999], torch.tensor([0.5, 0.3, 0.2])
+    logits[where] = odds.log() + 7
+    settings = SamplingSettings(temperature=1.0, min_p=0.0)
+    for many in (4096, 10_000):
+        monkeypatch.setattr(sample, "MANY", many)
+        monkeypatch.setattr(sample.math, "isfinite", lambda number: True)
+        source = torch.Generator().manual_seed(0)
+        drawn = [choose(logits, settings, source) for _ in range(2000)]
+        assert set(drawn) == set(where)
+        for id_, share in zip(where, odds.tolist(), strict=True):
+            assert drawn.count(id_) / 2000 == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 2.0])
+def test_the_likeliest_is_found_without_a_draw(penalty):
+    source, logits = torch.Generator().manual_seed(0), torch.tensor([1.0, 3.0, 2.5])
+    settings = SamplingSettings(temperature=0.0, repetition_penalty=penalty)
+    state = source.get_state()
+    assert choose(logits, settings, source, torch.tensor([1])) == (1 if penalty == 1.0 else 2)
+    assert source.get_state().equal(state)
+    assert logits.tolist() == [1.0, 3.0, 2.5]
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_no_numbers_are_refused(wrong):
+    for place in (0, 4, 9):
+        logits = torch.zeros(10)
+        logits[place] = wrong
+        with pytest.raises(EvaluationError, match="no numbers"):
+            choose(logits, SamplingSettings(), torch.Generator())

@@ -18,9 +18,15 @@ from nextword.machine.readback import Sent
 from nextword.targets.batch import Batch
 from nextword.training.ahead import Ahead
 from nextword.training.gradients import Gradient
-from tests.training.test_resume import OPTIONS, assert_same, metrics
+from tests.training.test_resume import assert_same, metrics
 
 CPU = torch.device("cpu")
+OPTIONS = [
+    "--corpus.stories", "40", "--vocabulary.kind", "byte", "--model.depth", "1",
+    "--model.hidden-size", "32", "--model.context", "64", "--training.batch-tokens", "512",
+    "--training.micro-batch-tokens", "256", "--training.steps", "15",
+    "--training.evaluate-every", "5", "--training.checkpoint-every", "5",
+]  # fmt: skip
 EXACT = ["--machine.device", "cpu", "--machine.precision", "float32"]
 
 

@@ -24,7 +24,8 @@ from nextword.training.loop import Plan
 from nextword.training.room import make_it_fit, needs_of_row
 from nextword.training.step import LanguageModelLoss, add_gradients, kept_bytes
 from tests.model.test_transformer import SHAPE, scattered
-from tests.training.test_resume import OPTIONS, assert_same, metrics
+from tests.training.test_behind import OPTIONS
+from tests.training.test_resume import assert_same, metrics
 
 pytestmark = [  # torch's own, within its compiler
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
