@@ -16,20 +16,27 @@ from torch import Tensor
 
 ROWS = 16
 """For which a matrix is laid out. Laid out for one, a single row is added up in another order."""
+COPIED_BYTES = 1 << 30
+"""Of a network's weights up to which its matrices are copied to be laid out.
+
+By the size alone and not by what memory is free: the order decides how sums are rounded, and the
+same seed must give the same text.
+"""
 _TOLERANCE = 1e-3
 
 
 class PackedMatrix:
     """A matrix (outputs, inputs) that rows are multiplied by, without gradients."""
 
-    def __init__(self, weight: Tensor) -> None:
-        """Lay it out, where this torch and processor do; this takes as much memory again.
+    def __init__(self, weight: Tensor, *, copies: bool = True) -> None:
+        """Lay it out, where this torch and processor do.
 
         Args:
             weight: (outputs, inputs).
+            copies: whether it may take as much memory again.
         """
         self.weight = weight.detach()
-        self.packed = _packed(self.weight)
+        self.packed = _packed(self.weight) if copies else None
 
     def times(self, rows: Tensor) -> Tensor:
         """Return rows (B, inputs) times the matrix, (B, outputs)."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nextword.kernels.layers_cpu import packed_view
-from nextword.kernels.packed import PackedMatrix
+from nextword.kernels.packed import COPIED_BYTES, PackedMatrix
 from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.inputs import check_next
 from nextword.model.layers import FeedForward
@@ -26,12 +26,6 @@ from nextword.model.transformer import Block, Transformer
 
 FEW_ROWS = 3
 """Up to which matrix by rows is taken for rows by matrix; from there on the matrix is packed."""
-COPIED_BYTES = 1 << 30
-"""Of weights up to which large matrices are copied into the order that is read faster.
-
-By the size alone and not by what memory is free: the order decides how sums are rounded, and the
-same seed must give the same text.
-"""
 WORTH_DIVIDING = 1 << 18
 """Entries of a matrix from which on a vector's product with it is divided among threads."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nextword.base.errors import ModelError
 from nextword.kernels.layers_cpu import packed_view
-from nextword.kernels.packed import PackedMatrix
+from nextword.kernels.packed import COPIED_BYTES, PackedMatrix
 from nextword.model.attention import KeyValueCache, attention
 from nextword.model.inputs import check_ids, check_room
 from nextword.model.layers import apply_rotary
@@ -57,8 +57,9 @@ class Slots:
         self.cache = KeyValueCache(shape, count + 1, model.device, room)
         for layer in self.cache.layers:
             layer.both.zero_()  # what nobody has written counts nothing, but must be a number
-        self.layers = [_collect(layer) for layer in model.model.layers]  # type: ignore[arg-type]
-        self.output = PackedMatrix(model.output_weight.detach().float())
+        copies = 4 * shape.parameters() <= COPIED_BYTES
+        self.layers = [_collect(layer, copies) for layer in model.model.layers]  # type: ignore[arg-type]
+        self.output = PackedMatrix(model.output_weight.detach().float(), copies=copies)
         self.multiple = 1
         if count > 1:
             self.multiple = self._find_multiple()
@@ -236,19 +237,20 @@ def _attend(asked: Tensor, keys: Tensor, values: Tensor, looking: _Looking) -> T
     return found
 
 
-def _collect(layer: Block) -> _Layer:
+def _collect(layer: Block, copies: bool) -> _Layer:
     attention, swiglu = layer.self_attn, layer.mlp
     qkv = (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)
     inner = (swiglu.gate_proj.weight, swiglu.up_proj.weight)
     return _Layer(
         layer,
-        _together(*qkv),
-        PackedMatrix(attention.o_proj.weight.detach().float()),
-        _together(*inner),
-        PackedMatrix(swiglu.down_proj.weight.detach().float()),
+        _together(*qkv, copies=copies),
+        PackedMatrix(attention.o_proj.weight.detach().float(), copies=copies),
+        _together(*inner, copies=copies),
+        PackedMatrix(swiglu.down_proj.weight.detach().float(), copies=copies),
     )
 
 
-def _together(*weights: Tensor) -> PackedMatrix:
+def _together(*weights: Tensor, copies: bool) -> PackedMatrix:
     joint = packed_view(weights)
-    return PackedMatrix((torch.cat(weights).detach() if joint is None else joint).float())
+    whole = (torch.cat(weights).detach() if joint is None else joint).float()
+    return PackedMatrix(whole, copies=copies)
