@@ -45,12 +45,11 @@ from nextword.training.checkpoint import (
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.layers import (
-    COMPILES,
-    compiles,
     first_line,
     layer_runner,
     refuse_compiling,
     try_out,
+    with_compiling,
 )
 from nextword.training.live import listen
 from nextword.training.loop import (
@@ -255,23 +254,23 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
     Raises:
         SettingsError: they cannot be compiled, and that was asked for.
     """
-    asked, machine, plan = run.settings.machine, run.machine, run.plan
-    wanted = compiles(asked, machine.device, run.shape, plan)
-    if run.saved is not None:  # as it began, where this machine is one that compiles
-        wanted = plan.compiled and (wanted or machine.device.type in COMPILES)
+    asked, machine = run.settings.machine, run.machine
+    of = (run.shape, run.plan, run.ranks.size)
+    plan = with_compiling(asked, machine.device, *of, goes_on=run.saved is not None)
     while True:
-        run.plan = replace(plan, compiled=wanted)
-        model.model.runner = layer_runner(machine.device, run.plan, lengths_vary=task.lengths_vary)
-        if not wanted:
+        run.plan = plan
+        model.model.runner = layer_runner(machine.device, plan, lengths_vary=task.lengths_vary)
+        if not plan.compiled:
             return
         run.progress.say("compiling the layers, once for all of them")
-        failed = try_out(task.loss(run, model), task.read(run.first_step, slice(0, 1)), machine)
+        batch = task.read(run.first_step, slice(0, plan.micro_rows))  # of the shape of all parts
+        failed = try_out(task.loss(run, model), batch, machine)
         if not any(run.ranks.most(failed is not None)):
             return
         if asked.compile == "on":
             raise refuse_compiling(failed)
         run.progress.say(f"the layers cannot be compiled here ({first_line(failed)})")
-        wanted = False
+        plan = replace(plan, compiled=False)
 
 
 def check_copys_memory(saved: int) -> None:

@@ -6,6 +6,7 @@ is paid where nothing else lets a step fit into memory.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,33 @@ def compiles(settings: MachineSettings, device: torch.device, shape: Shape, plan
     if settings.compile != "auto":
         return settings.compile == "on"
     return device.type in COMPILES and expected_seconds(shape, plan) >= WORTH_SECONDS
+
+
+def even_rows(plan: Plan, ranks: int) -> int:
+    """Return the most rows at once that divide a process's share evenly: each shape is compiled."""
+    share = plan.rows // ranks
+    return next(rows for rows in range(min(plan.micro_rows, share), 0, -1) if share % rows == 0)
+
+
+def with_compiling(
+    settings: MachineSettings,
+    device: torch.device,
+    shape: Shape,
+    plan: Plan,
+    ranks: int,
+    *,
+    goes_on: bool,
+) -> Plan:
+    """Return a plan that says whether layers are compiled, with parts of one shape if they are.
+
+    A run that goes on is compiled as it was, where this machine is one that compiles.
+    """
+    wanted = compiles(settings, device, shape, plan)
+    if goes_on:
+        return replace(plan, compiled=plan.compiled and (wanted or device.type in COMPILES))
+    if not wanted:
+        return plan
+    return replace(plan, compiled=True, micro_rows=even_rows(plan, ranks))
 
 
 def layer_runner(device: torch.device, plan: Plan, *, lengths_vary: bool) -> LayerRunner | None:

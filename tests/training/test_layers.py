@@ -19,7 +19,7 @@ from nextword.model.documents import BLOCK, blocks_to_look_at, may_look
 from nextword.model.runner import LayerRunner, as_it_stands, compiled, keeping_less
 from nextword.model.shape import Shape
 from nextword.training import layers
-from nextword.training.layers import compiles, expected_seconds, layer_runner, try_out
+from nextword.training.layers import compiles, even_rows, expected_seconds, layer_runner, try_out
 from nextword.training.loop import Plan
 from nextword.training.room import make_it_fit, needs_of_row
 from nextword.training.step import LanguageModelLoss, add_gradients, kept_bytes
@@ -228,7 +228,9 @@ def compiled_run(place, name, *more):
 def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(place, trained):
     on = ("--machine.compile", "on")
     trained.copy_to(place, "train", "--name", "plain", *OPTIONS, *EXACT)
+    counters.clear()
     whole = compiled_run(place, "whole", *on)
+    assert counters["stats"]["unique_graphs"] == 1  # rows are the same in all parts of all steps
     assert json.loads((whole / "run.json").read_text())["plan"]["compiled"] is True
     plain = {
         one["step"]: one["loss"]
@@ -244,6 +246,15 @@ def test_a_compiled_run_learns_the_same_and_resumes_bit_for_bit(place, trained):
     assert done.returncode == 0, done.stderr
     assert "compiling the layers" in done.stderr
     assert_same(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_once", "ranks", "even"),
+    [(48, 32, 1, 24), (32, 32, 1, 32), (7, 4, 1, 1), (48, 32, 2, 24)],
+)
+def test_parts_of_a_compiled_step_are_alike(rows, at_once, ranks, even):
+    plan = Plan(steps=1, rows=rows, micro_rows=at_once, context=8)
+    assert even_rows(plan, ranks) == even
 
 
 def test_what_cannot_be_compiled_is_computed_as_it_stands(place, monkeypatch):
