@@ -26,17 +26,21 @@ from nextword.model.layers import apply_rotary
 from nextword.model.transformer import Block, Transformer
 
 BLOCK = 64
-"""Positions read at once from a text's beginning on, and by which attention's length grows."""
+"""Positions read at once from a text's beginning on."""
+LOOK = 32
+"""Positions by which attention's length grows."""
 MULTIPLES = (1, 2, 4, 8, 16)
 """Of rows that are tried; 1 it is where products are oneDNN's, 4 where they are the BLAS'."""
 
 
 class _Layer(NamedTuple):
-    """One layer's weights as products take them."""
+    """One layer's weights as products take them; norms times √D, of heads √K."""
 
-    block: Block
+    before_attention: Tensor
     projections: PackedMatrix
+    head_norms: Tensor | None
     gather: PackedMatrix
+    before_feed_forward: Tensor
     gate_and_up: PackedMatrix
     down: PackedMatrix
 
@@ -60,6 +64,12 @@ class Slots:
         copies = 4 * shape.parameters() <= COPIED_BYTES
         self.layers = [_collect(layer, copies) for layer in model.model.layers]  # type: ignore[arg-type]
         self.output = PackedMatrix(model.output_weight.detach().float(), copies=copies)
+        self.last_norm = model.model.norm.weight.detach().float() * math.sqrt(shape.hidden_size)
+        # RMSNorm is x·(w·√D) / √(|x|² + D·eps): these are the roots of the last.
+        self.edge, self.head_edge = (
+            torch.tensor(math.sqrt(size * shape.rms_norm_eps), device=model.device)
+            for size in (shape.hidden_size, shape.head_dim)
+        )
         self.multiple = 1
         if count > 1:
             self.multiple = self._find_multiple()
@@ -97,8 +107,7 @@ class Slots:
                 causal=True,
             )
             x = self._feed_forward(layer, x, mixed[0].transpose(0, 1).flatten(1))
-        hidden: Tensor = body.norm(x)
-        return hidden
+        return _normed(x, self.last_norm, self.edge)
 
     def copy(self, source: int, slot: int, positions: int) -> None:
         """Take over what was read of a text that begins alike."""
@@ -131,31 +140,30 @@ class Slots:
         x = self.model.model.embed_tokens.weight.detach()[
             torch.tensor([*ids, *[0] * spare], device=device)
         ]
-        upto = -(-(max(places) + 1) // BLOCK) * BLOCK
+        upto = -(-(max(places) + 1) // LOOK) * LOOK
         hidden = self._layers(x.float(), where, at, _looking(slots, at, upto))
-        return self._times(self.model.model.norm(hidden), self.output)[: len(slots)]
+        return self._times(_normed(hidden, self.last_norm, self.edge), self.output)[: len(slots)]
 
     def _project(
         self, layer: _Layer, x: Tensor, cosine: Tensor, sine: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Hq, K), keys and values (N, Hk, K), normalized and turned."""
-        shape, attend = self.model.shape, layer.block.self_attn
+        shape = self.model.shape
         queries, keys = shape.num_attention_heads, shape.num_key_value_heads
-        joint = layer.projections.times(layer.block.input_layernorm(x))
+        joint = layer.projections.times(_normed(x, layer.before_attention, self.edge))
         heads = joint.view(len(x), -1, shape.head_dim)
-        asked, answers, values = (
-            heads.narrow(1, start, count)
-            for start, count in ((0, queries), (queries, keys), (queries + keys, keys))
-        )
-        asked = apply_rotary(attend.q_norm(asked), cosine, sine)
-        return asked, apply_rotary(attend.k_norm(answers), cosine, sine), values
+        placed = heads[:, : queries + keys]
+        if layer.head_norms is not None:
+            placed = _normed(placed, layer.head_norms, self.head_edge)
+        placed = apply_rotary(placed, cosine, sine)
+        return placed[:, :queries], placed[:, queries:], heads[:, queries + keys :]
 
     def _feed_forward(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
         """Add what attention mixed (N, Hq·K), and what the feed-forward part makes of it."""
-        x = x + layer.gather.times(mixed)
-        both = layer.gate_and_up.times(layer.block.post_attention_layernorm(x))
+        x = layer.gather.times(mixed).add_(x)
+        both = layer.gate_and_up.times(_normed(x, layer.before_feed_forward, self.edge))
         gate, up = both.chunk(2, -1)
-        return x + layer.down.times(F.silu(gate) * up)
+        return layer.down.times(F.silu(gate).mul_(up)).add_(x)
 
     def _layers(self, x: Tensor, where: Tensor, at: Tensor, looking: "_Looking") -> Tensor:
         cosine = self.model.model.get_buffer("cosine")[at]
@@ -169,6 +177,8 @@ class Slots:
     def _times(self, rows: Tensor, weight: PackedMatrix) -> Tensor:
         """Multiply rows by a matrix, so that none depends on how many there are."""
         spare = -len(rows) % self.multiple
+        if not spare:
+            return weight.times(rows)
         return weight.times(F.pad(rows, (0, 0, 0, spare)))[: len(rows)]
 
     def _find_multiple(self) -> int:
@@ -228,7 +238,10 @@ def _attend(asked: Tensor, keys: Tensor, values: Tensor, looking: _Looking) -> T
     values = values[:, :, : looking.upto][looking.rows]
     placed = asked.new_zeros(len(keys), groups, heads // groups, width)
     placed[looking.order] = asked[:texts].view(texts, groups, -1, width) / math.sqrt(width)
-    scores = torch.matmul(placed, keys.transpose(2, 3))
+    if heads == groups:  # a column of keys by one query is read a third faster than the other way
+        scores = torch.matmul(keys, placed.transpose(2, 3)).transpose(2, 3)
+    else:
+        scores = torch.matmul(placed, keys.transpose(2, 3))
     scores.masked_fill_(looking.beyond[:, None, None], -torch.inf)
     # A slot that nobody asks has no position to look at: its row is no number, and is not read.
     mixed = torch.matmul(scores.softmax(-1), values)
@@ -237,14 +250,23 @@ def _attend(asked: Tensor, keys: Tensor, values: Tensor, looking: _Looking) -> T
     return found
 
 
+def _normed(x: Tensor, weight: Tensor, edge: Tensor) -> Tensor:
+    """Normalize the last dimension, by a weight times the root of its size."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (x * weight).div_(torch.hypot(length, edge))
+
+
 def _collect(layer: Block, copies: bool) -> _Layer:
     attention, swiglu = layer.self_attn, layer.mlp
+    norms, root = attention.norm_weights(), math.sqrt(layer.input_layernorm.weight.numel())
     qkv = (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)
     inner = (swiglu.gate_proj.weight, swiglu.up_proj.weight)
     return _Layer(
-        layer,
+        layer.input_layernorm.weight.detach().float() * root,
         _together(*qkv, copies=copies),
+        None if norms is None else norms.detach().float() * math.sqrt(norms.shape[-1]),
         PackedMatrix(attention.o_proj.weight.detach().float(), copies=copies),
+        layer.post_attention_layernorm.weight.detach().float() * root,
         _together(*inner, copies=copies),
         PackedMatrix(swiglu.down_proj.weight.detach().float(), copies=copies),
     )
