@@ -42,6 +42,9 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 VOCABULARY = "the a function returns value list of text when if name and class object file"
 
 
+WORDS_CAME = re.compile(rb'"content": ?"[^"]')
+
+
 async def ask(port, prompt, model, most=TOKENS):
     """Ask for an answer; return when it began, its first token's time, its end, and its tokens."""
     body = {
@@ -60,13 +63,17 @@ async def ask(port, prompt, model, most=TOKENS):
     if " 200 " not in status:
         rest = await reader.read()
         raise RuntimeError(status + rest.decode(errors="replace")[:500])
-    while line := await reader.readline():
-        if line.startswith(b"data: {") and b'"error"' in line[:16]:
-            raise RuntimeError(line.decode(errors="replace"))
-        if line.startswith(b"data: {") and b'"content":' in line and b'"content":""' not in line:
-            first = first or time.perf_counter()
-        if found := re.search(rb'"completion_tokens": ?(\d+)', line):
-            tokens = int(found[1])
+    begun = last = b""
+    # As little work as can be: line by line clients took a quarter of what both cores can do.
+    while part := await reader.read(1 << 16):
+        if b'{"error"' in part:
+            raise RuntimeError(part.decode(errors="replace"))
+        if first is None:
+            begun += part
+            first = time.perf_counter() if WORDS_CAME.search(begun) else None
+        last = (last + part)[-4096:]
+    for found in re.finditer(rb'"completion_tokens": ?(\d+)', last):
+        tokens = int(found[1])
     writer.close()
     return began, first or time.perf_counter(), time.perf_counter(), tokens
 
