@@ -188,3 +188,41 @@ def test_memory_does_not_grow(served):
     before = resident()
     ask(150)
     assert resident() - before < 20e6
+
+
+HELPERS = """
+import os, time, torch
+from nextword.serve.start import apart
+torch.set_num_threads(2)
+def helpers(): return len(os.listdir("/proc/self/task")) - before
+def work(): return {"it": torch.ones(2000, 2000).exp()}
+before = len(os.listdir("/proc/self/task"))
+apart(work)
+until = time.monotonic() + 10
+while helpers() and time.monotonic() < until: time.sleep(0.01)
+ended = helpers()
+work()
+print(ended, helpers())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="helpers are libgomp's")
+def test_what_computed_apart_leaves_no_helpers():
+    """libgomp's, which would slow an engine's own down; the main thread's stay."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELPERS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "1"]
+
+
+def test_models_that_cannot_be_opened_are_named():
+    from nextword.base.errors import RunError
+    from nextword.serve.start import apart
+
+    def failing():
+        raise RunError("it: no such run")
+
+    assert apart(lambda: {"it": 1}) == {"it": 1}
+    with pytest.raises(RunError, match="it: no such run"):
+        apart(failing)
