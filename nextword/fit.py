@@ -36,6 +36,7 @@ from nextword.model.transformer import Transformer
 from nextword.prediction.loading import find_checkpoint
 from nextword.rendering.training import describe_fit, describe_saving
 from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, save
+from nextword.training.ahead import BatchLike
 from nextword.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -54,7 +55,6 @@ from nextword.training.layers import (
 from nextword.training.live import listen
 from nextword.training.loop import (
     REMEMBERED_NORMS,
-    BatchLike,
     Callback,
     TrainerState,
     Training,

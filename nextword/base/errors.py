@@ -61,3 +61,12 @@ class EvaluationError(NextwordError):
 
 class ServingError(NextwordError):
     """A request that cannot be answered."""
+
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""What torch says on a CPU, on Windows and on other devices."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; torch need not be there to ask."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from nextword.base.errors import CorpusError, NextwordError
+from nextword.base.errors import CorpusError, NextwordError, is_out_of_memory
 from nextword.base.signals import Terminated, ending_on_sigterm
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
@@ -114,7 +114,7 @@ def _of_the_machine(error: Exception) -> str:
         name = str(error.filename or "")
         place = f"{name[:255]}: " if name else ""
         return f"{place}{os.strerror(error.errno)}"
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+    if is_out_of_memory(error):
         return (
             f"the memory is not enough ({first or 'MemoryError'}); a smaller model, context or "
             "batch needs less"
@@ -127,7 +127,6 @@ _FULL_OR_CLOSED: tuple[int, ...] = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG, errno.EIO, errno.ENOLCK),
     *((errno.ESTALE,) if hasattr(errno, "ESTALE") else ()),  # of a network disk
 )
-_NO_MEMORY = ("can't allocate memory", "out of memory")
 
 
 def _is_text(word: str) -> bool:

@@ -37,19 +37,6 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
     return min(found, default=None)
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""What torch says of it on a CPU, on Windows, and on devices that have no error of their own."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in OUT_OF_MEMORY
-    )
-
-
 def give_back_memory(device: torch.device) -> None:
     """Let go of what a device's allocator keeps for later: pieces of it are of the wrong size."""
     gc.collect()

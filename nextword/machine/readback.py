@@ -3,8 +3,6 @@
 `float(tensor)` makes this machine wait until a device has done everything that it was told before,
 and the device then waits for the next order. What is to be known of a step is sent instead, and
 read once the next step is under way.
-
-Reading is in order: a number sent is one that the device had finished when it was sent.
 """
 
 from collections.abc import Sequence

@@ -79,8 +79,10 @@ def keeping_less(step: Step, how: str) -> Step:
     return sparing
 
 
-DEAR = ("mm", "addmm", "bmm", "_scaled_dot_product_", "flex_attention")
-"""Beginnings of the names of operations whose results are kept."""
+DEAR = ("mm", "addmm", "bmm", "flex_attention")
+"""Operations whose results are kept."""
+ATTENTION = "_scaled_dot_product_"
+"""How the names of attention's kernels begin, of which a device has several."""
 
 
 def _selective() -> Any:
@@ -93,5 +95,5 @@ def _policy(context: Any, operation: Any, *arguments: Any, **options: Any) -> An
     from torch.utils.checkpoint import CheckpointPolicy
 
     name = getattr(operation, "__name__", str(operation)).split(".")[0]
-    dear = name in DEAR or name.startswith(DEAR[3])
+    dear = name in DEAR or name.startswith(ATTENTION)
     return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,6 +1,6 @@
 """Batches that are read, and brought to the device, before they are asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -13,14 +13,14 @@ from nextword.machine.readback import computes_beside
 Key = tuple[Any, ...]
 
 
-class Countable(Protocol):
-    """A batch, as far as it matters here: arrays, and how many targets ask for something."""
+class BatchLike(Protocol):
+    """A batch: arrays in the order in which the loss takes them."""
 
     @property
     def num_targets(self) -> float:
-        """Count them."""
+        """Count the targets that ask for something, by their weights."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         """Yield the arrays."""
 
 
@@ -44,7 +44,7 @@ class Ahead:
     """
 
     def __init__(
-        self, read: Callable[[int, slice], Countable], device: torch.device, beside: bool
+        self, read: Callable[[int, slice], BatchLike], device: torch.device, beside: bool
     ) -> None:
         """Take what reads.
 

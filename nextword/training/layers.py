@@ -1,7 +1,7 @@
 """How the layers of a run are computed while it trains: compiled or not, keeping all or less.
 
 Both are told by the settings, and where they leave it open, by what the run will do: compiling
-takes half a minute, which a short run never earns back; keeping less takes a third more work, which
+takes so long that a short run never earns it back; keeping less takes a third more work, which
 is paid where nothing else lets a step fit into memory.
 """
 
@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nextword.base.errors import SettingsError
+from nextword.base.errors import SettingsError, is_out_of_memory
 from nextword.base.signals import Broken
 from nextword.machine.device import Machine
-from nextword.machine.memory import is_out_of_memory
 from nextword.machine.options import MachineSettings
 from nextword.model.runner import LayerRunner, as_it_stands, compiled, keeping_less
 from nextword.model.shape import Shape

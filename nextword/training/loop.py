@@ -4,22 +4,22 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nextword.base.errors import DivergedError
+from nextword.base.errors import DivergedError, is_out_of_memory
 from nextword.base.records import Size
 from nextword.base.signals import Broken, breakable
 from nextword.machine.device import Machine
-from nextword.machine.memory import give_back_memory, is_out_of_memory
+from nextword.machine.memory import give_back_memory
 from nextword.machine.ranks import Ranks
 from nextword.machine.readback import Sent, computes_beside
-from nextword.training.ahead import Ahead, Ready
+from nextword.training.ahead import Ahead, BatchLike, Ready
 from nextword.training.gradients import Gradient, add_up_parts, checked, forget_gradients, move
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
@@ -86,17 +86,6 @@ class Callback:
         if state.step == 0:
             return self.at_start
         return state.step % self.steps == 0 or (self.at_end and state.is_last)
-
-
-class BatchLike(Protocol):
-    """A batch: arrays in the order in which the loss takes them."""
-
-    @property
-    def num_targets(self) -> float:
-        """Count the targets that ask for something, by their weights."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the arrays."""
 
 
 @dataclass
@@ -176,6 +165,7 @@ def run_loop(training: Training, first_step: int, callbacks: Sequence[Callback])
                 with breakable() if ranks.size == 1 else nullcontext():
                     nats = _gradients(training, ready)
                     if nats is None:
+                        behind.settle()
                         _halve(training, step)
                         ready = ahead.take(step, _parts(training), pace.place(step))
                         nats = _gradients(training, ready)

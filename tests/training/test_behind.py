@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextword.machine.memory import is_out_of_memory
+from nextword.base.errors import is_out_of_memory
 from nextword.machine.readback import Sent
 from nextword.targets.batch import Batch
 from nextword.training.ahead import Ahead
@@ -276,4 +276,3 @@ def test_errors_that_say_that_memory_does_not_suffice():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
-    assert not is_out_of_memory(ValueError("out of memory"))
