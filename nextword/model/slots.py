@@ -3,10 +3,9 @@
 Every step reads the weights once for all texts that are being written. What a text is told must
 not depend on who else is there, to the last bit, and a product's rounding depends on how many rows
 it has: rows are filled up to a multiple for which it does not, found by trial when the slots are
-made. Attention looks at all slots up to the longest text's length, in whole blocks; what a text has
-not reached counts nothing there, exactly.
+made. Keys and values lie in pages (pages.py), of which a text has as many as it has filled.
 
-Legend of shapes: B texts, S slots, T positions, D width, H heads, K head width, V vocabulary.
+Legend of shapes: B texts, T positions, D width, H heads, K head width, V vocabulary.
 """
 
 import math
@@ -20,15 +19,14 @@ from torch import Tensor
 from nextword.base.errors import ModelError
 from nextword.kernels.layers_cpu import packed_view
 from nextword.kernels.packed import COPIED_BYTES, PackedMatrix
-from nextword.model.attention import KeyValueCache, attention
+from nextword.model.attention import attention
 from nextword.model.inputs import check_ids, check_room
 from nextword.model.layers import apply_rotary
+from nextword.model.pages import Looking, Pages, attend
 from nextword.model.transformer import Block, Transformer
 
 BLOCK = 64
 """Positions read at once from a text's beginning on."""
-LOOK = 32
-"""Positions by which attention's length grows."""
 MULTIPLES = (1, 2, 4, 8, 16)
 """Of rows that are tried; 1 it is where products are oneDNN's, 4 where they are the BLAS'."""
 
@@ -53,14 +51,11 @@ class Slots:
 
         Args:
             model: looks back only; its weights must not be moved afterwards.
-            count: S, texts that have room at once.
+            count: texts that have room at once.
         """
         shape = model.shape
         self.model, self.count, self.context = model, count, shape.context
-        room = -(-shape.context // BLOCK) * BLOCK
-        self.cache = KeyValueCache(shape, count + 1, model.device, room)
-        for layer in self.cache.layers:
-            layer.both.zero_()  # what nobody has written counts nothing, but must be a number
+        self.pages = Pages(shape, count, shape.context, model.device)
         copies = 4 * shape.parameters() <= COPIED_BYTES
         self.layers = [_collect(layer, copies) for layer in model.model.layers]  # type: ignore[arg-type]
         self.output = PackedMatrix(model.output_weight.detach().float(), copies=copies)
@@ -96,23 +91,30 @@ class Slots:
         x = body.embed_tokens.weight.detach()[read[0]].float()
         cosine = body.get_buffer("cosine")[start:end]
         sine = body.get_buffer("sine")[start:end]
-        for layer, kept in zip(self.layers, self.cache.layers, strict=True):
-            asked, answers, values = self._project(layer, x, cosine, sine)
-            kept.keys[slot, :, start:end] = answers.transpose(0, 1)
-            kept.values[slot, :, start:end] = values.transpose(0, 1)
-            mixed = attention(
-                asked.transpose(0, 1)[None],
-                kept.keys[slot, :, :end][None],
-                kept.values[slot, :, :end][None],
-                causal=True,
-            )
+        self.pages.cut(slot, start)
+        self.pages.reach(slot, end)
+        pages, offsets = self.pages.places(slot, start, end)
+        for layer, kept in zip(self.layers, self.pages.layers, strict=True):
+            asked, keys, values = self._project(layer, x, cosine, sine)
+            kept.keys[pages, :, offsets], kept.values[pages, :, offsets] = keys, values
+            heads = [one.transpose(0, 1) for one in (asked, keys, values)]
+            if start:  # otherwise these are all that there are
+                heads[1:] = [self.pages.text(all_, slot, end) for all_ in (kept.keys, kept.values)]
+            mixed = attention(*(one[None] for one in heads), causal=True)
             x = self._feed_forward(layer, x, mixed[0].transpose(0, 1).flatten(1))
         return _normed(x, self.last_norm, self.edge)
 
     def copy(self, source: int, slot: int, positions: int) -> None:
         """Take over what was read of a text that begins alike."""
-        for layer in self.cache.layers:
-            layer.both[:, slot, :, :positions] = layer.both[:, source, :, :positions]
+        self.pages.copy(source, slot, positions)
+
+    def leave(self, slot: int, kept: int = 0) -> None:
+        """Give back what a text's room holds, but its first positions."""
+        self.pages.cut(slot, kept)
+
+    def clean(self, slot: int) -> None:
+        """Wipe what is kept of a text whose scores are no numbers: others read beside it."""
+        self.pages.clean(slot)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states (N, D) to logits (N, V)."""
@@ -134,14 +136,15 @@ class Slots:
         check_ids(torch.tensor([list(ids)]), self.model.shape.vocab_size)
         if max(places) >= self.context:
             raise ModelError(f"position {max(places)}: the context ends at {self.context}")
-        spare = -len(slots) % self.multiple  # rows that are filled up write where nobody reads
-        where = torch.tensor([*slots, *[self.count] * spare], device=device)
+        spare = -len(slots) % self.multiple
+        for slot, place in zip(slots, places, strict=True):
+            self.pages.reach(slot, place + 1)
+        looking = self.pages.looking(slots, places, spare)
         at = torch.tensor([*places, *[0] * spare], device=device)
         x = self.model.model.embed_tokens.weight.detach()[
             torch.tensor([*ids, *[0] * spare], device=device)
         ]
-        upto = -(-(max(places) + 1) // LOOK) * LOOK
-        hidden = self._layers(x.float(), where, at, _looking(slots, at, upto))
+        hidden = self._layers(x.float(), at, looking)
         return self._times(_normed(hidden, self.last_norm, self.edge), self.output)[: len(slots)]
 
     def _project(
@@ -165,13 +168,14 @@ class Slots:
         gate, up = both.chunk(2, -1)
         return layer.down.times(F.silu(gate).mul_(up)).add_(x)
 
-    def _layers(self, x: Tensor, where: Tensor, at: Tensor, looking: "_Looking") -> Tensor:
+    def _layers(self, x: Tensor, at: Tensor, looking: Looking) -> Tensor:
         cosine = self.model.model.get_buffer("cosine")[at]
         sine = self.model.model.get_buffer("sine")[at]
-        for layer, kept in zip(self.layers, self.cache.layers, strict=True):
-            asked, answers, values = self._project(layer, x, cosine, sine)
-            kept.keys[where, :, at], kept.values[where, :, at] = answers, values
-            x = self._feed_forward(layer, x, _attend(asked, kept.keys, kept.values, looking))
+        pages, offsets = looking.pages, looking.offsets
+        for layer, kept in zip(self.layers, self.pages.layers, strict=True):
+            asked, keys, values = self._project(layer, x, cosine, sine)
+            kept.keys[pages, :, offsets], kept.values[pages, :, offsets] = keys, values
+            x = self._feed_forward(layer, x, attend(asked, kept, looking))
         return x
 
     def _times(self, rows: Tensor, weight: PackedMatrix) -> Tensor:
@@ -195,59 +199,12 @@ class Slots:
                 torch.equal(self.step(part, ids[part[0] :], places[part[0] :]), whole[part[0] :])
                 for part in parts
             ):
-                return multiple
-        return self.count
-
-
-class _Looking(NamedTuple):
-    """What a step's attention looks at."""
-
-    texts: int
-    rows: Tensor | slice
-    """Of the cache, that are looked at."""
-    order: Tensor
-    """(B,): at which of these rows each text is kept."""
-    upto: int
-    """Positions."""
-    beyond: Tensor
-    """(rows, upto): true where a text has not been."""
-
-
-def _looking(slots: Sequence[int], at: Tensor, upto: int) -> _Looking:
-    """Look at all slots from the first to the last in use, where half of them are, else at those.
-
-    Rows that lie side by side need not be copied together first.
-    """
-    first, reach, device = slots[0], slots[-1] + 1 - slots[0], at.device
-    order = torch.tensor(slots, device=device) - first
-    rows: Tensor | slice = slice(first, first + reach)
-    if reach > 2 * len(slots):
-        rows, order = order + first, torch.arange(len(slots), device=device)
-        reach = len(slots)
-    lengths = torch.zeros(reach, dtype=torch.long, device=device)
-    lengths[order] = at[: len(slots)] + 1
-    beyond = torch.arange(upto, device=device) >= lengths[:, None]
-    return _Looking(len(slots), rows, order, upto, beyond)
-
-
-def _attend(asked: Tensor, keys: Tensor, values: Tensor, looking: _Looking) -> Tensor:
-    """Mix values by how well keys answer queries (B, Hq, K); return (B, Hq·K)."""
-    rows, heads, width = asked.shape
-    texts, groups = looking.texts, keys.shape[1]
-    keys = keys[:, :, : looking.upto][looking.rows]
-    values = values[:, :, : looking.upto][looking.rows]
-    placed = asked.new_zeros(len(keys), groups, heads // groups, width)
-    placed[looking.order] = asked[:texts].view(texts, groups, -1, width) / math.sqrt(width)
-    if heads == groups:  # a column of keys by one query is read a third faster than the other way
-        scores = torch.matmul(keys, placed.transpose(2, 3)).transpose(2, 3)
-    else:
-        scores = torch.matmul(placed, keys.transpose(2, 3))
-    scores.masked_fill_(looking.beyond[:, None, None], -torch.inf)
-    # A slot that nobody asks has no position to look at: its row is no number, and is not read.
-    mixed = torch.matmul(scores.softmax(-1), values)
-    found = asked.new_zeros(rows, heads * width)
-    found[:texts] = mixed[looking.order].flatten(1)
-    return found
+                break
+        else:
+            self.multiple = self.count
+        for slot in range(self.count):
+            self.pages.cut(slot, 0)
+        return self.multiple
 
 
 def _normed(x: Tensor, weight: Tensor, edge: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from nextword.serve.engine import Engine, QueueFullError
 from nextword.serve.errors import ApiError
-from nextword.serve.growing import FAILED, LATE, Event, Growing, Judged, Piece, Wish
+from nextword.serve.growing import FAILED, LATE, UNSOUND, Event, Growing, Judged, Piece, Wish
 
 
 class Courier:
@@ -105,6 +105,12 @@ class Asking:
                     self._engine.look_at_the_clock(-math.inf)  # says which time is over
                 if event.reason == FAILED:
                     raise ApiError("a mistake of the server's own; its log says more", status=500)
+                if event.reason == UNSOUND:
+                    raise ApiError(
+                        "after this text the model's scores are no numbers; it is damaged",
+                        status=500,
+                        code="model_damaged",
+                    )
                 if self._first:
                     self._first = False
                     self._engine.metrics.first_token(time.monotonic() - self._began)

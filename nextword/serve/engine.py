@@ -27,7 +27,7 @@ from nextword.model.slots import BLOCK, Slots
 from nextword.prediction.loading import Opened
 from nextword.prediction.sample import choose_each
 from nextword.serve.errors import ApiError
-from nextword.serve.growing import FAILED, LATE, Event, Growing, Wish, judge_each
+from nextword.serve.growing import FAILED, LATE, UNSOUND, Event, Growing, Wish, judge_each
 from nextword.serve.metrics import Metrics
 
 READ_AT_ONCE = 256
@@ -178,6 +178,8 @@ class Engine:
         for text in [*self._waiting, *self._reading, *self._writing]:
             if text.cancelled.is_set() or now > min(text.wish.deadline, self.ends_at):
                 self.metrics.count("texts_cancelled" if text.cancelled.is_set() else "texts_late")
+                if text.slot >= 0 and not text.written:  # nobody has looked at its scores yet
+                    self._wipe(text.slot)
                 self._end(text, Event(reason=LATE))
 
     def _admit(self) -> None:
@@ -221,6 +223,9 @@ class Engine:
             if text.wish.judges_prompt:
                 following = ids[text.read - len(part) + 1 : text.read + 1]
                 logits = self._logits(hidden[: len(following)])
+                if following and not _are_numbers(logits).all():
+                    self._give_up(text)
+                    continue
                 text.prompt += judge_each(logits, following, text.wish.top or 0)
             if text.read == len(ids):
                 self._reading.pop(0)
@@ -228,6 +233,9 @@ class Engine:
 
     def _begin(self, text: Growing, hidden: Tensor) -> None:
         """Choose a text's first token, after the last hidden state (1, D) of its prompt."""
+        if not _are_numbers(hidden).all():
+            self._give_up(text)
+            return
         if text.prompt:
             text.deliver(text, Event((), tuple(text.prompt)))
         if not text.wish.most:
@@ -253,6 +261,15 @@ class Engine:
     @torch.inference_mode()
     def _choose(self, texts: list[Growing], logits: Tensor) -> None:
         """Choose the next token of each text by logits (N, V), and tell whom it concerns."""
+        sound: list[bool] = _are_numbers(logits).tolist()
+        if not all(sound):
+            for text, is_sound in zip(texts, sound, strict=True):
+                if not is_sound:
+                    self._give_up(text)
+            texts = [text for text, is_sound in zip(texts, sound, strict=True) if is_sound]
+            logits = logits[sound]
+            if not texts:
+                return
         biased = [text.biased(row) for text, row in zip(texts, logits, strict=True)]
         asked = logits
         if any(one.data_ptr() != row.data_ptr() for one, row in zip(biased, logits, strict=True)):
@@ -268,15 +285,31 @@ class Engine:
             elif event.pieces:
                 text.deliver(text, event)
 
+    def _give_up(self, text: Growing) -> None:
+        """End a text that the model has no scores for; those beside it go on."""
+        self._wipe(text.slot)
+        self._end(text, Event(reason=UNSOUND))
+
+    def _wipe(self, slot: int) -> None:
+        """Keep nothing of what a slot holds, for it may be no number."""
+        self._kept[slot] = ()
+        self.slots.clean(slot)
+
     def _end(self, text: Growing, event: Event) -> None:
         """Give a text's slot back, and say that it has ended."""
         for those in (self._waiting, self._reading, self._writing):
             if text in those:
                 those.remove(text)
         if text.slot >= 0:
+            self.slots.leave(text.slot, len(self._kept[text.slot]))
             self._free.append(text.slot)
             text.slot = -1
         text.deliver(text, event)
+
+
+def _are_numbers(rows: Tensor) -> Tensor:
+    """Say of each of some rows (N, …) whether all in it are numbers: (N,)."""
+    return rows.sum(-1).isfinite()
 
 
 def _shared(one: tuple[int, ...], other: tuple[int, ...]) -> int:

@@ -18,8 +18,9 @@ from nextword.prediction.generate import may_stop
 from nextword.prediction.options import SamplingSettings
 from nextword.vocabulary.tokenizer import Vocabulary
 
-END, FULL, LATE, FAILED = "stop", "length", "timeout", "failed"
-"""Why a text ended: what it says itself, its most tokens, its time, a mistake of the program's."""
+END, FULL, LATE, FAILED, UNSOUND = "stop", "length", "timeout", "failed", "unsound"
+"""Why a text ended: what it says itself, its most tokens, its time, a mistake of the program's, a
+model whose scores are no numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import torch
 
 from nextword.base.errors import ModelError
 from nextword.model.initialize import initialize
+from nextword.model.pages import PAGE
 from nextword.model.shape import Shape
 from nextword.model.slots import BLOCK, Slots
 from nextword.model.transformer import Transformer
@@ -111,3 +112,52 @@ def test_what_is_beyond_the_context_or_the_vocabulary_is_refused():
     with pytest.raises(ModelError, match="positions"):
         slots.read(0, [5] * 10, 64)
     slots.step([0], [5], [69])
+
+
+def test_pages_go_round_and_none_is_lost():
+    """Slots filled and left in turns never hold a page twice, and give all of them back."""
+    slots, ids = Slots(network(), 5), ids_of(5, 200)
+    pages, source = slots.pages, torch.Generator().manual_seed(3)
+    free = sorted(pages._free)
+    for _ in range(40):
+        slot, length = (int(torch.randint(n, (1,), generator=source)) for n in (5, 150))
+        slots.leave(slot)
+        for start in range(0, length, BLOCK):
+            slots.read(slot, ids[slot, start : min(start + BLOCK, length)].tolist(), start)
+        slots.step([slot], [3], [length])
+        held = [page for of in pages._of for page in of]
+        assert sorted([*held, *pages._free]) == free
+        assert len(pages._of[slot]) == -(-(length + 1) // PAGE)
+    for slot in range(5):
+        slots.leave(slot)
+    assert sorted(pages._free) == free
+
+
+def test_pages_that_lie_far_apart_are_read_together_first():
+    """The few of a large pool, bit for bit as where they lie at its front."""
+    model, ids = network(), ids_of(12, 200)
+    slots, alone = Slots(model, 12), Slots(model, 12)
+    for slot in range(12):
+        for start in range(0, 3 * BLOCK, BLOCK):
+            slots.read(slot, ids[slot, start : start + BLOCK].tolist(), start)
+    slots.leave(11)
+    slots.read(11, ids[11, :9].tolist(), 0)
+    alone.read(11, ids[11, :9].tolist(), 0)
+    assert isinstance(slots.pages.looking([11], [9], 0).rows, torch.Tensor)
+    assert isinstance(alone.pages.looking([11], [9], 0).rows, slice)
+    assert torch.equal(slots.step([11], [4], [9]), alone.step([11], [4], [9]))
+
+
+def test_a_text_that_turns_into_no_numbers_is_alone_with_it():
+    """Texts of different lengths beside it: their scores are the same bits."""
+    model = network("untied")
+    slots, ids = Slots(model, 4), ids_of(4, 200)
+    lengths = [9, 40, 70, 130]
+    for slot, length in enumerate(lengths):
+        for start in range(0, length, BLOCK):
+            slots.read(slot, ids[slot, start : min(start + BLOCK, length)].tolist(), start)
+    expected = slots.step(range(4), [3, 4, 5, 6], lengths)
+    model.model.embed_tokens.weight.data[7] = float("nan")
+    found = slots.step(range(4), [7, 4, 5, 6], lengths)
+    assert found[0].isnan().all()
+    assert torch.equal(found[1:], expected[1:])

@@ -11,7 +11,7 @@ import pytest
 from nextword.model.slots import BLOCK
 from nextword.prediction.options import SamplingSettings
 from nextword.serve.engine import Engine, QueueFullError
-from nextword.serve.growing import Wish
+from nextword.serve.growing import UNSOUND, Wish
 from tests.serve.conftest import running
 
 
@@ -111,6 +111,36 @@ def test_a_prompt_that_begins_alike_takes_over_what_was_read(engine, small):
     fresh.close()
     # Several at once, one of which holds the slot: its neighbors copy.
     assert write(engine, [replace(first) for _ in range(5)]) == whole * 5
+
+
+def test_a_text_without_scores_spoils_nobody_elses(engine, small, monkeypatch):
+    """One entry's embedding is no number: its texts are given up, those beside them go on."""
+    wishes = [replace(wish, most=20) for wish in wishes_of(small, 9, length=100)]
+    sound = [i for i, wish in enumerate(wishes) if i not in (2, 5)]
+    expected = write(engine, wishes)
+    spoiled = len(small.vocabulary) - 1
+    weight = small.model.model.embed_tokens.weight.data
+    monkeypatch.setattr(engine.slots.output, "weight", engine.slots.output.weight.clone())
+    before = weight[spoiled].clone()
+    weight[spoiled] = float("nan")
+    try:
+        for number, judges in ((2, False), (5, True)):
+            ids = (*wishes[number].ids, spoiled, *range(3, 3 + BLOCK))
+            wishes[number] = replace(wishes[number], ids=ids, judges_prompt=judges)
+        waiting = Waiting(len(wishes))
+        engine.submit(*wishes, deliver=waiting)
+        assert waiting.done.wait(300)
+    finally:
+        weight[spoiled] = before
+    assert {waiting.reasons[id(wishes[number])] for number in (2, 5)} == {UNSOUND}
+    found = [waiting.pieces[id(wish)] for wish in wishes]
+    assert [found[i] for i in sound] == [expected[i][1] for i in sound]
+    # Nothing of it is left where others are kept next.
+    again = wishes_of(small, 12, length=100)
+    alone = Engine(small.opened, slots=12)
+    assert write(engine, again) == write(alone, again)
+    assert all(layer.both.isfinite().all() for layer in engine.slots.pages.layers)
+    alone.close()
 
 
 def test_a_prompt_of_whole_blocks_is_read_again_at_its_end(engine, small):
