@@ -4,7 +4,7 @@ import torch
 from nextword.base.errors import EvaluationError
 from nextword.prediction import sample
 from nextword.prediction.options import SamplingSettings
-from nextword.prediction.sample import adjusted, choose, choose_each
+from nextword.prediction.sample import HEAD, adjusted, choose, choose_each
 
 LOGITS = torch.log(torch.tensor([0.6, 0.2, 0.1, 0.07, 0.03]))
 PLAIN = {"temperature": 1.0, "min_p": 0.0}
@@ -130,3 +130,18 @@ def test_scores_that_are_no_numbers_are_refused(wrong):
         logits[place] = wrong
         with pytest.raises(EvaluationError, match="no numbers"):
             choose(logits, SamplingSettings(), torch.Generator())
+
+
+@pytest.mark.parametrize("entries", [1, 5, HEAD, HEAD + 1, 5000])
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+def test_the_nucleus_is_that_of_sorting_everything(entries, spread):
+    source = torch.Generator().manual_seed(entries)
+    logits = torch.randn(entries, generator=source) * spread
+    for share in (0.001, 0.5, 0.9, 0.999):
+        settings = SamplingSettings(temperature=1.0, min_p=0.0, top_p=share)
+        found = adjusted(logits, settings).isfinite()
+        values, ids = logits.softmax(0).sort(descending=True)
+        # An entry stays while those that are likelier make less than the share.
+        stays = (torch.cumsum(values, 0) - values < share).tolist()
+        expected = {int(id_) for id_, is_in in zip(ids, stays, strict=True) if is_in}
+        assert set(found.nonzero()[:, 0].tolist()) == expected | {int(ids[0])}
