@@ -76,24 +76,28 @@ class Pages:
         for layer in self.layers:
             layer.both[:, self._of[slot]] = layer.both[:, taken]
 
-    def places(self, slot: int, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return the page of each position of a text, and where in it: (T,) each."""
-        at = torch.arange(start, end, device=self.device)
-        pages = self._tensor(self._of[slot])
-        return pages[at // PAGE], at % PAGE
+    def places(self, whose: Sequence[tuple[int, int]], spare: int) -> tuple[Tensor, Tensor]:
+        """Return the page of each of some texts' positions, and where in it: (rows,) each.
+
+        Args:
+            whose: slot and position of each row.
+            spare: rows beside these, which are nobody's.
+        """
+        pages = [self._of[slot][place // PAGE] for slot, place in whose]
+        offsets = [place % PAGE for _, place in whose]
+        return self._tensor(pages + [SPARE] * spare), self._tensor(offsets + [0] * spare)
 
     def text(self, kept: Tensor, slot: int, end: int) -> Tensor:
         """Collect a text's keys or values from one layer's pool: (H, T, K)."""
         found = kept[self._of[slot][: -(-end // PAGE)]]
         return found.transpose(0, 1).flatten(1, 2)[:, :end]
 
-    def looking(self, slots: Sequence[int], places: Sequence[int], spare: int) -> "Looking":
-        """Find what a step looks at and where it writes.
+    def looking(self, slots: Sequence[int], places: Sequence[int]) -> "Looking":
+        """Find what a step looks at.
 
         Args:
             slots: of the texts.
             places: the position that each of them gets.
-            spare: rows beside theirs.
         """
         pairs = zip(slots, places, strict=True)
         of = [self._of[slot][: place // PAGE + 1] for slot, place in pairs]
@@ -111,14 +115,11 @@ class Pages:
                 owners[row], numbers[row] = text, number
         lengths = self._tensor(places)[:, None] + 1
         return Looking(
-            len(slots),
             rows,
             self._tensor(owners),
             self._tensor(numbers),
             self._tensor([line + [EMPTY] * (most - len(line)) for line in table]),
             torch.arange(most * PAGE, device=self.device) >= lengths,
-            self._tensor([pages[-1] for pages in of] + [SPARE] * spare),
-            self._tensor([place % PAGE for place in places] + [0] * spare),
         )
 
     def _tensor(self, values: Sequence[object]) -> Tensor:
@@ -126,9 +127,8 @@ class Pages:
 
 
 class Looking(NamedTuple):
-    """What a step's attention looks at, and where its keys and values are written."""
+    """What a step's attention looks at."""
 
-    texts: int
     rows: Tensor | slice
     """Of the pool, that are read: P of them."""
     owners: Tensor
@@ -139,23 +139,19 @@ class Looking(NamedTuple):
     """(B, M): the rows of each text, in the order of its positions."""
     beyond: Tensor
     """(B, M·PAGE): true where a text has not been."""
-    pages: Tensor
-    """(B + spare,): where the new position is written."""
-    offsets: Tensor
-    """(B + spare,): and where in that page."""
 
 
 def attend(asked: Tensor, kept: LayerCache, looking: Looking) -> Tensor:
-    """Mix values by how well keys answer queries (B + spare, Hq, K); return (B + spare, Hq·K).
+    """Mix values by how well keys answer queries (B, Hq, K); return (B, Hq·K).
 
     Each page is read by its owner's query; what comes of a text's pages is put side by side for the
     softmax, and added up in the order of its positions. A page that a text does not have adds
     nothing, exactly.
     """
-    rows, heads, width = asked.shape
-    texts, groups = looking.texts, kept.keys.shape[1]
+    texts, heads, width = asked.shape
+    groups = kept.keys.shape[1]
     keys, values = kept.keys[looking.rows], kept.values[looking.rows]
-    queries = (asked[:texts] / math.sqrt(width)).view(texts, groups, -1, width)
+    queries = (asked / math.sqrt(width)).view(texts, groups, -1, width)
     scores = torch.matmul(queries[looking.owners], keys.transpose(2, 3))  # (P, H, Hq/H, PAGE)
     beside = scores[looking.table].permute(0, 2, 3, 1, 4).flatten(3)  # (B, H, Hq/H, M·PAGE)
     beside = beside.masked_fill_(looking.beyond[:, None, None], -torch.inf).softmax(-1)
@@ -163,6 +159,4 @@ def attend(asked: Tensor, kept: LayerCache, looking: Looking) -> Tensor:
     shares = apart[looking.owners, looking.numbers]
     shares[EMPTY] = 0.0  # not even what is no number
     mixed = torch.matmul(shares, values)[looking.table]  # (B, M, H, Hq/H, K)
-    found = asked.new_zeros(rows, heads * width)
-    found[:texts] = mixed.sum(1).flatten(1)
-    return found
+    return mixed.sum(1).view(texts, heads * width)

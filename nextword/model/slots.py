@@ -8,6 +8,7 @@ made. Keys and values lie in pages (pages.py), of which a text has as many as it
 Legend of shapes: B texts, T positions, D width, H heads, K head width, V vocabulary.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,10 +20,10 @@ from torch import Tensor
 from nextword.base.errors import ModelError
 from nextword.kernels.layers_cpu import packed_view
 from nextword.kernels.packed import COPIED_BYTES, PackedMatrix
-from nextword.model.attention import attention
-from nextword.model.inputs import check_ids, check_room
+from nextword.model.attention import LayerCache, attention
+from nextword.model.inputs import check_ids
 from nextword.model.layers import apply_rotary
-from nextword.model.pages import Looking, Pages, attend
+from nextword.model.pages import Pages, attend
 from nextword.model.transformer import Block, Transformer
 
 BLOCK = 64
@@ -43,15 +44,36 @@ class _Layer(NamedTuple):
     down: PackedMatrix
 
 
+class Part(NamedTuple):
+    """Some ids of a text, to be read at once."""
+
+    slot: int
+    """Where the text is kept."""
+    ids: Sequence[int]
+    start: int
+    """Positions of the text that were read before."""
+
+    @property
+    def end(self) -> int:
+        """Positions that are read then."""
+        return self.start + len(self.ids)
+
+    @property
+    def whose(self) -> list[tuple[int, int]]:
+        """Return slot and position of each id."""
+        return [(self.slot, place) for place in range(self.start, self.end)]
+
+
 class Slots:
     """Keys and values of many texts, and the network that reads them."""
 
-    def __init__(self, model: Transformer, count: int) -> None:
+    def __init__(self, model: Transformer, count: int, beside: int = BLOCK) -> None:
         """Reserve room for texts.
 
         Args:
             model: looks back only; its weights must not be moved afterwards.
             count: texts that have room at once.
+            beside: ids of parts that are read at once, at most.
         """
         shape = model.shape
         self.model, self.count, self.context = model, count, shape.context
@@ -65,16 +87,13 @@ class Slots:
             torch.tensor(math.sqrt(size * shape.rms_norm_eps), device=model.device)
             for size in (shape.hidden_size, shape.head_dim)
         )
-        self.multiple = 1
+        self.multiple, self.is_joint = 1, False
         if count > 1:
             self.multiple = self._find_multiple()
+            self.is_joint = self.multiple == 1 and self._are_alike(count, beside)
 
-    @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> Tensor:
         """Read a part of one text; return its hidden states (T, D).
-
-        The result is the same bit for bit whatever else was read, as long as a text is always cut
-        at the same places.
 
         Args:
             slot: where the text is kept.
@@ -84,25 +103,104 @@ class Slots:
         Raises:
             ModelError: there is no such entry, or no room.
         """
-        read = torch.tensor([list(ids)], device=self.model.device)
-        check_ids(read, self.model.shape.vocab_size)
-        check_room(read, start, self.context, None)
-        body, end = self.model.model, start + len(ids)
-        x = body.embed_tokens.weight.detach()[read[0]].float()
-        cosine = body.get_buffer("cosine")[start:end]
-        sine = body.get_buffer("sine")[start:end]
-        self.pages.cut(slot, start)
-        self.pages.reach(slot, end)
-        pages, offsets = self.pages.places(slot, start, end)
+        return self.advance((), (), (), [Part(slot, ids, start)])[1][0]
+
+    def step(self, slots: Sequence[int], ids: Sequence[int], places: Sequence[int]) -> Tensor:
+        """Read one more token of each of some texts; return the logits (B, V) after them.
+
+        Args:
+            slots: where the texts are kept, rising.
+            ids: the next token of each.
+            places: positions that were read of each before.
+
+        Raises:
+            ModelError: there is no such entry, or no room.
+        """
+        return self.logits(self.advance(slots, ids, places)[0])
+
+    @torch.inference_mode()
+    def advance(
+        self,
+        slots: Sequence[int],
+        ids: Sequence[int],
+        places: Sequence[int],
+        parts: Sequence[Part] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Read one more token of each of some texts, and parts of others, in one go.
+
+        What comes of a text is the same bit for bit whatever else was read, as long as it is always
+        cut at the same places.
+
+        Args:
+            slots: where the texts are kept, rising.
+            ids: the next token of each.
+            places: positions that were read of each before.
+            parts: of other texts; those of the same text in their order.
+
+        Returns:
+            hidden states (B, D) of the texts, and of each part (T, D).
+
+        Raises:
+            ModelError: there is no such entry, or no room.
+        """
+        for end in (*(place + 1 for place in places), *(part.end for part in parts)):
+            if end > self.context:
+                raise ModelError(f"position {end - 1}: the context ends at {self.context}")
+        if self.is_joint:
+            return self._pass(slots, ids, places, parts)
+        read = [self._pass((), (), (), [part])[1][0] for part in parts]
+        return self._pass(slots, ids, places, ())[0], read
+
+    def _pass(
+        self,
+        slots: Sequence[int],
+        ids: Sequence[int],
+        places: Sequence[int],
+        parts: Sequence[Part],
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Do so in one product for all rows: of the texts first, then of the parts."""
+        texts, body = len(slots), self.model.model
+        whose = [*zip(slots, places, strict=True), *(one for part in parts for one in part.whose)]
+        read = torch.tensor([*ids, *(id_ for part in parts for id_ in part.ids)])
+        rows = len(whose)
+        if not rows:
+            return torch.empty(0, self.model.shape.hidden_size, device=self.model.device), []
+        check_ids(read[None], self.model.shape.vocab_size)
+        for part in parts:
+            self.pages.cut(part.slot, part.start)
+        for slot, place in whose:
+            self.pages.reach(slot, place + 1)
+        # Rows that only fill up stand where nobody reads. A part has the same rows each time.
+        spare = -rows % self.multiple if texts else 0
+        pages, offsets = self.pages.places(whose, spare)
+        looking = self.pages.looking(slots, places) if texts else None
+        at = torch.tensor([place for _, place in whose] + [0] * spare, device=self.model.device)
+        x = body.embed_tokens.weight.detach()[read.to(self.model.device)].float()
+        x = F.pad(x, (0, 0, 0, spare)) if spare else x
+        cosine, sine = body.get_buffer("cosine")[at], body.get_buffer("sine")[at]
+        ends = itertools.accumulate((len(part.ids) for part in parts), initial=texts)
+        spans = [slice(*pair) for pair in itertools.pairwise(ends)]
         for layer, kept in zip(self.layers, self.pages.layers, strict=True):
             asked, keys, values = self._project(layer, x, cosine, sine)
             kept.keys[pages, :, offsets], kept.values[pages, :, offsets] = keys, values
-            heads = [one.transpose(0, 1) for one in (asked, keys, values)]
-            if start:  # otherwise these are all that there are
-                heads[1:] = [self.pages.text(all_, slot, end) for all_ in (kept.keys, kept.values)]
-            mixed = attention(*(one[None] for one in heads), causal=True)
-            x = self._feed_forward(layer, x, mixed[0].transpose(0, 1).flatten(1))
-        return _normed(x, self.last_norm, self.edge)
+            mixed = [] if looking is None else [attend(asked[:texts], kept, looking)]
+            for part, span in zip(parts, spans, strict=True):
+                mixed.append(self._look_back(part, kept, asked[span], keys[span], values[span]))
+            if spare:
+                mixed.append(mixed[0].new_zeros(spare, mixed[0].shape[1]))
+            x = self._feed_forward(layer, x, torch.cat(mixed) if mixed[1:] else mixed[0])
+        x = _normed(x, self.last_norm, self.edge)
+        return x[:texts], [x[span] for span in spans]
+
+    def _look_back(
+        self, part: Part, kept: LayerCache, asked: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Mix a part's own values (T, H, K) and those before it, for queries (T, Hq, K)."""
+        heads = [one.transpose(0, 1) for one in (asked, keys, values)]
+        if part.start:
+            heads[1:] = [self.pages.text(pool, part.slot, part.end) for pool in kept[1:]]
+        mixed = attention(*(one[None] for one in heads), causal=True)
+        return mixed[0].transpose(0, 1).flatten(1)
 
     def copy(self, source: int, slot: int, positions: int) -> None:
         """Take over what was read of a text that begins alike."""
@@ -119,33 +217,6 @@ class Slots:
     def logits(self, hidden: Tensor) -> Tensor:
         """Map hidden states (N, D) to logits (N, V)."""
         return self._times(hidden.float(), self.output)
-
-    @torch.inference_mode()
-    def step(self, slots: Sequence[int], ids: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Read one more token of each of some texts; return the logits (B, V) after them.
-
-        Args:
-            slots: where the texts are kept, rising.
-            ids: the next token of each.
-            places: positions that were read of each before.
-
-        Raises:
-            ModelError: there is no such entry, or no room.
-        """
-        device = self.model.device
-        check_ids(torch.tensor([list(ids)]), self.model.shape.vocab_size)
-        if max(places) >= self.context:
-            raise ModelError(f"position {max(places)}: the context ends at {self.context}")
-        spare = -len(slots) % self.multiple
-        for slot, place in zip(slots, places, strict=True):
-            self.pages.reach(slot, place + 1)
-        looking = self.pages.looking(slots, places, spare)
-        at = torch.tensor([*places, *[0] * spare], device=device)
-        x = self.model.model.embed_tokens.weight.detach()[
-            torch.tensor([*ids, *[0] * spare], device=device)
-        ]
-        hidden = self._layers(x.float(), at, looking)
-        return self._times(_normed(hidden, self.last_norm, self.edge), self.output)[: len(slots)]
 
     def _project(
         self, layer: _Layer, x: Tensor, cosine: Tensor, sine: Tensor
@@ -168,22 +239,28 @@ class Slots:
         gate, up = both.chunk(2, -1)
         return layer.down.times(F.silu(gate).mul_(up)).add_(x)
 
-    def _layers(self, x: Tensor, at: Tensor, looking: Looking) -> Tensor:
-        cosine = self.model.model.get_buffer("cosine")[at]
-        sine = self.model.model.get_buffer("sine")[at]
-        pages, offsets = looking.pages, looking.offsets
-        for layer, kept in zip(self.layers, self.pages.layers, strict=True):
-            asked, keys, values = self._project(layer, x, cosine, sine)
-            kept.keys[pages, :, offsets], kept.values[pages, :, offsets] = keys, values
-            x = self._feed_forward(layer, x, attend(asked, kept, looking))
-        return x
-
     def _times(self, rows: Tensor, weight: PackedMatrix) -> Tensor:
         """Multiply rows by a matrix, so that none depends on how many there are."""
         spare = -len(rows) % self.multiple
         if not spare:
             return weight.times(rows)
         return weight.times(F.pad(rows, (0, 0, 0, spare)))[: len(rows)]
+
+    def _are_alike(self, count: int, beside: int) -> bool:
+        """Say whether a row's products are the same beside as many as there can be."""
+        source, most = torch.Generator().manual_seed(0), count + beside
+        sizes = {
+            min(count + beside * eighth // 8 + odd, most) for eighth in range(9) for odd in (0, 1)
+        }
+        first = self.layers[0]
+        for matrix in (*(one for one in first if isinstance(one, PackedMatrix)), self.output):
+            rows = torch.randn(most, matrix.weight.shape[1], generator=source)
+            rows = rows.to(self.model.device)
+            whole = matrix.times(rows)
+            for size in sizes:
+                if not torch.equal(matrix.times(rows[most - size :]), whole[most - size :]):
+                    return False
+        return True
 
     def _find_multiple(self) -> int:
         """Find how many rows a step must be filled up to for each to be the same in all of them."""

@@ -1,8 +1,8 @@
 """Who is read and written when: continuous batching over the slots of one model.
 
-One thread works on one model. Before each step texts that wait take slots that are free, prompts
-are read block by block (so that a long one holds nobody up for long), then every text that is being
-written gets one more token. A prompt that begins as another did takes over what was read of it.
+One thread works on one model. Before each step texts that wait take slots that are free; in a step
+every text that is being written gets one more token, and blocks of prompts are read (so that a long
+one holds nobody up for long). A prompt that begins as another did takes over what was read of it.
 Nothing that a text is told depends on who else is there.
 
 Legend of shapes: N tokens, D width, V vocabulary.
@@ -23,7 +23,7 @@ from torch import Tensor
 from nextword.base.errors import EvaluationError, ServingError
 from nextword.machine.memory import free_memory
 from nextword.model.attention import cache_bytes
-from nextword.model.slots import BLOCK, Slots
+from nextword.model.slots import BLOCK, Part, Slots
 from nextword.prediction.loading import Opened
 from nextword.prediction.sample import choose_each
 from nextword.serve.errors import ApiError
@@ -58,7 +58,7 @@ class Engine:
         self.cannot_write = opened.objective.cannot.get("generate")
         """Why it writes no text, if so."""
         count = 0 if self.cannot_write else slots or _affordable(opened)
-        self.slots = Slots(opened.model, count)
+        self.slots = Slots(opened.model, count, READ_AT_ONCE)
         self.context = opened.model.shape.context
         self.metrics = Metrics()
         self._waiting: deque[Growing] = deque()
@@ -169,8 +169,7 @@ class Engine:
                     future.set_exception(error)
         self._drop()
         self._admit()
-        self._read()
-        self._write()
+        self._advance()
 
     def _drop(self) -> None:
         """Let those go for whom nobody waits any more, and those whose time is over."""
@@ -207,55 +206,68 @@ class Engine:
             return self._free[0], self._free[0], 0
         return (best if best in self._free else self._free[0]), best, alike[best]
 
-    @torch.inference_mode()
-    def _read(self) -> None:
-        """Read blocks of prompts, the one that came first until it is read."""
-        left = READ_AT_ONCE
-        while self._reading and left > 0:
-            text = self._reading[0]
-            ids = text.wish.ids
-            part = ids[text.read : text.read + BLOCK]
-            hidden = self.slots.read(text.slot, part, text.read)
-            text.read += len(part)
-            left -= len(part)
-            if len(part) == BLOCK:
-                self._kept[text.slot] = ids[: text.read]
-            if text.wish.judges_prompt:
-                following = ids[text.read - len(part) + 1 : text.read + 1]
-                logits = self._logits(hidden[: len(following)])
-                if following and not _are_numbers(logits).all():
-                    self._give_up(text)
-                    continue
-                text.prompt += judge_each(logits, following, text.wish.top or 0)
-            if text.read == len(ids):
-                self._reading.pop(0)
-                self._begin(text, hidden[-1:])
+    def _advance(self) -> None:
+        """Read blocks of prompts, and write one more token of each text, in one go."""
+        writing = sorted(self._writing, key=lambda text: text.slot)
+        reading = self._blocks()
+        written, read = self.slots.advance(
+            [text.slot for text in writing],
+            [text.written[-1] for text in writing],
+            [text.place for text in writing],
+            [part for _, part in reading],
+        )
+        if writing:
+            self.metrics.count("steps")
+        begun = [
+            (text, hidden[-1:])
+            for (text, part), hidden in zip(reading, read, strict=True)
+            if self._has_read(text, part, hidden)
+        ]
+        texts = [*writing, *(text for text, _ in begun)]
+        if texts:
+            self._choose(texts, self._logits(torch.cat([written, *(last for _, last in begun)])))
 
-    def _begin(self, text: Growing, hidden: Tensor) -> None:
-        """Choose a text's first token, after the last hidden state (1, D) of its prompt."""
-        if not _are_numbers(hidden).all():
+    def _blocks(self) -> list[tuple[Growing, Part]]:
+        """Return what is read next of prompts, all of the one that came first before others."""
+        left = READ_AT_ONCE
+        found: list[tuple[Growing, Part]] = []
+        for text in self._reading:
+            ids = text.wish.ids
+            for start in range(text.read, len(ids), BLOCK):
+                if left <= 0:
+                    return found
+                found.append((text, Part(text.slot, ids[start : start + BLOCK], start)))
+                left -= BLOCK
+        return found
+
+    def _has_read(self, text: Growing, part: Part, hidden: Tensor) -> bool:
+        """Note that a part, with hidden states (T, D), was read; say whether to write now."""
+        if text.slot < 0:  # it was given up after a part before this one
+            return False
+        ids = text.wish.ids
+        text.read = part.end
+        if len(part.ids) == BLOCK:
+            self._kept[text.slot] = ids[: text.read]
+        if not _are_numbers(hidden[-1:]).all():  # the last sees whatever is before it
             self._give_up(text)
-            return
+            return False
+        if text.wish.judges_prompt:
+            following = ids[part.start + 1 : part.end + 1]
+            logits = self._logits(hidden[: len(following)])
+            text.prompt += judge_each(logits, following, text.wish.top or 0)
+        if text.read < len(ids):
+            return False
+        self._reading.remove(text)
         if text.prompt:
             text.deliver(text, Event((), tuple(text.prompt)))
         if not text.wish.most:
             self._end(text, Event(reason="length"))
-            return
+            return False
         self._writing.append(text)
-        self._choose([text], self._logits(hidden))
-
-    def _write(self) -> None:
-        """Write one more token of each text."""
-        if not self._writing:
-            return
-        texts = sorted(self._writing, key=lambda text: text.slot)
-        slots, places = [text.slot for text in texts], [text.place for text in texts]
-        logits = self.slots.step(slots, [text.written[-1] for text in texts], places)
-        self.metrics.count("steps")
-        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
-        self._choose(texts, logits[:, : len(self.vocabulary)])
+        return True
 
     def _logits(self, hidden: Tensor) -> Tensor:
+        # A network may have rows for ids that its vocabulary does not hold; none of them is text.
         return self.slots.logits(hidden)[:, : len(self.vocabulary)]
 
     @torch.inference_mode()

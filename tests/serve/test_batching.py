@@ -10,7 +10,7 @@ import pytest
 
 from nextword.model.slots import BLOCK
 from nextword.prediction.options import SamplingSettings
-from nextword.serve.engine import Engine, QueueFullError
+from nextword.serve.engine import READ_AT_ONCE, Engine, QueueFullError
 from nextword.serve.growing import UNSOUND, Wish
 from tests.serve.conftest import running
 
@@ -155,16 +155,18 @@ def test_a_long_prompt_holds_nobody_up(engine, small):
     (short,) = wishes_of(small, 1)
     short = replace(short, ids=(5,), most=100)
     long = [replace(short, ids=(7,) * (context - 1), most=1, number=n) for n in range(11)]
-    order, real = [], engine.slots.read
-    step = engine.slots.step
+    steps, real = [], engine.slots.advance
     try:
-        engine.slots.read = lambda *a: (order.append("read"), real(*a))[1]
-        engine.slots.step = lambda *a: (order.append("step"), step(*a))[1]
+        engine.slots.advance = lambda *a: (steps.append((len(a[0]), a[3])), real(*a))[1]
         write(engine, [short, *long])
     finally:
-        engine.slots.read, engine.slots.step = real, step
-    longest = max(len(run) for run in "".join(one[0] for one in order).split("s"))
-    assert longest <= 256 // BLOCK + 1
+        engine.slots.advance = real
+    read = [sum(len(part.ids) for part in parts) for _, parts in steps]
+    assert BLOCK < max(read) <= READ_AT_ONCE
+    # Of 11 long ones, read in many steps, none was without a token for who writes.
+    begun = next(number for number, (texts, _) in enumerate(steps) if texts)
+    assert all(texts for texts, parts in steps[begun:] if parts)
+    assert sum(map(bool, read[begun:])) > 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -216,7 +218,7 @@ def test_a_mistake_of_the_program_is_500_and_the_next_is_served(server, monkeypa
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.engine.slots, "read", broken)
+        patch.setattr(server.engine.slots, "advance", broken)
         answered = server.post("/v1/completions", prompt="We")
         assert answered.status_code == 500
         assert "planted" not in answered.text
