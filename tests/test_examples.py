@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import re
 import shlex
 
 import pytest
 
 import nextword
-from nextword.cli.examples import EXAMPLES
+from nextword.cli.examples import EXAMPLES, ORDER
 from nextword.cli.program import app
 from tests.test_readme import SERVERS, commands
 
@@ -109,3 +110,26 @@ def test_they_stand_below_the_help(capsys):
     said = capsys.readouterr().out
     for example in EXAMPLES["generate"]:
         assert f"  # {example.does}\n  nextword {example.command}\n" in said
+
+
+def test_every_verb_has_a_place_in_the_help_and_a_line_of_eighty(capsys, monkeypatch):
+    from nextword.cli import main
+
+    assert {name for name in ORDER if not name.startswith("-")} == verbs()
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    rows = re.findall(r"^\u2502 (\S*).*\u2502$", said, re.MULTILINE)
+    assert rows == [*ORDER]  # a summary that goes on in a second line would have no name there
+    assert said.count("nextword train") == 2
+
+
+@pytest.mark.parametrize("verb", sorted(EXAMPLES))
+def test_no_default_is_said_where_it_says_nothing(verb, capsys):
+    from nextword.cli import main
+
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    said = " ".join(line.strip("\u2502 ") for line in capsys.readouterr().out.splitlines())
+    assert not re.findall(r"\[default: (?:False|None|\(\)|\"\")\]", said)

@@ -32,9 +32,9 @@ def chat(
     system: Annotated[str, Parameter(help="what the model is told before all else")] = "",
     **options: Any,
 ) -> None:
-    """Talk with a model that was taught conversations; each line is a message. /help says more.
+    """Talk with a model that was taught conversations.
 
-    From a pipe each line is a message too.
+    Each line is a message, from a pipe too; /help says more.
     """
     from nextword import language_model
     from nextword.serve.conversation import Conversation

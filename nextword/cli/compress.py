@@ -44,7 +44,7 @@ def compress(
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
-    """Write any file as a model's surprises, in as many bits as the loss says.
+    """Pack any file into as many bits as a model's loss says.
 
     The same model on the same machine gives it back, byte for byte: `nextword decompress`.
     """
@@ -68,7 +68,10 @@ def decompress(
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
-    """Write the file back that `nextword compress` made shorter, with the very same model."""
+    """Write back what `nextword compress` has packed.
+
+    The very same model is needed, on the same machine.
+    """
     opened = _open("decompress", run, file, output, force, threads, device)
     from nextword.prediction.archive import decompress as restored
 

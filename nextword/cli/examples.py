@@ -114,8 +114,21 @@ EXAMPLES = {
 """By verb. `latest` is the run that was made last; `book.txt` and the like are yours."""
 
 
+ORDER = (
+    *("train", "finetune", "prepare"),
+    *("generate", "predict", "chat", "evaluate", "fill", "classify", "benchmark"),
+    *("explain", "compare", "audit", "attention", "replay", "ruler", "report", "tour"),
+    *("runs", "look", "vocabulary", "targets", "settings", "check"),
+    *("compress", "decompress", "serve", "watch", "export", "push", "track"),
+    *("--help", "--version", "completion"),
+)
+"""In which verbs stand in the help: what people begin with first."""
+
+
 def show_examples(app: App) -> None:
-    """Put each verb's examples below its help."""
+    """Put each verb's examples below its help, and the verbs in their order."""
+    for place, name in enumerate(ORDER):
+        app[name].sort_key = place
     for verb, examples in EXAMPLES.items():
         lines = [f"  # {one.does}\n  nextword {one.command}" for one in examples]
         app[verb].help_epilogue = "\n".join(["Examples:", *lines])

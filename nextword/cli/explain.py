@@ -23,9 +23,10 @@ def explain(
     top: Annotated[int, Parameter(help="candidates to list at each place")] = 0,
     json_: AsJson = False,
 ) -> None:
-    """Judge a text piece by piece: what came, how likely the model thought it, how large a mistake.
+    """Judge a text piece by piece: how likely was what came?
 
-    Then the sum of the logs beside the product, the average, perplexity, and bits a byte.
+    Each mistake is its −log P; their sum stands beside the product, then the average,
+    perplexity and bits a byte.
     """
     from nextword import language_model
     from nextword.rendering.trace import describe_trace
@@ -53,7 +54,7 @@ def attention(
     force: Annotated[bool, Parameter(negative=(), help="replace a file that is there")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Show where each head of each layer looks, at each piece of a text."""
+    """Show where each head of each layer looks, at each piece."""
     from nextword.base.files import check_output, write_output
 
     if output is not None:
@@ -106,7 +107,10 @@ def audit(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Take one prediction apart: pieces, logits, softmax, −log p, p − y, one step of training."""
+    """Take one prediction apart, down to one step of training.
+
+    From pieces, logits and softmax to −log p, and from p − y to what one step changes.
+    """
     from nextword import language_model
     from nextword.rendering.audit import describe_audit
 
@@ -121,7 +125,10 @@ def replay(
     columns: Annotated[int, Parameter(help="moments to show side by side")] = 7,
     json_: AsJson = False,
 ) -> None:
-    """Show how the pinned sentences were judged while the run learned, token by token."""
+    """Show how pinned sentences were judged while a run learned.
+
+    Token by token, at step 0, on the way and at the end.
+    """
     from nextword.base.errors import RunError
     from nextword.explanation.replay import read_replay
     from nextword.prediction.loading import find_model_folder, refuse_verb
@@ -144,7 +151,10 @@ def ruler(
     ] = True,
     json_: AsJson = False,
 ) -> None:
-    """Say how good the loss is: beside guessing, counting, compressors, and what is possible."""
+    """Say how good a loss is: beside guessing, counting, packing.
+
+    And beside the least that is possible, where that is known.
+    """
     from nextword import language_model
     from nextword.rendering.ruler import describe_ruler
 
@@ -167,7 +177,10 @@ def report(
         bool, Parameter(negative=(), help="overwrite the output if it exists")
     ] = False,
 ) -> None:
-    """Write a run's whole story as one HTML file that needs no network."""
+    """Write a run's whole story as one HTML file.
+
+    It needs no network.
+    """
     from nextword import language_model
     from nextword.base.files import check_output
 
@@ -225,7 +238,7 @@ def tour(
         int | None, Parameter(help="show this stop only, counted from 1 (default: all, one by one)")
     ] = None,
 ) -> None:
-    """Walk through the ideas in short stops, each with the numbers of a real run."""
+    """Walk through the ideas, with the numbers of a real run."""
     from nextword import language_model
     from nextword.base.errors import SettingsError
     from nextword.rendering.tour_page import describe_stop

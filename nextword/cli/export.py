@@ -129,7 +129,7 @@ def track(
     quiet: Annotated[bool, Parameter(negative=(), help="say nothing")] = False,
     of: Annotated[int | None, Parameter(show=False)] = None,
 ) -> None:
-    """Tell a tracker of a run: its curves, samples, sentences and settings, once each.
+    """Tell a tracker of a run, its curves, samples and settings.
 
     Nothing leaves this machine, unless the tracker's own variables say so.
     """
@@ -168,7 +168,10 @@ def push(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Push a model to the Hub, with a card: what it read, how good it is, how it is used."""
+    """Push a model to the Hub, with a card.
+
+    What it read, how good it is, how it is used.
+    """
     from nextword.base.errors import SettingsError
     from nextword.export import hub
     from nextword.export.card import read_card

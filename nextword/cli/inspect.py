@@ -12,12 +12,24 @@ from cyclopts import App, Parameter
 from nextword import __version__
 from nextword.base.errors import SettingsError
 from nextword.base.terminal import signed
-from nextword.cli.program import INSPECT, AsJson, Paths, Run, app, named, say, takes, text_of, write
+from nextword.cli.program import (
+    INSPECT,
+    OPTIONS,
+    AsJson,
+    Paths,
+    Run,
+    app,
+    named,
+    say,
+    takes,
+    text_of,
+    write,
+)
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@app.command(name="--version", group=INSPECT)
+@app.command(name="--version", group=OPTIONS)
 def version(
     *,
     verbose: Annotated[
@@ -48,7 +60,10 @@ def targets(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Show the lessons a text gives itself: every context → the target that comes next."""
+    """Show the lessons that a text gives itself.
+
+    Each context, and the target that comes next.
+    """
     pieces = _pieces_of(text_of(text), run)
     rows = [("".join(pieces[:place]), pieces[place]) for place in range(1, len(pieces))]
     if json_:
@@ -76,7 +91,7 @@ def _pieces_of(text: str, run: str | None) -> list[str]:
 vocabulary_app = App(
     group=INSPECT,
     name="vocabulary",
-    help="Show a text's pieces and ids; compare kinds and sizes of vocabulary.",
+    help="Show a text's pieces and ids, or compare vocabularies.",
 )
 app.command(vocabulary_app)
 
@@ -214,7 +229,10 @@ def look(
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Read a text as training would, and show what was read, what was not, and how it begins."""
+    """Read a text as training would, and show what was read.
+
+    What was left out is counted, and it is shown how the text begins.
+    """
     from nextword.explanation.look import look as look_at
     from nextword.rendering.look import describe_look
     from nextword.settings import resolve
@@ -277,7 +295,10 @@ def check(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Compute a run's numbers again in other ways; leave with 1 if two do not agree."""
+    """Compute a run's numbers again in other ways.
+
+    Leave with status 1 if two of them do not agree.
+    """
     from nextword import language_model
     from nextword.rendering.checks import describe_check, describe_verdict
 
@@ -341,7 +362,7 @@ def settings(*names: str, json_: AsJson = False) -> None:
         write(describe_settings(chosen))
 
 
-@app.command(group=INSPECT)
+@app.command(group=OPTIONS)
 def completion(
     shell: Annotated[
         Literal["bash", "zsh", "fish"] | None,
@@ -353,7 +374,10 @@ def completion(
         Parameter(negative=(), help="put it where the shell looks, and a line into its start file"),
     ] = False,
 ) -> None:
-    """Complete verbs and options by Tab: print a shell's script, or install it."""
+    """Complete verbs and options by Tab.
+
+    Print a shell's script, or install it.
+    """
     chosen = shell or Path(os.environ.get("SHELL", "")).name
     if chosen not in SHELLS:
         raise SettingsError(f"SHELL names {chosen!r}; say which: {', '.join(SHELLS)}")

@@ -17,7 +17,11 @@ def generate(
     *,
     stop: Annotated[
         tuple[str, ...],
-        Parameter(help="end the text before this string; may be repeated", negative=()),
+        Parameter(
+            help="end the text before this string; may be repeated",
+            negative=(),
+            show_default=False,
+        ),
     ] = (),
     show: Annotated[
         bool, Parameter(negative=(), help="show logit → probability → id → piece of each word")
@@ -25,7 +29,10 @@ def generate(
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Write text, one token at a time, from a run, a checkpoint (RUN@500) or any model folder."""
+    """Write text, one token at a time.
+
+    From a run, a checkpoint (RUN@500) or any model folder.
+    """
     from nextword.settings import resolve
 
     settings = resolve(given=options).generation
@@ -67,7 +74,10 @@ def predict(
     top: Annotated[int, Parameter(help="candidates to list")] = 10,
     json_: AsJson = False,
 ) -> None:
-    """List what may come next after a text: logit, probability, id and piece of each candidate."""
+    """List what may come next after a text, and how likely it is.
+
+    Each candidate has its logit, probability, id and piece.
+    """
     from nextword import language_model
     from nextword.rendering.predictions import describe_prediction
 
@@ -83,7 +93,10 @@ def fill(
     top: Annotated[int, Parameter(help="candidates to list at each place")] = 10,
     json_: AsJson = False,
 ) -> None:
-    """List what may stand at a hidden place of a text, by a model that names hidden tokens."""
+    """List what may stand at a hidden place of a text.
+
+    By a model that was trained to name hidden tokens.
+    """
     from nextword import language_model
     from nextword.rendering.predictions import describe_filled
 
@@ -101,7 +114,7 @@ def classify(
     *,
     json_: AsJson = False,
 ) -> None:
-    """Say what a model that was finetuned on labels makes of a text."""
+    """Label a text by a model that was finetuned on labels."""
     from nextword import language_model
     from nextword.rendering.finetuned import describe_said
 
@@ -198,9 +211,10 @@ def benchmark(
     include: Annotated[Path | None, Parameter(help="folder of more tasks, in YAML")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Ask lm-evaluation-harness' tasks of a model, and look for their texts in what it has read.
+    """Ask lm-evaluation-harness' tasks of a model.
 
-    The figures are kept with the run, for its report and its card.
+    Their texts are looked for in what it has read. The figures are kept with the run, for its
+    report and its card.
     """
     import msgspec
 

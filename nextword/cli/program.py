@@ -11,28 +11,51 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from nextword.base.errors import CorpusError, NextwordError, is_out_of_memory
 from nextword.base.signals import Terminated, ending_on_sigterm
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
 
+BEGIN = """\
+Begin:
+  # learn the built-in stories, or a text of your own in ten minutes
+  nextword train
+  nextword train book.txt --minutes 10
+  # write with it, and see what it thinks
+  nextword generate latest "Long ago"
+  nextword explain latest "We are all humans born to make mistakes"
+  # walk through the ideas
+  nextword tour
+
+COMMAND --help says more of each, with examples. With --debug beside any command
+an error shows where it came from."""
+
+
+def _worth_saying(default: object) -> str | None:
+    """Say a default in the help, unless nothing is said by it: no flag, no text."""
+    return None if default is None or default is False or default == "" else str(default)
+
+
 app = App(
     name="nextword",
-    help="Train a language model to predict the next word from text, and watch it learn.\n\n"
-    "With --debug beside any command an error shows where it came from.",
+    help="Train a language model to predict the next word from text, and watch it learn.",
+    help_epilogue=BEGIN,
     version_flags=(),  # a verb of its own, which can say more
     help_format="plaintext",
+    # A callable may give None, and nothing is said then.
+    default_parameter=Parameter(show_default=_worth_saying),
     suppress_keyboard_interrupt=False,  # `main` says what it ends with
 )
-TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE, EXPORT = (
+TRAIN, PREDICT, EXPLAIN, INSPECT, COMPRESS, SERVE, EXPORT, OPTIONS = (
     Group(name, sort_key=number)
     for number, name in enumerate(
-        ("Train", "Predict", "Explain", "Inspect", "Compress", "Serve", "Export")
+        ("Train", "Predict", "Explain", "Inspect", "Compress", "Serve", "Export", "Options")
     )
 )
-"""Groups of verbs in the help; each has the file of its name."""
+"""Groups in the help; each of verbs has the file of its name."""
+app["--help"].group = (OPTIONS,)
 Run = Annotated[
     str, Parameter(help="a run's name or path, RUN@500, RUN@last, latest, or a model folder")
 ]
@@ -44,6 +67,8 @@ AsJson = Annotated[
 
 SPIN_COUNT = "1000"
 """How often a waiting thread looks before it sleeps. (benchmarks/shared.py)"""
+SERVING_SPIN_COUNT = "10000"
+"""The same where the others are a server's own clients. (EXPERIMENTS.md, 2026-11-30)"""
 ABOUT = "nextword --version --verbose"
 """Prints what a report of a mistake needs."""
 DEBUG = "--debug"
@@ -58,8 +83,9 @@ def main(arguments: list[str] | None = None) -> None:
     failed); 2 (wrong input or a machine that is full, said in one line); 130 or 143 (interrupted).
     """
     # Read by libgomp when torch is imported: threads that wait for others let other programs run.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     given = sys.argv[1:] if arguments is None else arguments
+    spins = SERVING_SPIN_COUNT if given[:1] == ["serve"] else SPIN_COUNT
+    os.environ.setdefault("GOMP_SPINCOUNT", spins)
     shows_all = DEBUG in given
     given = [word for word in given if word != DEBUG]
     for word in given:
@@ -79,10 +105,19 @@ def main(arguments: list[str] | None = None) -> None:
         if shows_all:
             sys.stderr.write(for_stream(traceback.format_exc(), sys.stderr))
         if isinstance(error, NextwordError | CycloptsError):
-            leave(" ".join(str(error).split()), 2)
+            leave(_words_of(error), 2)
         if words := _of_the_machine(error):
             leave(words, 2)
         leave(_of_its_own(error), 1)
+
+
+def _words_of(error: Exception) -> str:
+    """Return what is wrong in one line; of a verb that is none, which may be meant."""
+    words = " ".join(str(error).split())
+    if isinstance(error, UnknownCommandError):
+        words = words.partition(" Available commands:")[0].rstrip(".")
+        words += f"{'' if words.endswith('?') else ';'} `nextword --help` lists all"
+    return words
 
 
 def _of_its_own(error: Exception) -> str:

@@ -19,7 +19,7 @@ def serve(
     device: Annotated[str, Parameter(help="where to compute: auto, cpu, cuda or mps")] = "auto",
     **options: Any,
 ) -> None:
-    """Answer programs that speak to OpenAI's endpoints: completions, chat, exact probabilities."""
+    """Answer programs that speak OpenAI's API, with exact probabilities."""
     from nextword.serve.start import listen, settings_from
 
     given = {path.partition(".")[2]: value for path, value in options.items()}
@@ -41,7 +41,10 @@ def watch(
     force: Annotated[bool, Parameter(negative=(), help="replace a file that is there")] = False,
     of: Annotated[int | None, Parameter(show=False)] = None,
 ) -> None:
-    """Show a run on a page while it learns: curves, sentences, and what it would say now."""
+    """Show a run on a live page, while it learns or afterwards.
+
+    Its curves, its sentences, and what it would say now.
+    """
     from nextword.watch.start import export, watch_run
 
     if of is not None:  # as `train --watch` starts it

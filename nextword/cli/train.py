@@ -24,7 +24,10 @@ TAUGHT = ("finetune", "examples", "labels")
 Tools = Annotated[
     tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...],
     Parameter(
-        name="--track", negative=(), help="tell this tracker of it, in a process beside; repeatable"
+        name="--track",
+        negative=(),
+        help="tell this tracker of it, in a process beside; repeatable",
+        show_default=False,
     ),
 ]
 
@@ -230,7 +233,10 @@ def prepare(
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Turn text into token shards once, for many runs: train on the folder afterwards."""
+    """Turn text into token shards once, for many runs.
+
+    Train on the folder afterwards.
+    """
     from nextword.rendering.formatting import argument
     from nextword.rendering.training import describe_text
     from nextword.settings import resolve
