@@ -1,6 +1,7 @@
 """Serving: many clients beside one at a time, and beside `transformers serve`, by the same script.
 
     python benchmarks/serving.py [--minutes 10] [--clients 64] [--peer COMMAND | --llama]
+    python benchmarks/serving.py --rounds 0          (the last part alone; the rest stays as it was)
 
 A network of ten million parameters, trained for one step, in a model folder that both serve on a
 CPU. Clients are asyncio sockets in a process of their own; each asks for 64 tokens after some 40,
@@ -184,12 +185,17 @@ def main():
     if given.as_clients:
         client_main(given.as_clients)
         return
+    name = "serving_beside_llama.json" if given.llama else "serving.json"
+    file = Path(__file__).parent / "results" / name
     with tempfile.TemporaryDirectory() as root:
-        result = measure(Path(root), given)
+        if given.rounds:
+            result = measure(Path(root), given)
+        else:
+            result = json.loads(file.read_text())
+            result["long"] = soak(make_folder(Path(root)), given)
     text = json.dumps(result, indent=2)
     print(text)
-    name = "serving_beside_llama.json" if given.llama else "serving.json"
-    (Path(__file__).parent / "results" / name).write_text(text + "\n")
+    file.write_text(text + "\n")
 
 
 def measure(place, given):
@@ -248,7 +254,7 @@ def llama_command(folder, slots):
 
 def soak(folder, given):
     """Let all clients ask for minutes."""
-    port = free_port()
+    port, loads = free_port(), [round(one, 2) for one in os.getloadavg()]
     words = [sys.executable, "-m", "nextword", "serve", str(folder), "--port", str(port)]
     process = started(words, os.environ.copy(), port)
     try:
@@ -260,6 +266,8 @@ def soak(folder, given):
         process.terminate()
         process.wait()
     return {
+        "date": time.strftime("%Y-%m-%d"),
+        "load_before": loads,
         "minutes": given.minutes,
         "clients": given.clients,
         "megabytes_before": round(before, 1),

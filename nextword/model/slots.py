@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nextword.base.errors import ModelError
 from nextword.kernels.layers_cpu import packed_view
-from nextword.kernels.packed import COPIED_BYTES, PackedMatrix
+from nextword.kernels.packed import COPIED_BYTES, ROWS, PackedMatrix
 from nextword.model.attention import LayerCache, attention
 from nextword.model.inputs import check_ids
 from nextword.model.layers import apply_rotary
@@ -30,6 +30,10 @@ BLOCK = 64
 """Positions read at once from a text's beginning on."""
 MULTIPLES = (1, 2, 4, 8, 16)
 """Of rows that are tried; 1 it is where products are oneDNN's, 4 where they are the BLAS'."""
+
+
+EVEN = 8
+"""Of which the rows are a multiple where they are many and need not be another's."""
 
 
 class _Layer(NamedTuple):
@@ -170,8 +174,8 @@ class Slots:
             self.pages.cut(part.slot, part.start)
         for slot, place in whose:
             self.pages.reach(slot, place + 1)
-        # Rows that only fill up stand where nobody reads. A part has the same rows each time.
-        spare = -rows % self.multiple if texts else 0
+        # Rows that only fill up stand where nobody reads. Alone a part has the same rows each time.
+        spare = self._spare(rows) if texts or self.is_joint else 0
         pages, offsets = self.pages.places(whose, spare)
         looking = self.pages.looking(slots, places) if texts else None
         at = torch.tensor([place for _, place in whose] + [0] * spare, device=self.model.device)
@@ -239,9 +243,19 @@ class Slots:
         gate, up = both.chunk(2, -1)
         return layer.down.times(F.silu(gate).mul_(up)).add_(x)
 
+    def _spare(self, rows: int) -> int:
+        """Return how many rows to add to some, so that none depends on how many there are.
+
+        For each number of rows oneDNN makes and keeps a product of its own, of some 300 kB: of
+        many, only every eighth number is asked for.
+        """
+        if self.multiple == 1 and rows > ROWS:
+            return -rows % EVEN
+        return -rows % self.multiple
+
     def _times(self, rows: Tensor, weight: PackedMatrix) -> Tensor:
         """Multiply rows by a matrix, so that none depends on how many there are."""
-        spare = -len(rows) % self.multiple
+        spare = self._spare(len(rows))
         if not spare:
             return weight.times(rows)
         return weight.times(F.pad(rows, (0, 0, 0, spare)))[: len(rows)]
