@@ -28,7 +28,7 @@ TIMES = {
             for pattern, which in (
                 (rf"after {TIME} on two cores, everything", "quick"),
                 (rf"at 1.90 after {TIME}", "nanogpt"),
-                (rf"With no option it goes on to 1.46 in {TIME}", "default"),
+                (rf"With no option it goes on to 1.47 in {TIME}", "default"),
             )
         ),
     ),

@@ -8,6 +8,8 @@ from nextword.base.options import check_options, option
 from nextword.base.records import Base, Share, Size
 
 HEAD_WIDTH = 64
+INNER = 64
+"""Of which the inner width is a multiple: what GPUs take whole, and q8_0's blocks of 32."""
 """Width of one attention head when nothing else is said."""
 
 
@@ -26,7 +28,7 @@ class ModelSettings:
         "inner width of the feed-forward part",
         minimum=1,
         maximum=1 << 22,
-        rule="8/3 × width",
+        rule="8/3 × width, to a multiple of 64",
         of=("model.hidden_size",),
     )
     num_attention_heads: int | None = option(
@@ -181,7 +183,7 @@ def resolve_shape(
         raise SettingsError(
             f"model.hidden_size = {width} does not divide into {heads} heads; set model.head_dim"
         )
-    inner = settings.intermediate_size or max(8, round(width * 8 / 3 / 8) * 8)
+    inner = settings.intermediate_size or max(round(width * 8 / 3 / INNER) * INNER, INNER)
     return Shape(
         vocab_size=vocab_size,
         hidden_size=width,

@@ -94,7 +94,7 @@ def test_rules_say_what_is_done(depth):
     """The rules of the dial, computed from their words."""
     shape = resolve_shape(ModelSettings(depth=depth), 5000, 64)
     assert shape.hidden_size == 64 * depth
-    assert shape.intermediate_size == max(8, round(shape.hidden_size * 8 / 3 / 8) * 8)
+    assert shape.intermediate_size == max(64, round(shape.hidden_size * 8 / 3 / 64) * 64)
     assert shape.num_attention_heads == shape.hidden_size // 64
     text = 10**9
     context = default_context(ModelSettings(depth=depth), text)
