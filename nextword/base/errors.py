@@ -70,3 +70,13 @@ NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice; torch need not be there to ask."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def is_left_alone(error: BaseException) -> bool:
+    """Whether an error says that another of several processes is gone or does not answer."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch need not be there to ask
+    said = str(error)
+    return "DistError" in names or (
+        "RuntimeError" in names
+        and any(words in said for words in ("gloo/transport", "ncclRemoteError"))
+    )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
-from nextword.base.errors import CorpusError, NextwordError, is_out_of_memory
+from nextword.base.errors import CorpusError, NextwordError, is_left_alone, is_out_of_memory
 from nextword.base.signals import Terminated, ending_on_sigterm
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
@@ -72,6 +72,8 @@ SERVING_SPIN_COUNT = "10000"
 ABOUT = "nextword --version --verbose"
 """Prints what a report of a mistake needs."""
 DEBUG = "--debug"
+GIVEN: list[str] = []
+"""The words of the command that runs, for a verb that is done by several processes."""
 _STANDARD_INPUT = "<standard input>"
 """Stands for "-" while options are read, which takes a lone dash for an option without a name."""
 
@@ -84,6 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     # Read by libgomp when torch is imported: threads that wait for others let other programs run.
     given = sys.argv[1:] if arguments is None else arguments
+    GIVEN[:] = given
     spins = SERVING_SPIN_COUNT if given[:1] == ["serve"] else SPIN_COUNT
     os.environ.setdefault("GOMP_SPINCOUNT", spins)
     shows_all = DEBUG in given
@@ -149,6 +152,11 @@ def _of_the_machine(error: Exception) -> str:
         name = str(error.filename or "")
         place = f"{name[:255]}: " if name else ""
         return f"{place}{os.strerror(error.errno)}"
+    if is_left_alone(error):
+        return (
+            "another of the processes has ended or does not answer; `--resume` goes on from the "
+            "last checkpoint"
+        )
     if is_out_of_memory(error):
         return (
             f"the memory is not enough ({first or 'MemoryError'}); a smaller model, context or "
