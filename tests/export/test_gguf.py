@@ -169,10 +169,7 @@ def test_smaller_types_move_the_loss_little(tmp_path, shared, small_run, kind, w
     opened = open_model(str(shared.folder / "runs" / small_run))
     done = write_gguf(opened, tmp_path / "it.gguf", kind)
     assert done.bytes < 0.56 * 4 * sum(w.numel() for w in opened.model.parameters()) + 200_000
-    if kind == "q8_0":  # 344 wide inside
-        assert done.wider == sum(
-            weight.dim() == 2 and weight.shape[1] % 32 > 0 for weight in opened.model.parameters()
-        )
+    assert done.wider == 0
     text = "There was a cat who lived by the sea. One day the cat saw a boat and wanted to go."
     ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode(text)][:24]
     ours = theirs = 0.0
@@ -245,6 +242,10 @@ def test_the_command_says_what_it_made(place, shared, small_run):
     assert done.returncode == 0, done.stderr
     assert "small.gguf:" in done.stdout
     assert "ollama create small -f small.gguf.Modelfile" in done.stdout
+    assert "f16" not in done.stderr  # rows of all default widths divide by 32
+    odd = made(place.folder / "odd", intermediate_size=100)
+    done = place.nextword("export", str(odd.folder), "--type", "q8_0")
+    assert done.returncode == 0, done.stderr
     assert "f16: q8_0 takes rows that divide" in done.stderr
     told = (place.folder / "small.gguf.Modelfile").read_text()
     assert told.startswith("FROM ./small.gguf\n")
