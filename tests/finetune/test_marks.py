@@ -128,7 +128,7 @@ def test_conversations_teach_marks_and_all_stop_at_a_turns_end(begun, chats):
 
     from tests.serve.conftest import running
 
-    done = taught(chats, **{"finetune.steps": 200})
+    done = taught(chats, **{"finetune.steps": 400})
     asking = describe_taught(done.folder, done.task, done.scores, done.before, done.chats)
     assert asking.endswith(f"Try next:\n  nextword chat {done.folder.name}")
     model = nextword.load(str(done.folder))
