@@ -54,7 +54,7 @@ def export(
     if type_ is not None and to != "gguf":
         raise SettingsError(f"--type {type_}: is a GGUF's; {to} is written in float32")
     opened = open_model(run, MachineSettings(device="cpu"))
-    name = (opened.run or opened.folder).name
+    name = opened.run.name if opened.run else opened.name
     asked = f"{name}-{opened.step}" if opened.run and "@" in run else name
     done: GgufFile | OnnxFolder | EmbeddingsFolder | Adapter
     if to == "peft":
@@ -108,7 +108,7 @@ def _gguf(opened: "Opened", output: Path, type_: str, *, force: bool) -> "tuple[
             "characters that the vocabulary does not know vanish in llama.cpp, which has no entry "
             "for what is unknown"
         )
-    name = (opened.run or opened.folder).name
+    name = opened.run.name if opened.run else opened.name
     size = f"{done.bytes / 1e6:.1f} MB"
     return done, (
         f"{done.file}: {size}, {done.tensors} tensors, {type_}; for Ollama: "

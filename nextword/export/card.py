@@ -291,7 +291,7 @@ $ llama-cli -m {name}.gguf -p "Once"
 With [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness):
 
 ```console
-$ lm_eval --model hf --model_args pretrained={repository} --tasks lambada_openai
+$ lm_eval --model hf --model_args pretrained={repository},add_bos_token=True --tasks lambada_openai
 ```
 """,
     "fill-mask": """\

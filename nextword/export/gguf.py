@@ -94,14 +94,17 @@ def write_gguf(opened: Opened, output: Path, kind: str = "f16", *, force: bool =
     writer.add_token_merges(words.merges)
     writer.add_bos_token_id(opened.vocabulary.begin_id)
     writer.add_eos_token_id(opened.vocabulary.end_id)
-    if opened.vocabulary.marks is not None:
-        writer.add_eot_token_id(opened.vocabulary.marks.end)
+    if opened.vocabulary.other_ends:  # as of a turn; llama.cpp takes one, and knows some by name
+        writer.add_eot_token_id(opened.vocabulary.other_ends[0])
     if opened.vocabulary.pad_id is not None:
         writer.add_pad_token_id(opened.vocabulary.pad_id)
-    writer.add_add_bos_token(True)
+    config = read_tokenizer_config(opened.folder)
+    writer.add_add_bos_token(
+        config.add_bos_token is not False and bool(config.name_of("bos_token"))
+    )
     writer.add_add_eos_token(False)
-    template = read_tokenizer_config(opened.folder).chat_template
-    if isinstance(template, str):  # marks of what is learned say nothing to who only asks
+    template = opened.chat_template
+    if template is not None:  # marks of what is learned say nothing to who only asks
         writer.add_chat_template(_GENERATION.sub("", template))
     wider = many = 0
     for name, weight in opened.model.named_parameters():
@@ -174,7 +177,7 @@ def _as_written(
     return gguf.quants.quantize(weight.float().numpy(), type_), type_
 
 
-def _modelfile(file: Path, opened: Opened, *, template: object) -> str:
+def _modelfile(file: Path, opened: Opened, *, template: str | None) -> str:
     """Return what Ollama wants to know of the file beside it."""
     end = opened.vocabulary.tokenizer.id_to_token(opened.vocabulary.end_id)
     asked = "{{ .Prompt }}"

@@ -148,7 +148,7 @@ def attend(asked: Tensor, kept: LayerCache, looking: Looking) -> Tensor:
     softmax, and added up in the order of its positions. A page that a text does not have adds
     nothing, exactly.
     """
-    texts, heads, width = asked.shape
+    texts, _, width = asked.shape
     groups = kept.keys.shape[1]
     keys, values = kept.keys[looking.rows], kept.values[looking.rows]
     queries = (asked / math.sqrt(width)).view(texts, groups, -1, width)
@@ -158,5 +158,9 @@ def attend(asked: Tensor, kept: LayerCache, looking: Looking) -> Tensor:
     apart = beside.view(*beside.shape[:3], -1, PAGE).permute(0, 3, 1, 2, 4)
     shares = apart[looking.owners, looking.numbers]
     shares[EMPTY] = 0.0  # not even what is no number
-    mixed = torch.matmul(shares, values)[looking.table]  # (B, M, H, Hq/H, K)
-    return mixed.sum(1).view(texts, heads * width)
+    mixed = torch.matmul(shares, values)[looking.table].flatten(2)  # (B, M, Hq·K)
+    # One after the other: how `sum` groups them depends on how many there are.
+    found = mixed[:, 0].clone()
+    for number in range(1, mixed.shape[1]):
+        found += mixed[:, number]
+    return found

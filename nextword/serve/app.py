@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from nextword.serve.asking import Asking, Courier
 from nextword.serve.completions import Order, answer, order_chat, order_completion, stream
@@ -129,10 +130,23 @@ async def _answered(order: Order, request: Request, *, streams: bool) -> Respons
     if streams:
         asking = Asking(order.engine, courier, order.wishes)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            stream(asking, order), media_type="text/event-stream", headers=headers
-        )
+        words = stream(asking, order)
+        return _Told(words, asking, media_type="text/event-stream", headers=headers)
     return answer_json(await _while_there(request, answer(order, courier)))
+
+
+class _Told(StreamingResponse):
+    """What is told while it is written; whoever goes before it has begun lets the texts go, too."""
+
+    def __init__(self, words: AsyncIterator[bytes], asking: Asking, **more: Any) -> None:
+        super().__init__(words, **more)
+        self.asking = asking
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.asking.cancel()
 
 
 async def _while_there(request: Request, work: Awaitable[Result]) -> Result:

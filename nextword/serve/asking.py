@@ -121,9 +121,13 @@ class Asking:
                 left -= event.reason is not None
                 yield number, event
         finally:
-            for text in self.texts:
-                if text.reason is None:
-                    self._engine.cancel(text.growing)
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Let those go that have not ended."""
+        for text in self.texts:
+            if text.reason is None:
+                self._engine.cancel(text.growing)
 
     async def all(self) -> list[Written]:
         """Wait until all have ended."""

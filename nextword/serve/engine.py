@@ -153,6 +153,7 @@ class Engine:
             except Exception:
                 _LOG.exception("a step failed; what was under way is given up")
                 for text in [*self._reading, *self._writing]:
+                    self._wipe(text.slot)  # nobody has looked at what it wrote there last
                     self._end(text, Event(reason=FAILED))
 
     def _has_work(self) -> bool:
@@ -246,11 +247,11 @@ class Engine:
             return False
         ids = text.wish.ids
         text.read = part.end
-        if len(part.ids) == BLOCK:
-            self._kept[text.slot] = ids[: text.read]
         if not _are_numbers(hidden[-1:]).all():  # the last sees whatever is before it
             self._give_up(text)
             return False
+        if len(part.ids) == BLOCK:
+            self._kept[text.slot] = ids[: text.read]
         if text.wish.judges_prompt:
             following = ids[part.start + 1 : part.end + 1]
             logits = self._logits(hidden[: len(following)])

@@ -1,6 +1,7 @@
 """GGUF, read by llama.cpp itself: the same ids, the same odds, the same words."""
 
 import contextlib
+import json
 import math
 import random
 
@@ -252,3 +253,47 @@ def test_the_command_says_what_it_made(place, shared, small_run):
     again = place.nextword("export", str(run))
     assert again.returncode == 2
     assert "small.gguf: exists already" in again.stderr
+
+
+def test_a_folder_from_elsewhere_keeps_its_template_its_beginning_and_its_ends(tmp_path):
+    """As transformers saves them now: the template in a file of its own, no begin token."""
+    import gguf
+
+    folder = made(tmp_path / "it", marked=True).folder
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    template = "{% for message in messages %}[{{ message.content }}]{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    for at_beginning in (True, False):
+        said = {**config, "chat_template": [], **({} if at_beginning else {"add_bos_token": False})}
+        file.write_text(json.dumps(said))
+        opened = open_model(str(folder))
+        done = write_gguf(opened, tmp_path / f"{at_beginning}.gguf")
+        fields = gguf.GGUFReader(done.file).fields
+        assert fields["tokenizer.chat_template"].contents() == template
+        assert fields["tokenizer.ggml.add_bos_token"].contents() is at_beginning
+        assert fields["tokenizer.ggml.eot_token_id"].contents() == opened.vocabulary.marks.end
+
+
+def test_ollama_is_told_of_the_context_the_turns_and_their_ends(tmp_path):
+    opened = made(tmp_path / "it", marked=True)
+    add_chat_template(opened.folder, template_for(opened.vocabulary))
+    told = write_gguf(open_model(str(opened.folder)), tmp_path / "it.gguf").modelfile.read_text()
+    assert told.splitlines() == [
+        "FROM ./it.gguf",
+        'TEMPLATE """{{ range .Messages }}<|{{ .Role }}|> {{ .Content }}<|end|>{{ end }}'
+        '<|assistant|>"""',
+        "PARAMETER num_ctx 64",
+        'PARAMETER stop "<|endoftext|>"',
+        'PARAMETER stop "<|end|>"',
+    ]
+
+
+def test_a_model_of_the_hub_is_called_as_there(place):
+    folder = place.folder / "models--me--stories" / "snapshots" / ("0" * 40)
+    folder.parent.mkdir(parents=True)
+    made(folder)
+    done = place.nextword("export", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert (place.folder / "stories.gguf").is_file()
+    assert "ollama create stories -f stories.gguf.Modelfile" in done.stdout

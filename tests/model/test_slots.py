@@ -161,3 +161,17 @@ def test_a_text_that_turns_into_no_numbers_is_alone_with_it():
     found = slots.step(range(4), [7, 4, 5, 6], lengths)
     assert found[0].isnan().all()
     assert torch.equal(found[1:], expected[1:])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_long_text_is_the_same_bit_for_bit_beside_a_longer_one(name):
+    """Of many pages: how sums are grouped must not depend on how many the longest text has."""
+    model = network(name, context=800)
+    slots, ids = Slots(model, 6), ids_of(6, 800)
+    lengths = [170, 200, 330, 420, 600, 799]
+    for slot, length in enumerate(lengths):
+        for start in range(0, length, BLOCK):
+            slots.read(slot, ids[slot, start : min(start + BLOCK, length)].tolist(), start)
+    whole = slots.step(range(6), [5] * 6, lengths)
+    for slot, length in enumerate(lengths):
+        assert torch.equal(slots.step([slot], [5], [length])[0], whole[slot])

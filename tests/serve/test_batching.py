@@ -1,5 +1,6 @@
 """Who is served together with whom changes nothing; and nobody is kept waiting or forgotten."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +8,13 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
 
 from nextword.model.slots import BLOCK
 from nextword.prediction.options import SamplingSettings
+from nextword.serve.asking import Courier
 from nextword.serve.engine import READ_AT_ONCE, Engine, QueueFullError
-from nextword.serve.growing import UNSOUND, Wish
+from nextword.serve.growing import FAILED, UNSOUND, Wish
 from tests.serve.conftest import running
 
 
@@ -223,6 +226,61 @@ def test_a_mistake_of_the_program_is_500_and_the_next_is_served(server, monkeypa
         assert answered.status_code == 500
         assert "planted" not in answered.text
     assert server.post("/v1/completions", prompt="We").status_code == 200
+
+
+def test_a_mistake_after_a_step_leaves_nothing_behind(engine, small, monkeypatch):
+    """Pages that were written and never looked at are wiped, and all of them come back."""
+    pages = engine.slots.pages
+    free, held = sorted(engine._free), sum(map(len, pages._of))
+    weight = small.model.model.embed_tokens.weight.data
+    monkeypatch.setattr(engine.slots.output, "weight", engine.slots.output.weight.clone())
+    spoiled, before = len(small.vocabulary) - 1, weight[-1].clone()
+    wishes = wishes_of(small, 3, length=100)
+    wishes[1] = replace(wishes[1], ids=(*wishes[1].ids, spoiled, 3, 4))
+
+    def broken(*_):
+        raise RuntimeError("planted")
+
+    weight[spoiled] = float("nan")
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_has_read", broken)
+            waiting = Waiting(3)
+            engine.submit(*wishes, deliver=waiting)
+            assert waiting.done.wait(300)
+    finally:
+        weight[spoiled] = before
+    assert set(waiting.reasons.values()) == {FAILED}
+    assert all(layer.both.isfinite().all() for layer in pages.layers)
+    assert sorted(engine._free) == free
+    assert sum(map(len, pages._of)) <= held
+    every = [page for of in pages._of for page in of] + pages._free
+    assert sorted(every) == list(range(2, pages.count))
+
+
+def test_who_goes_before_an_answer_has_begun_is_written_for_no_longer(server):
+    """Gone while the first words are told, where nothing has been asked of the engine yet."""
+    from nextword.serve.app import _Told
+    from nextword.serve.asking import Asking
+
+    engine = server.engine
+    wish = Wish(ids=(5,), most=200, settings=SamplingSettings(temperature=0.0))
+
+    async def gone(_):
+        raise OSError("it has gone")
+
+    async def words():
+        yield b"never asked for"
+
+    async def answer():
+        asking = Asking(engine, Courier(), [wish])
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        with pytest.raises((ClientDisconnect, OSError)):
+            await _Told(words(), asking)(scope, None, gone)
+        return asking
+
+    asking = asyncio.run(answer())
+    assert asking.texts[0].growing.cancelled.is_set()
 
 
 def test_texts_that_nobody_can_hold_are_refused_whole(small):
