@@ -72,7 +72,11 @@ class Guard:
                 self._check_key(headers)
             self._check_size(headers)
         except ApiError as error:
-            await refusal(error)(scope, receive, send)
+            answered, origin = refusal(error), headers.get("origin", "")
+            if {origin, "*"} & {*self.settings.allow_origins}:  # or its page would not see why
+                answered.headers["Access-Control-Allow-Origin"] = origin
+                answered.headers["Vary"] = "Origin"
+            await answered(scope, receive, send)
             return
         await self.app(scope, self._counted(receive), send)
 

@@ -70,7 +70,14 @@ def wishes_of(small, number, length=40, **more):
     ]  # fmt: skip
 
 
-def test_a_text_is_the_same_bit_for_bit_whoever_else_is_served(engine, small):
+@pytest.mark.parametrize("is_joint", [True, False])
+def test_a_text_is_the_same_bit_for_bit_whoever_else_is_served(
+    engine, small, monkeypatch, is_joint
+):
+    """Where prompts are read in the same pass, and where products do not allow that."""
+    if engine.slots.output.packed is not None:
+        assert engine.slots.is_joint
+    monkeypatch.setattr(engine.slots, "is_joint", is_joint and engine.slots.is_joint)
     wishes = wishes_of(small, 40, length=200, judges_prompt=True)
     together = write(engine, wishes)
     alone = [write(engine, [wish])[0] for wish in wishes[:15]]

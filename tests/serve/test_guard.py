@@ -88,6 +88,11 @@ def test_an_origin_that_was_allowed_may_send_its_key(small_place):
         assert "authorization" in answered.headers["access-control-allow-headers"].lower()
         assert ask(server, Origin=origin, Authorization="Bearer sesame") == 200
         assert ask(server, Origin=origin) == 401
+        refused = httpx.get(f"{server.address}/v1/models", headers={"Origin": origin})
+        assert refused.json()["error"]["code"] == "invalid_api_key"
+        assert refused.headers["access-control-allow-origin"] == origin  # its page may read why
+        other = httpx.get(f"{server.address}/v1/models", headers={"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers
         assert ask(server, Origin="https://other.example", Authorization="Bearer sesame") == 403
 
 
