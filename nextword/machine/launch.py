@@ -47,12 +47,12 @@ def launch(command: Sequence[str], processes: int) -> tuple[int, str]:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         status = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
-        if rank == 0:
-            shutil.rmtree(logs, ignore_errors=True)
-            return status, ""
         how = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"status {status}"
-        said = _last_words(logs, rank)
-        return status, f"process {rank} of {processes} has ended with {how}{said}; {logs} holds all"
+        told = f"process {rank} of {processes} has ended with {how}"
+        if rank:
+            return status, f"{told}{_last_words(logs, rank)}; {logs} holds all"
+        shutil.rmtree(logs, ignore_errors=True)
+        return status, told if failure.exitcode < 0 else ""  # else it has said why itself
     shutil.rmtree(logs, ignore_errors=True)
     return 0, ""
 

@@ -31,15 +31,15 @@ def started(place, *words):
     )  # fmt: skip
 
 
-def second_of(process):
-    """Return the second process that another has started, by its own environment."""
+def started_by(process, rank):
+    """Return one of the processes that another has started, by its own environment."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
             names = (place / "environ").read_bytes().split(b"\0")
         except (OSError, ValueError):
             continue
-        if parent == process.pid and b"RANK=1" in names:
+        if parent == process.pid and f"RANK={rank}".encode() in names:
             return int(place.name)
     return None
 
@@ -81,15 +81,16 @@ def test_what_is_wrong_is_said_once(place):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
-def test_one_that_is_killed_ends_all_and_is_named(place):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_is_killed_ends_all_and_is_named(place, rank):
     process = started(place, "--name", "hit", "--training.steps", "4000")
     wait_for_steps(place, "hit", 3)
-    os.kill(second_of(process), signal.SIGKILL)
+    os.kill(started_by(process, rank), signal.SIGKILL)
     killed = time.monotonic()
     said = process.communicate(timeout=60)[1]
     assert time.monotonic() - killed < 30
     assert process.returncode == 128 + signal.SIGKILL
-    assert "process 1 of 2 has ended with signal 9" in said
+    assert f"process {rank} of 2 has ended with signal 9" in said
     assert "Traceback" not in said
     assert "mistake of the program" not in said
 
