@@ -17,7 +17,7 @@ from nextword.serve.errors import ApiError
 from nextword.serve.growing import Event, Judged, Wish
 from nextword.serve.options import ServeSettings
 from nextword.serve.requests import ChatRequest, CompletionRequest, Sampling, texts_of
-from nextword.serve.tokens import chat_logprobs, completion_logprobs
+from nextword.serve.tokens import Places, chat_logprobs, completion_logprobs
 
 DEFAULT_TOKENS = 16
 """Of a completion, as OpenAI has it."""
@@ -246,8 +246,10 @@ def _choice(
     told["text"] = prompt + text.text if order.echo else text.text
     if order.logprobs:
         before = [*judged] if order.echo else []
-        start = 0 if order.echo else len(prompt)
-        told["logprobs"] = completion_logprobs(vocabulary, [*before, *text.judged], start)
+        # What is written is spelled by itself, also where the prompt ends within a character.
+        places = Places(vocabulary).of(one.id for one in before)
+        places += Places(vocabulary, len(prompt)).of(one.id for one in text.judged)
+        told["logprobs"] = completion_logprobs(vocabulary, [*before, *text.judged], places)
     return told
 
 
@@ -323,7 +325,7 @@ class _Chunks:
 
     def __init__(self, order: Order) -> None:
         self.order = order
-        self.places: dict[int, int] = {}
+        self.places: dict[int, Places] = {}
         self.begun: set[int] = set()
         self.encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
@@ -338,25 +340,24 @@ class _Chunks:
     def parts(self, number: int, event: Event) -> list[bytes]:
         """Return the events for what has become certain of a text."""
         order, found = self.order, []
-        first = number not in self.places
-        prompt = order.prompts[number // order.best_of]
-        if first:
-            self.places[number] = 0 if order.echo else len(prompt)
-        if first and order.echo:
-            judged = list(event.prompt) if order.logprobs else []
-            found.append(self._told(number, prompt, judged, None))
-            self.places[number] = len(prompt)
+        vocabulary, prompt = order.engine.vocabulary, order.prompts[number // order.best_of]
+        if number not in self.places:
+            self.places[number] = Places(vocabulary, len(prompt))
+            if order.echo:
+                judged = list(event.prompt) if order.logprobs else []
+                found.append(self._told(number, prompt, judged, Places(vocabulary), None))
         text = "".join(piece.text for piece in event.pieces)
         if text and order.begins_with_space and number not in self.begun:
             self.begun.add(number)
             text = text.removeprefix(" ")
         if event.pieces or event.reason:
             judged = [piece.judged for piece in event.pieces]
-            found.append(self._told(number, text, judged, event.reason))
-            self.places[number] += len(text)
+            found.append(self._told(number, text, judged, self.places[number], event.reason))
         return found
 
-    def _told(self, number: int, text: str, judged: list[Judged], reason: str | None) -> bytes:
+    def _told(
+        self, number: int, text: str, judged: list[Judged], places: Places, reason: str | None
+    ) -> bytes:
         order, logprobs = self.order, None
         vocabulary = order.engine.vocabulary
         if order.is_chat:
@@ -366,5 +367,6 @@ class _Chunks:
                 number, {"delta": {"content": text} if text else {}}, logprobs, reason
             )
         if order.logprobs and judged:
-            logprobs = completion_logprobs(vocabulary, judged, self.places[number])
+            ids = (one.id for one in judged)
+            logprobs = completion_logprobs(vocabulary, judged, places.of(ids))
         return self.chunk(number, {"text": text}, logprobs, reason)

@@ -19,34 +19,46 @@ def token_text(vocabulary: Vocabulary, id_: int) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def offsets(vocabulary: Vocabulary, ids: Iterable[int], start: int = 0) -> list[int]:
-    """Return where each token begins, in characters of the text that all of them spell.
+class Places:
+    """Where the tokens of a text begin, in characters; told some at a time or all at once."""
 
-    A token that ends a character begins where this character does.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    found, place = [], start
-    for id_ in ids:
-        found.append(place)
-        place += len(decoder.decode(vocabulary.piece_bytes(id_)))
-    return found
+    def __init__(self, vocabulary: Vocabulary, start: int = 0) -> None:
+        """Begin before the first token.
+
+        Args:
+            vocabulary: of the model.
+            start: place of the text's first character.
+        """
+        self._vocabulary, self._place = vocabulary, start
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def of(self, ids: Iterable[int]) -> list[int]:
+        """Return where the tokens that come next begin.
+
+        A token that ends a character begins where this character does.
+        """
+        found = []
+        for id_ in ids:
+            found.append(self._place)
+            self._place += len(self._decoder.decode(self._vocabulary.piece_bytes(id_)))
+        return found
 
 
 def completion_logprobs(
-    vocabulary: Vocabulary, judged: Sequence[Judged], start: int = 0
+    vocabulary: Vocabulary, judged: Sequence[Judged], places: Sequence[int]
 ) -> dict[str, Any]:
     """Write log-probabilities down as /v1/completions does.
 
     Args:
         vocabulary: of the model.
         judged: token by token.
-        start: place of the first in the text, in characters.
+        places: where each begins in the text, in characters.
     """
     return {
         "tokens": [token_text(vocabulary, one.id) for one in judged],
         "token_logprobs": [one.log_probability for one in judged],
         "top_logprobs": [_top(vocabulary, one) for one in judged],
-        "text_offset": offsets(vocabulary, (one.id for one in judged), start),
+        "text_offset": list(places),
     }
 
 

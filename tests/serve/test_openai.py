@@ -47,6 +47,30 @@ def test_a_completion_whole_and_streamed(client):
     assert all(part.usage is None for part in parts[:-1])
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_parts_of_characters_have_their_places_in_a_stream_too(client, small, echo):
+    halves = {
+        id_: raw
+        for id_ in range(len(small.vocabulary))
+        if (raw := small.vocabulary.piece_bytes(id_)) in (b"\xc3", b"\xa9")
+    }
+    assert len(halves) == 2
+    ends_within = [small.vocabulary.begin_id, *halves]
+    asked = {"model": "small", "prompt": ends_within, "max_tokens": 24, "seed": 7, "logprobs": 0}
+    asked |= {"echo": echo, "logit_bias": {str(id_): 60 for id_ in halves}}
+    whole = client.completions.create(**asked).choices[0]
+    parts = [one.choices[0] for one in client.completions.create(**asked, stream=True)]
+    places = [place for one in parts if one.logprobs for place in one.logprobs.text_offset]
+    assert places == whole.logprobs.text_offset
+    assert len(set(places[-24:])) < 24  # some ended what another had begun
+    text = "".join(part.text for part in parts)
+    assert text == whole.text
+    start = 0 if echo else len(small.vocabulary.decode(ends_within))
+    for token, place in zip(whole.logprobs.tokens, places, strict=True):
+        signs = text[place - start : place - start + 1]
+        assert signs in ("é", "\ufffd") or not token.startswith("bytes:")
+
+
 def test_several_choices_and_the_best_of_more(client):
     asked = {"model": "small", "prompt": ["We are", "The owl"], "max_tokens": 8, "seed": 3}
     found = client.completions.create(**asked, n=3)
