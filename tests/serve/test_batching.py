@@ -14,7 +14,7 @@ from nextword.model.slots import BLOCK
 from nextword.prediction.options import SamplingSettings
 from nextword.serve.asking import Courier
 from nextword.serve.engine import READ_AT_ONCE, Engine, QueueFullError
-from nextword.serve.growing import FAILED, UNSOUND, Wish
+from nextword.serve.growing import FAILED, LATE, UNSOUND, Wish
 from tests.serve.conftest import running
 
 
@@ -264,6 +264,52 @@ def test_a_mistake_after_a_step_leaves_nothing_behind(engine, small, monkeypatch
     assert sum(map(len, pages._of)) <= held
     every = [page for of in pages._of for page in of] + pages._free
     assert sorted(every) == list(range(2, pages.count))
+
+
+def test_who_goes_in_the_middle_of_a_prompt_leaves_nothing_behind(small):
+    """Some of its blocks were read, others not; its pages come back at once, and are empty."""
+    made = Engine(small.opened, slots=4)
+    pages, context = made.slots.pages, small.model.shape.context
+    (wish,) = wishes_of(small, 1)
+    wish = replace(wish, ids=(7,) * (context - 1), most=2)
+    leaver = replace(wish, ids=(9,) * (context - 1))
+    stays = [wish, replace(wish, number=1)]
+    expected = write(made, [replace(one) for one in stays])
+    waiting, begun, left = Waiting(4), [], []
+    real, real_drop = made.slots.advance, made._drop
+
+    def advance(*given):
+        found = real(*given)
+        texts = {id(text.wish): text for text in made._reading}
+        gone = texts.get(id(leaver))
+        if gone and any(part.slot == gone.slot for part in given[3]) and not begun:
+            begun.append((gone, list(pages._of[gone.slot])))
+            made.cancel(gone)
+        return found
+
+    def drop():
+        real_drop()
+        if begun and not left:  # before anybody else takes these pages
+            free = set(begun[0][1]) <= set(pages._free)
+            left.append(
+                free and all(not layer.both[:, begun[0][1]].any() for layer in pages.layers)
+            )
+
+    made.slots.advance, made._drop = advance, drop
+    first = replace(wish, ids=(11,) * (2 * BLOCK + 1))  # of four blocks at once, it takes three
+    made.submit(first, leaver, *stays, deliver=waiting)
+    assert waiting.done.wait(300)
+    ((gone, held),) = begun
+    assert 0 < gone.read - gone.reused < context - 1
+    assert waiting.reasons[id(leaver)] == LATE
+    assert not gone.written
+    assert held
+    assert left == [True]
+    kept = [page for of in pages._of for page in of]
+    assert sorted([*kept, *pages._free]) == list(range(2, pages.count))
+    assert [(waiting.prompts[id(one)], waiting.pieces[id(one)]) for one in stays] == expected
+    assert sorted(made._free) == [0, 1, 2, 3]
+    made.close()
 
 
 def test_who_goes_before_an_answer_has_begun_is_written_for_no_longer(server):
