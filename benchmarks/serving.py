@@ -107,6 +107,7 @@ def measured(done, failed):
         "tokens_a_second": round(sum(one[3] for one in done) / seconds, 1),
         "first_token_p50": round(waits[len(waits) // 2], 4),
         "first_token_p99": round(waits[int(len(waits) * 0.99)], 4),
+        "first_token_p99_by_p50": round(waits[int(len(waits) * 0.99)] / waits[len(waits) // 2], 2),
     }
 
 
