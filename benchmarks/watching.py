@@ -47,6 +47,22 @@ FRAMES = """async () => {
   return gaps;
 }"""
 
+CURVE = """() => {
+  const canvas = document.getElementById("loss"), pen = canvas.getContext("2d");
+  const before = pen.fillStyle;
+  pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+  const color = [1, 3, 5].map((i) => parseInt(pen.fillStyle.slice(i, i + 2), 16));
+  pen.fillStyle = before;
+  if (!canvas.width || !canvas.height) return false;
+  const { data, width } = pen.getImageData(0, 0, canvas.width, canvas.height);
+  const columns = new Set();
+  const near = (i) => color.every((part, k) => Math.abs(part - data[i + k]) < 24);
+  for (let i = 0; i < data.length; i += 4)
+    if (data[i + 3] > 200 && near(i)) columns.add(i / 4 % width);
+  return columns.size > width / 2;
+}"""
+"""Whether the training's curve stands on the page: its color in most of the drawing's columns."""
+
 
 def train(place, name, command=(sys.executable, "-m", "nextword")):
     """Train a run in a process of its own; return the seconds by its own clock."""
@@ -94,9 +110,7 @@ def opening(place, name):
             for _ in range(3):
                 began = time.perf_counter()
                 page.goto(f"http://127.0.0.1:{PORT}")
-                page.wait_for_function(
-                    "() => document.getElementById('state').textContent.includes('step')"
-                )
+                page.wait_for_function(CURVE)
                 seconds.append(time.perf_counter() - began)
             page.wait_for_timeout(1500)
             gaps = page.evaluate(FRAMES)

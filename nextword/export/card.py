@@ -14,6 +14,8 @@ from typing import Any
 from nextword.base.errors import RunError
 from nextword.explanation.benchmarks import Benchmark, read_benchmarks
 from nextword.explanation.ruler import Mark
+from nextword.export.gguf_vocabulary import is_known
+from nextword.export.uses import uses
 from nextword.model.config import read_config
 from nextword.prediction.loading import find_model_folder, objective_in, run_facts
 from nextword.rendering.benchmarks import HEADS, rows_of
@@ -21,6 +23,7 @@ from nextword.rendering.curve import Line, chart_svg, standalone
 from nextword.rendering.formatting import among, counted, escape, figure
 from nextword.rendering.progress import duration
 from nextword.training.journal import Journal
+from nextword.vocabulary.tokenizer import Vocabulary
 
 CARD, CURVE = "README.md", "curve.svg"
 CURVE_POINTS = 400
@@ -54,6 +57,8 @@ class Card:
     ruler: Mapping[str, Any]
     floor: Mapping[str, Any]
     benchmarks: tuple[Benchmark, ...] = ()
+    in_gguf: bool = False
+    """Whether llama.cpp divides a text as its vocabulary does."""
     license: str = ""
     watts: float | None = None
     limits: tuple[str, ...] = field(default=())
@@ -95,7 +100,7 @@ def read_card(
     return Card(
         (run or folder).name, repository, objective, read_config(folder).architecture, facts,
         settings, step, curve, evaluations, seconds, ruler, floor, tuple(benchmarks),
-        license_, watts,
+        is_known(Vocabulary.load(folder)), license_, watts,
     )  # fmt: skip
 
 
@@ -121,12 +126,13 @@ def _text(file: Path) -> str:
 
 def card_text(card: Card) -> str:
     """Write the card as Markdown, after a head in YAML that the Hub reads."""
+    how = uses(PIPELINES[card.objective], card.repository, in_gguf=card.in_gguf)
     parts = [
         f"---\n{_head(card)}---\n",
         f"# {card.name}\n",
         _lead(card),
         *(_quality(card) if card.facts else ()),
-        "## Use\n\n" + _use(card),
+        f"## Use\n\n{how}",
         "## Limits\n\n" + _limits(card),
         *(_making(card) if card.facts else ()),
     ]
@@ -256,81 +262,6 @@ def curve_svg(card: Card) -> str | None:
         log_across=True,
     )
     return standalone(drawn)
-
-
-USES = {
-    "text-generation": """\
-With [transformers](https://github.com/huggingface/transformers), whose logits are the maker's:
-
-```python
-from transformers import pipeline
-
-pipeline("text-generation", model="{repository}")("Once", max_new_tokens=40)
-```
-
-With [nextword](https://pypi.org/project/nextword/), which made it and explains what it does:
-
-```console
-$ nextword generate {repository}
-$ nextword explain {repository} "Once"
-```
-
-As an endpoint for whatever speaks to OpenAI's, with exact probabilities of prompts:
-
-```console
-$ nextword serve {repository}
-```
-
-With [llama.cpp](https://github.com/ggml-org/llama.cpp) or Ollama:
-
-```console
-$ nextword export {repository} --to gguf
-$ llama-cli -m {name}.gguf -p "Once"
-```
-
-With [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness):
-
-```console
-$ lm_eval --model hf --model_args pretrained={repository},add_bos_token=True --tasks lambada_openai
-```
-""",
-    "fill-mask": """\
-With [transformers](https://github.com/huggingface/transformers):
-
-```python
-from transformers import pipeline
-
-fill = pipeline("fill-mask", model="{repository}")
-fill(f"the {{fill.tokenizer.mask_token}} cat")
-```
-
-With [nextword](https://pypi.org/project/nextword/), which made it:
-
-```console
-$ nextword fill {repository} "the [MASK] cat"
-```
-""",
-    "text-classification": """\
-With [transformers](https://github.com/huggingface/transformers):
-
-```python
-from transformers import pipeline
-
-pipeline("text-classification", model="{repository}")("a text")
-```
-
-With [nextword](https://pypi.org/project/nextword/), which made it:
-
-```console
-$ nextword classify {repository} "a text"
-```
-""",
-}
-
-
-def _use(card: Card) -> str:
-    words = USES[PIPELINES[card.objective]]
-    return words.format(repository=card.repository, name=card.repository.rpartition("/")[2])
 
 
 def _limits(card: Card) -> str:

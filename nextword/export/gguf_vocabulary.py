@@ -25,6 +25,15 @@ class GgufVocabulary(NamedTuple):
     """Whether characters that have no entry vanish, for llama.cpp's has no entry for unknown."""
 
 
+def is_known(vocabulary: Vocabulary) -> bool:
+    """Say whether llama.cpp can divide a text as a vocabulary does."""
+    try:
+        translate(vocabulary, len(vocabulary))
+    except VocabularyError:
+        return False
+    return True
+
+
 def translate(vocabulary: Vocabulary, size: int) -> GgufVocabulary:
     """Spell a vocabulary for llama.cpp.
 

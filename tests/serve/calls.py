@@ -1,6 +1,6 @@
 """Ask a server whatever its description allows, and more: no answer may be a 500.
 
-    python -m tests.serve.calls RUN [--calls 10000]
+    python -m tests.serve.calls RUN [--calls 10000] [--keep FILE]
 
 schemathesis makes the questions from /openapi.json, right ones and wrong ones. Each answer must be
 of a status that the document names, errors of OpenAI's shape.
@@ -9,10 +9,13 @@ of a status that the document names, errors of OpenAI's shape.
 import argparse
 import collections
 import contextlib
+import importlib.metadata
 import itertools
+import json
 import random
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -76,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--keep", type=Path, help="a file for the counts, as JSON")
     given = parser.parse_args()
     began = time.monotonic()
     with running(given.run) as server:
@@ -86,6 +90,18 @@ def main() -> None:
     wrong = sum(count for (_, status), count in found.items() if status >= 500)
     total = sum(found.values())
     print(f"{total} calls in {time.monotonic() - began:.0f} s, {wrong} of them ended in a 500")
+    if given.keep:
+        names = ("nextword", "schemathesis", "hypothesis", "starlette", "uvicorn")
+        kept = {
+            "date": time.strftime("%Y-%m-%d"),
+            "versions": {name: importlib.metadata.version(name) for name in names},
+            "calls": total,
+            "ended_in_a_500": wrong,
+            "answers": {
+                f"{what} {status}": count for (what, status), count in sorted(found.items())
+            },
+        }
+        given.keep.write_text(json.dumps(kept, indent=2) + "\n")
     sys.exit(bool(wrong))
 
 
