@@ -96,15 +96,23 @@ def served(place, name):
     return process
 
 
+def browser_here():
+    """Find a browser, before minutes are spent on what it is to show."""
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise SystemExit(f"no browser here: none of {', '.join(names)}")
+    return found
+
+
 def opening(place, name):
     """Open the page in a browser; return seconds to the first curve and the frames' gaps."""
     from playwright.sync_api import sync_playwright
 
-    found = next(path for one in ("chromium", "google-chrome") if (path := shutil.which(one)))
     process = served(place, name)
     try:
         with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            browser = play.chromium.launch(executable_path=browser_here(), args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1200, "height": 900})
             seconds = []
             for _ in range(3):
@@ -235,6 +243,10 @@ def main():
     with tempfile.TemporaryDirectory() as root:
         place = Path(root)
         train(place, "first")
+        shutil.copytree(place / "first", place / "long")
+        long_journal(place / "long", given.steps)
+        seconds, gaps = opening(place, "long")
+        shutil.rmtree(place / "long")
         for number in range(given.rounds):
             loads.append(round(os.getloadavg()[0], 2))
             rows.append(
@@ -249,9 +261,6 @@ def main():
             for _ in range(given.rounds)
             for asks in (False, True)
         ]
-        shutil.copytree(place / "first", place / "long")
-        long_journal(place / "long", given.steps)
-        seconds, gaps = opening(place, "long")
     result = {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": choose_machine(MachineSettings(device="cpu")).describe(),

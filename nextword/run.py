@@ -148,6 +148,13 @@ class Run:
         return None if self.resumed is None else self.resumed.checkpoint
 
 
+_FORBIDDEN = re.compile(r'[<>"|?*]|[. ]$')
+_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
+    f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³"
+}
+"""Runs are carried to other machines: what Windows keeps for itself is no name anywhere."""
+
+
 def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
     """Return a folder for a new run, named by its text if no name is given; never one that is.
 
@@ -159,6 +166,10 @@ def new_folder(name: str | None, paths: Sequence[str], builtin: str) -> Path:
         if not name or any(letter in name for letter in "/\\@:") or name in (".", "..", "latest"):
             raise SettingsError(
                 f"--name {name!r}: a run's name must not be empty, 'latest', or hold / \\ @ or :"
+            )
+        if _FORBIDDEN.search(name) or name.partition(".")[0].rstrip().upper() in _DEVICES:
+            raise SettingsError(
+                f"--name {name!r}: Windows could not hold a folder of this name; choose another"
             )
         if len(name.encode()) > LONGEST_NAME - len("..0123456789"):
             raise SettingsError(f"--name {name[:40]}…: no folder's name is so long; choose another")

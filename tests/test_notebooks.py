@@ -1,5 +1,12 @@
 """The notebooks in examples/ run from their first cell to their last."""
 
+import contextlib
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +36,72 @@ def test_there_are_five_and_none_holds_outputs():
         code = [cell for cell in book.cells if cell.cell_type == "code"]
         assert sum(STEPS in cell.source for cell in code) == 1, file
         assert not any(cell.outputs or cell.execution_count for cell in code)
+
+
+@contextlib.contextmanager
+def jupyterlab(folder):
+    """Serve a folder to this machine alone; give the address."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port = door.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
+        *(f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=known"),
+        f"--ServerApp.root_dir={folder}",
+    ]
+    own = {name: str(folder / ".own") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    environment = {**os.environ, **own, "PYTHONPATH": str(Path(__file__).parents[1])}
+    log = folder / ".log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
+    try:
+        until = time.monotonic() + 120
+        while f"127.0.0.1:{port}/lab" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_jupyterlab_opens_all_and_runs_them(place, browser):
+    """Every cell is shown as it is written; one of them is run to its end by JupyterLab's menu."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("JupyterLab is not installed")
+    import nbformat
+
+    for file in BOOKS:
+        words = file.read_text().replace(STEPS, "STEPS = 20").replace("1000", "200")
+        (place.folder / file.name).write_text(words)
+    with jupyterlab(place.folder) as address:
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        for file in BOOKS:
+            book = nbformat.read(file, 4)
+            page.goto(f"{address}/lab/workspaces/{file.stem}/tree/{file.name}?token=known")
+            page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=90_000)
+            kinds = [cell.cell_type for cell in book.cells]
+            page.wait_for_function(
+                "(many) => document.querySelectorAll('.jp-MarkdownCell h1').length >= 1 && "
+                "document.querySelectorAll('.jp-Cell').length >= many",
+                arg=len(kinds), timeout=60_000,
+            )  # fmt: skip
+            assert page.locator(".jp-Dialog").count() == 0  # as where a kernel is missing
+            shown = page.locator(".jp-Notebook").inner_text()
+            assert book.cells[0].source.splitlines()[0].lstrip("# ") in shown
+        page.goto(f"{address}/lab/workspaces/run/tree/3_explain.ipynb?token=known")
+        page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=90_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
+        page.click("text=Run >> nth=0")
+        page.click("text=Run All Cells >> nth=0")
+        drawn = ".jp-OutputArea-output.jp-RenderedHTMLCommon"
+        page.wait_for_function(
+            "([what, many]) => document.querySelectorAll(what).length >= many",
+            arg=[drawn, DRAWN["3_explain"]], timeout=120_000,
+        )  # fmt: skip
+        assert page.locator("[data-mime-type*=stderr] >> text=Traceback").count() == 0
+        page.close()
 
 
 @pytest.mark.parametrize("file", BOOKS, ids=lambda file: file.stem)

@@ -11,6 +11,7 @@ from nextword.finetune import finetune
 from nextword.settings import resolve
 from nextword.vocabulary.kinds import RESERVED, names
 from nextword.vocabulary.tokenizer import Vocabulary
+from tests.compared import near
 
 TEXT = 'the "good" cat sat on 1234 mats,\n\n  it\'s warm. the bad dog ran to the cold sea…\n'
 JUDGED = "the good dog sat on 42 mats.\n\nthe cat's   sea"
@@ -48,7 +49,12 @@ def test_a_causal_folder_gives_the_log_probabilities_of_evaluate(place, kind):
     scores = model.evaluate(place.folder / "j.txt")
     nats, tokens = nats_elsewhere(model.opened.folder, text)
     assert tokens == scores.tokens
-    assert nats == pytest.approx(scores.nats, abs=1e-5 * tokens)
+    near(
+        "transformers, probabilities",
+        scores.nats / tokens,
+        nats / tokens,
+        most=1e-5,
+    )
 
 
 def test_a_causal_folder_names_its_roles_and_its_context(place):
@@ -95,7 +101,12 @@ def test_a_masked_folder_names_what_may_stand_at_its_mask(place):
         odds = theirs(ids).logits[0, place_[0]].double().softmax(-1)
     (filled,) = model.fill("the good [MASK] sat on", top=5)
     for candidate in filled.candidates:
-        assert candidate.probability == pytest.approx(float(odds[candidate.id]), abs=1e-5)
+        near(
+            "transformers, probabilities",
+            candidate.probability,
+            odds[candidate.id],
+            most=1e-5,
+        )
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked"])
@@ -115,7 +126,12 @@ def test_a_folder_with_labels_says_what_classify_says(place, objective):
         with torch.no_grad():
             odds = theirs(**tokenizer(text, return_tensors="pt")).logits[0].double().softmax(-1)
         for number, name in theirs.config.id2label.items():
-            assert said.probabilities[name] == pytest.approx(float(odds[number]), abs=1e-5)
+            near(
+                "transformers, probabilities",
+                said.probabilities[name],
+                odds[number],
+                most=1e-5,
+            )
 
 
 def test_a_folder_written_before_still_opens(place):

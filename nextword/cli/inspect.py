@@ -1,10 +1,8 @@
 """Command line: targets, vocabulary, runs, settings, and the versions of all that computes."""
 
 import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -25,8 +23,6 @@ from nextword.cli.program import (
     text_of,
     write,
 )
-
-SHELLS = ("bash", "zsh", "fish")
 
 
 @app.command(name="--version", group=OPTIONS)
@@ -360,32 +356,3 @@ def settings(*names: str, json_: AsJson = False) -> None:
         write(json.dumps({"settings": rows}))
     else:
         write(describe_settings(chosen))
-
-
-@app.command(group=OPTIONS)
-def completion(
-    shell: Annotated[
-        Literal["bash", "zsh", "fish"] | None,
-        Parameter(help="for which [default: the one that SHELL names]"),
-    ] = None,
-    *,
-    install: Annotated[
-        bool,
-        Parameter(negative=(), help="put it where the shell looks, and a line into its start file"),
-    ] = False,
-) -> None:
-    """Complete verbs and options by Tab.
-
-    Print a shell's script, or install it.
-    """
-    chosen = shell or Path(os.environ.get("SHELL", "")).name
-    if chosen not in SHELLS:
-        raise SettingsError(f"SHELL names {chosen!r}; say which: {', '.join(SHELLS)}")
-    if not install:
-        write(app.generate_completion(prog_name="nextword", shell=chosen))  # type: ignore[arg-type]
-        return
-    try:
-        file = app.install_completion(shell=chosen)  # type: ignore[arg-type]
-    except OSError as error:
-        raise SettingsError(f"{error.filename}: cannot be written ({error.strerror})") from None
-    say(f"{file}: begin a new {chosen}, and Tab completes")

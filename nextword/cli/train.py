@@ -180,7 +180,7 @@ def _begin(*, quiet: bool, watch: bool, track: tuple[str, ...]) -> "Progress":
         if watch:
             beside.start("watch")
         for tool in track:
-            beside.start("track", "--to", tool, *(["--quiet"] if quiet else []), waits=True)
+            beside.start("track", "--to", tool, *(["--quiet"] if quiet else []), say=say)
     return Progress(quiet=quiet)
 
 

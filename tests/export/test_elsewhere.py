@@ -12,6 +12,7 @@ import nextword
 from nextword.export.embeddings import write_embeddings
 from nextword.export.vllm import CHECKS, vllm_checks
 from nextword.prediction.loading import open_model
+from tests.compared import near
 from tests.export.test_gguf import made
 from tests.serve.conftest import running
 
@@ -52,7 +53,7 @@ def test_sentence_transformers_gives_the_vectors_of_the_endpoint(place, run, bot
     folder = place.folder / f"{name}-embeddings"
     model, found = vectors(folder)
     expected = served(place.folder / "runs" / name)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    near("sentence-transformers, vectors", expected, found, most=1e-5)
     assert not np.allclose(found[0], found[1], atol=1e-2)
     assert model.max_seq_length == open_model(name).model.shape.context
     assert found.shape[1] == json.loads(done.stdout)["width"]
@@ -72,7 +73,7 @@ def test_a_pipeline_extracts_the_states_of_this_program(place, run, both):
             ids = [opened.vocabulary.begin_id, *opened.vocabulary.encode(text)]
             with torch.no_grad():
                 states = opened.model.hidden(torch.tensor([ids]))[0]
-            np.testing.assert_allclose(np.array(extract(text))[0], states, atol=1e-4)
+            near("pipelines, states", states, np.array(extract(text))[0], most=1e-4)
 
 
 def test_a_pipeline_fills_and_classifies_as_this_program(place, run, both):
@@ -84,7 +85,7 @@ def test_a_pipeline_fills_and_classifies_as_this_program(place, run, both):
     mask = fill.tokenizer.mask_token
     for ours, theirs in zip(filled.candidates, fill(f"We are all {mask} born"), strict=True):
         assert theirs["token"] == ours.id
-        assert theirs["score"] == pytest.approx(ours.probability, abs=1e-5)
+        near("pipelines, scores", ours.probability, theirs["score"], most=1e-5)
     animals = ("the dog {}", "the cat {}")
     rows = [{"text": animals[n % 2].format(n), "label": "ab"[n % 2]} for n in range(20)]
     (place.folder / "l.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -95,8 +96,8 @@ def test_a_pipeline_fills_and_classifies_as_this_program(place, run, both):
         classify = pipeline("text-classification", model=str(taught.opened.folder), top_k=None)
         for text, said in zip(TEXTS[:3], taught.classify(*TEXTS[:3]), strict=True):
             for theirs in classify([text])[0]:
-                expected = said.probabilities[theirs["label"]]
-                assert theirs["score"] == pytest.approx(expected, abs=1e-5)
+                ours = said.probabilities[theirs["label"]]
+                near("pipelines, scores", ours, theirs["score"], most=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_mlx_reads_a_folder_as_it_is(tmp_path, sizes):
         assert tokenizer.encode(text) == ids
         with torch.no_grad():
             expected = opened.model(torch.tensor([ids]))
-        np.testing.assert_allclose(np.array(model(mx.array([ids]))), expected, atol=1e-4)
+        near("MLX, logits", expected, np.array(model(mx.array([ids]))), most=1e-4)
 
 
 def test_vllm_would_serve_a_run_of_usual_sizes(place, run):

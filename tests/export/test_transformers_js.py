@@ -6,12 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import nextword
 from nextword.export.onnx import write_onnx
+from tests.compared import near
 
 MODULES = os.environ.get("NEXTWORD_NODE_MODULES", "")
 pytestmark = [
@@ -29,6 +29,7 @@ TEXTS = [
 ]  # fmt: skip
 SCRIPT = """
 import { pipeline, env, AutoTokenizer, AutoModelForCausalLM } from "@huggingface/transformers";
+from tests.compared import near
 const { root, folder, texts, tokens } = JSON.parse(process.argv[2]);
 env.allowRemoteModels = false;
 env.localModelPath = root + "/";
@@ -75,5 +76,5 @@ def test_it_reads_and_writes_the_same(small_run, shared, tmp_path):
         assert one["ids"] == ids, text
         with torch.inference_mode():
             logits = model.model(torch.tensor([ids]))[0, -1].float().numpy()
-        assert np.abs(np.array(one["logits"]) - logits).max() < 1e-4
+        near("Transformers.js, logits", logits, one["logits"], most=1e-4)
         assert one["text"] == model.generate(text, temperature=0, max_tokens=12)

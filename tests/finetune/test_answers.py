@@ -182,6 +182,11 @@ def test_it_learns_to_answer_and_to_stop(tiny, place):
     assert model.opened.objective.name == "answer"
     for name, digit in names.items():
         assert model.generate(f"{name} is", temperature=0, max_tokens=20) == f" {digit}"
+    pipeline = pytest.importorskip("transformers").pipeline
+    writer = pipeline("text-generation", model=str(model.opened.folder))
+    for name, digit in names.items():  # and a pipeline of transformers stops there, too
+        asked = {"max_new_tokens": 20, "do_sample": False, "return_full_text": False}
+        assert writer(f"{name} is", **asked)[0]["generated_text"] == f" {digit}"
 
 
 def test_a_model_of_another_objective_cannot_answer(place):

@@ -110,6 +110,24 @@ def test_a_chat_is_asked_as_it_was_taught(taught):
             model.generate(wrong)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipeline_answers_as_this_program(taught):
+    """With marks and in words, the latter by LoRA: what was merged is an ordinary folder."""
+    from transformers import pipeline
+
+    model = taught[1]
+    writer = pipeline("text-generation", model=str(model.opened.folder))
+    said = set()
+    for chat in conversations(6):
+        asked = {"max_new_tokens": 12, "do_sample": False}
+        theirs = writer(chat[:-1], **asked)[0]["generated_text"][-1]
+        assert theirs["role"] == "assistant"
+        ours = model.generate(chat[:-1], temperature=0, max_tokens=12)
+        assert ours.strip() == theirs["content"].strip()
+        said.add(ours)
+    assert any(said)
+
+
 def test_only_what_was_taught_with_chats_says_how_to_write_one(taught, place):
     begun, model = taught
 

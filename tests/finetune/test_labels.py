@@ -11,6 +11,7 @@ from nextword.base.errors import NextwordError
 from nextword.base.files import sha256_of
 from nextword.finetune import finetune
 from nextword.settings import resolve
+from tests.compared import near
 
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea. " * 120
 
@@ -72,12 +73,17 @@ def test_classes_are_learned_and_transformers_says_the_same(begun, place):
     assert set(names.values()) == {"good one", "bad one"}
     for row, one in enumerate(said):
         for number, name in names.items():
-            assert one.probabilities[name] == pytest.approx(float(odds[row, number]), abs=1e-4)
+            near(
+                "transformers, probabilities",
+                one.probabilities[name],
+                odds[row, number],
+                most=1e-5,
+            )
         assert one.label == names[int(odds[row].argmax())]
 
 
 def test_numbers_are_learned_in_their_own_units(begun, place):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     # Of sixty examples a network that has hardly read learns counting on some seeds only.
     (place.folder / "labels.jsonl").write_text("\n".join(map(json.dumps, examples(300))))
@@ -95,8 +101,11 @@ def test_numbers_are_learned_in_their_own_units(begun, place):
         there = theirs(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     assert theirs.config.problem_type == "regression"
     for one, number in zip(model.classify(*texts), there.logits[:, 0].tolist(), strict=True):
-        assert one.number == pytest.approx(number, abs=1e-3)
+        near("transformers, numbers as labels", one.number, number, most=1e-5, relative=True)
         assert 60 < one.number < 160
+    classify = pipeline("text-classification", model=str(model.opened.folder))
+    for one, said in zip(model.classify(*texts), classify(texts), strict=True):
+        near("pipelines, numbers as labels", one.number, said["score"], most=1e-5, relative=True)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_does_not(begun, place):

@@ -19,6 +19,7 @@ from nextword.objectives.options import ExamplesSettings, FinetuneSettings
 from nextword.prediction.loading import find_checkpoint
 from nextword.settings import resolve
 from nextword.vocabulary.tokenizer import Vocabulary
+from tests.compared import near
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 TEXT = "the good cat sat on the warm mat. the bad dog ran to the cold sea.\n"
@@ -110,7 +111,7 @@ def test_losses_are_trls(begun):
     theirs = [one["loss"] for one in trainer.state.log_history if "loss" in one]
     assert ours[0] == pytest.approx(math.log(2), abs=1e-5)
     assert ours[-1] < 0.6
-    assert ours == pytest.approx(theirs, abs=1e-4)
+    near("trl, losses", ours, theirs, most=1e-4)
 
 
 @pytest.fixture(scope="module")

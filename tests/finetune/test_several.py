@@ -23,6 +23,7 @@ from nextword.prediction.several import (
 )
 from nextword.settings import resolve
 from nextword.training.step import LabelLoss
+from tests.compared import near
 from tests.finetune.test_labels import TEXT
 from tests.model.test_layouts import jogged
 from tests.model.test_transformer import SHAPE
@@ -59,7 +60,7 @@ def taught(place, **options):
 
 
 def test_several_labels_are_learned_and_transformers_says_the_same(begun, place):
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     done = taught(place)
     assert done.task == "multi_label"
@@ -82,9 +83,18 @@ def test_several_labels_are_learned_and_transformers_says_the_same(begun, place)
         )
     for one, row in zip(model.classify(*texts), there.logits, strict=True):
         odds = dict(zip(ANIMALS, row.double().sigmoid().tolist(), strict=True))
-        assert one.probabilities == pytest.approx(odds, abs=1e-4)
+        near(
+            "transformers, probabilities",
+            list(one.probabilities.values()),
+            list(odds.values()),
+            most=1e-5,
+        )
         assert set(one.labels) == {animal for animal in ANIMALS if odds[animal] > 0.5}
         assert one.as_dict()["labels"] == one.labels
+    classify = pipeline("text-classification", model=str(model.opened.folder), top_k=None)
+    for one, said in zip(model.classify(*texts), classify(texts), strict=True):
+        for their in said:
+            near("pipelines, scores", one.probabilities[their["label"]], their["score"], most=1e-5)
     # The loss of the same batch, as training counts it.
     labeller, shape = model.opened.labeller, model.opened.model.shape
     framed = rows_of(model.vocabulary, texts, shape.context, causal=shape.causal).rows

@@ -11,6 +11,7 @@ from nextword.model.folder import read_body, read_model, write_model
 from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids, LabelHead
 from nextword.model.shape import Shape
+from tests.compared import near
 from tests.model.test_transformer import SHAPE, scattered
 
 BOTH = dataclasses.replace(SHAPE, qk_norm=False, causal=False)
@@ -51,7 +52,7 @@ def test_masked_folders_open_in_transformers_with_the_same_logits(tmp_path, size
     theirs = AutoModelForMaskedLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert theirs.config.mask_token_id == 2
     with torch.no_grad():
-        torch.testing.assert_close(theirs(ids()).logits, model(ids()), atol=1e-4, rtol=1e-4)
+        near("transformers, logits", model(ids()), theirs(ids()).logits, most=1e-4)
 
 
 def config_for(kind, tied, sizes, **more):
@@ -92,7 +93,7 @@ def test_folders_that_transformers_saved_open_here(tmp_path, kind, sizes, tied, 
     assert (tmp_path / "model.safetensors.index.json").is_file() == sharded
     ours = read_model(tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(ours(ids()), theirs(ids()).logits, atol=1e-4, rtol=1e-4)
+        near("transformers, logits", ours(ids()), theirs(ids()).logits, most=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "late", "bos"])
@@ -114,7 +115,7 @@ def test_labels_are_those_of_transformers_with_padding_too(tmp_path, kind, pooli
     rows[~real] = 1
     with torch.no_grad():
         there = theirs(rows, attention_mask=real.long()).logits
-        torch.testing.assert_close(ours.logits(rows, lengths), there, atol=1e-4, rtol=1e-4)
+        near("transformers, logits", ours.logits(rows, lengths), there, most=1e-4)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -131,9 +132,7 @@ def test_a_folder_with_labels_comes_back_and_opens_in_transformers(tmp_path, cau
     assert theirs.config.problem_type == "single_label_classification"
     rows, lengths = ids().clamp(min=2), torch.full((3,), 17)
     with torch.no_grad():
-        torch.testing.assert_close(
-            theirs(rows).logits, model.logits(rows, lengths), atol=1e-4, rtol=1e-4
-        )
+        near("transformers, logits", model.logits(rows, lengths), theirs(rows).logits, most=1e-4)
         assert torch.equal(again.logits(rows, lengths), model.logits(rows, lengths))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nextword.serve.chat import ids_of_messages
 from nextword.serve.conversation import Conversation
 from nextword.settings import resolve
 from tests.place import Place
+from tests.typed import CTRL_C, CTRL_D, UP, typing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = GenerationSettings(temperature=0.0, max_tokens=12)
@@ -175,6 +177,38 @@ def test_the_terminal_answers_line_by_line(here):
         assert answer == "".join(talk.say("hi")).splitlines()[0]
     assert "read" in done.stdout  # the explanation
     assert "/save FILE" in here.process("chat", "taught", stdin=b"/help\n/quit\nhi\n").stdout
+
+
+def test_who_sits_at_a_terminal_is_asked_and_has_the_last_lines_back(here):
+    with here.entered():
+        talk = Conversation(
+            nextword.load("taught").opened, GenerationSettings(temperature=0.0, max_tokens=256)
+        )
+        answer = "".join(talk.say("hi")).splitlines()[0]
+    command = [sys.executable, "-m", "nextword", "chat", "taught", "--temperature", "0"]
+    with typing(command, {**here.environment(), "TERM": "xterm"}, here.folder) as terminal:
+        terminal.until("/help says more, Ctrl-D leaves")
+        terminal.until("> ")
+        terminal.type("hi\n")
+        terminal.until(answer)
+        terminal.until("\n> ")
+        terminal.type("/sing\n")  # a mistake ends nothing here
+        terminal.until("/sing: no such order; /help lists them")
+        terminal.until("\n> ")
+        terminal.type("/undo\n")
+        terminal.until("forgotten: hi")
+        terminal.until("\n> ")
+        terminal.type(f"{UP}{UP}{UP}\n")  # three lines ago: hi
+        terminal.until(answer)
+        terminal.until("\n> ")
+        terminal.type(CTRL_D)
+        assert terminal.ends() == 0
+        assert "Traceback" not in terminal.shown
+    with typing(command, {**here.environment(), "TERM": "xterm"}, here.folder) as terminal:
+        terminal.until("> ")
+        terminal.type(CTRL_C)
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.shown
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A journal that grows, goes back or is damaged, and a tracker that fails."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -229,6 +230,57 @@ def test_a_training_is_told_of_to_its_last_word(place):
     note = json.loads((place.folder / "runs" / "told" / "tracked" / "tensorboard.json").read_text())
     assert note["last"]["end"] == 4
     assert note["place"] == (place.folder / "runs" / "told" / "metrics.jsonl").stat().st_size
+
+
+BROKEN = """
+import os, signal, sys, time, types
+module = types.ModuleType("nextword.track.tensorboard")
+
+class Broken:
+    id, where = "one", "nowhere"
+    def __init__(self, *given): pass
+    def words(self, *given): pass
+    page = words
+    def numbers(self, step, when, values):
+        open("met", "a").write(f"{{step}} {{os.getpid()}}\\n")
+        {what}
+
+module.open_run = Broken
+sys.modules[module.__name__] = module
+"""
+"""What is read when Python starts: a tracker that breaks in the middle of a run."""
+HANGS = "time.sleep(600)"
+DIES = "os.kill(os.getpid(), signal.SIGKILL)"
+TRAIN = """
+import nextword.watch.beside as beside
+from nextword.cli import main
+beside.LAST_WORDS_SECONDS = 2
+"""
+
+
+@pytest.mark.parametrize(("what", "why"), [(HANGS, "within 2 s"), (DIES, "by signal 9")])
+def test_a_tracker_that_hangs_or_dies_in_the_middle_never_stops_training(place, what, why):
+    (place.folder / "site").mkdir()
+    (place.folder / "site" / "sitecustomize.py").write_text(BROKEN.format(what=what))
+    environment = place.environment()
+    paths = [str(place.folder / "site"), environment.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    words = ["train", "--name", "told", "--quiet", *TRACKED]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{TRAIN}main({words!r})"],
+        cwd=place.folder, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert why in done.stderr
+    assert "the run itself is whole" in done.stderr
+    assert "nextword track told --to tensorboard" in done.stderr
+    events = events_of(place.folder / "runs" / "told")
+    assert events[-1]["event"] == "end"
+    assert [one["step"] for one in events if one["event"] == "step"] == list(range(1, 5))
+    ((_, process),) = [line.split() for line in (place.folder / "met").read_text().splitlines()]
+    with pytest.raises(ProcessLookupError):  # nothing is left behind
+        os.kill(int(process), 0)
 
 
 def test_a_tracker_that_cannot_begin_never_stops_training(place):
