@@ -21,6 +21,22 @@ import numpy as np
 
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "benchmarks" / "results" / "compatibility.json"
+PACKAGES = {
+    "transformers": "transformers",
+    "pipelines": "transformers",
+    "onnxruntime": "onnxruntime",
+    "MLX": "mlx-lm",
+    "sentence-transformers": "sentence-transformers",
+    "llama.cpp": "xllamacpp",
+    "lm-evaluation-harness": "lm_eval",
+    "peft": "peft",
+    "trl": "trl",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow-skinny",
+    "trackio": "trackio",
+}
+"""Whose version is told of a row that begins so; Transformers.js is none of Python's."""
 NOTES = "NEXTWORD_COMPARED"
 """A folder, into which each process writes what it found; nothing is noted where it is not set."""
 
@@ -84,8 +100,11 @@ def main() -> None:
         row["apart"] = max(row["apart"], note["apart"])
         row["allowed"] = max(row["allowed"], note["allowed"])
         row["comparisons"] += 1
-    installed = {one.name.lower(): one.version for one in importlib.metadata.distributions()}
-    result = {"date": time.strftime("%Y-%m-%d"), "rows": rows, "installed": installed}
+    versions = {name: importlib.metadata.version(name) for name in set(PACKAGES.values())}
+    if place := os.environ.get("NEXTWORD_NODE_MODULES"):
+        told = json.loads(Path(place, "@huggingface/transformers/package.json").read_text())
+        versions["Transformers.js"] = told["version"]
+    result = {"date": time.strftime("%Y-%m-%d"), "rows": rows, "versions": versions}
     RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 

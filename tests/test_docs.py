@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import nextword
+from tests.compared import PACKAGES, RESULTS, power
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -92,3 +93,37 @@ def test_what_a_page_says_holds_something_is_a_test():
     for file in DOCS.glob("*.md"):
         for test in re.findall(r"`(tests/[\w/]+\.py)`", file.read_text(encoding="utf-8")):
             assert (DOCS.parent / test).is_file(), f"{file.name}: {test}"
+
+
+def test_what_works_with_what_is_what_was_measured():
+    """Each row that tests noted stands in the table with its figure and version, and no other."""
+    rows = {}
+    for line in (DOCS / "compatibility.md").read_text("utf-8").splitlines():
+        if line.startswith("| ") and not line.startswith(("| tool", "|---")):
+            tool, version, _, figure = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[tool] = (version, figure)
+    measured = json.loads(RESULTS.read_text("utf-8"))
+    versions = measured["versions"]
+    for name, found in measured["rows"].items():
+        tool = name.partition(",")[0]
+        assert rows[name] == (versions[PACKAGES.get(tool, tool)], power(found["apart"])), name
+        assert found["apart"] <= found["allowed"]
+    figures = {name for name, (_, figure) in rows.items() if "10⁻" in figure}
+    assert figures <= measured["rows"].keys()
+    listed = subprocess.run(
+        ["git", "grep", "-hoE", 'near\\(\\s*f?"[^"]+"|row = "[^"]+"', "--", "."],
+        cwd=DOCS.parent / "tests", capture_output=True, text=True,
+    )  # fmt: skip
+    if not listed.returncode:  # a checkout: whatever is compared there has been measured
+        names = {one.split('"')[1] for one in listed.stdout.splitlines()}
+        plain = {one for one in names if "{" not in one and "," in one}
+        assert len(plain) > 12
+        assert plain <= measured["rows"].keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "none"), (1e-5, "10⁻⁵"), (9.2e-6, "10⁻⁵"), (2.01e-7, "3·10⁻⁷"), (3e-4, "3·10⁻⁴")],
+)
+def test_differences_are_rounded_up(value, words):
+    assert power(value) == words

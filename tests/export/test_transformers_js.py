@@ -29,7 +29,6 @@ TEXTS = [
 ]  # fmt: skip
 SCRIPT = """
 import { pipeline, env, AutoTokenizer, AutoModelForCausalLM } from "@huggingface/transformers";
-from tests.compared import near
 const { root, folder, texts, tokens } = JSON.parse(process.argv[2]);
 env.allowRemoteModels = false;
 env.localModelPath = root + "/";
