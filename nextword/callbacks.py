@@ -6,6 +6,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -63,22 +64,26 @@ def evaluation_every(run: Run) -> int:
 def evaluation(run: Run, judge: Callable[[TrainerState], Judged | None], save: Save) -> Callback:
     """Return what scores the hold-out now and then, logs the figures and saves a checkpoint.
 
+    All processes call it, and share the scoring; the first alone writes.
+
     Args:
         run: the run.
-        judge: scores the hold-out; None where there is none.
+        judge: scores the hold-out; None where there is none, and in all processes but the first.
         save: saves a checkpoint.
     """
     journal = Journal(run.folder)
 
     def evaluate(state: TrainerState) -> None:
         try:
-            with breakable():
+            # Of several processes all leave the scoring together, and nothing else is left.
+            with breakable() if run.ranks.size == 1 else nullcontext():
                 judged = judge(state)
         except Broken:  # whoever goes on from here evaluates first
             save(state.step, None, is_unfinished=True)
-            if run.ranks.size > 1 and not state.is_last:
-                return  # the others wait where all stop together: in `stop_when_asked`
-            raise Interrupted(run.folder, state.step, stopped_by()) from None
+            (number,) = run.ranks.most(stopped_by() or 0)
+            raise Interrupted(run.folder, state.step, int(number) or None) from None
+        if not run.ranks.is_first:
+            return
         figures = {} if judged is None else judged.figures
         journal.write({"event": "evaluation", "step": state.step, **figures})
         if judged is not None and judged.words:

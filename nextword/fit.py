@@ -90,7 +90,7 @@ class Task(ABC):
 
     @abstractmethod
     def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged | None:
-        """Score the hold-out; None without one."""
+        """Score the hold-out; None without one, and in all processes but the first."""
 
     @abstractmethod
     def facts(self) -> Mapping[str, Any]:
@@ -137,7 +137,7 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
         begin(run, model, task.facts())
     with one_writer(run.folder) if run.ranks.is_first else nullcontext():
         if run.ranks.is_first and run.resumed is not None:
-            go_back(run.resumed, run.machine, run.progress)
+            go_back(run.resumed, run.machine, run.ranks.size, run.progress)
             prune(run)  # who was killed after saving had not come to that
         run.ranks.wait()
         training = _set_up(run, task, model)
@@ -303,7 +303,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
             save(*of, step, holdout, is_unfinished=is_unfinished)
 
     judged = evaluation(run, lambda state: task.judge(run, model, state), keep)
-    calls: list[Callback] = []
+    calls = [judged]
     if run.ranks.is_first:
         calls = [
             foretell(run),
@@ -321,8 +321,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
             if run.saved is not None and run.saved.is_unfinished:
                 done = run.first_step
                 begun = TrainerState(done, is_last=done == run.pace.steps)
-                if run.ranks.is_first:
-                    judged.action(begun)
+                judged.action(begun)
                 stop.action(begun)  # which all do, should it have been left again
             # Last but one, so that what the page told is written down.
             calls.append(listen(run.folder, model, run.vocabulary, run.pace, run.ranks))

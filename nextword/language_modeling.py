@@ -35,6 +35,7 @@ from nextword.explanation.ruler import (
     training_documents,
 )
 from nextword.fit import Task
+from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_model
 from nextword.model.initialize import initialize
@@ -217,13 +218,15 @@ class LanguageModeling(Task):
             *(Callback(every, replay) for every in kept if every),
         ]
 
-    def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged:
-        """Score a part of the hold-out, and all of it at the end; write a sample."""
+    def judge(self, run: Run, model: Transformer, state: TrainerState) -> Judged | None:
+        """Score a part of the hold-out, and all of it at the end; the first writes a sample."""
         partial = scores = self._score(run, model, evaluated_tokens(run))
         if state.is_last:
             if partial.tokens < len(self.prepared.holdout):
                 scores = self._score(run, model, None)
             self.final = scores
+        if not run.ranks.is_first:
+            return None
         figures = {
             key: value for key, value in scores.as_dict().items() if key != "loss_by_context"
         }
@@ -245,8 +248,11 @@ class LanguageModeling(Task):
             words += f"\n  {describe_by_heart(best)}"
         return Judged(partial.nats_per_token, {**figures, **more}, words)
 
-    def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+    def _score(
+        self, run: Run, model: Transformer, max_tokens: int | None, *, alone: bool = False
+    ) -> Evaluation:
         settings, prepared = run.settings, self.prepared
+        ranks = Ranks() if alone else run.ranks
         if not model.shape.causal:
             return evaluate_masked(
                 model,
@@ -255,6 +261,7 @@ class LanguageModeling(Task):
                 settings.evaluation,
                 settings.objective,
                 max_tokens=max_tokens,
+                ranks=ranks,
             )
         return evaluate(
             model,
@@ -263,6 +270,7 @@ class LanguageModeling(Task):
             max_tokens=max_tokens,
             withheld=prepared.bits_withheld,
             count_bytes=run.vocabulary.count_bytes,
+            ranks=ranks,
         )
 
     def _beside_counting(self, run: Run, scores: Evaluation, *, whole: bool) -> str:
@@ -286,7 +294,7 @@ class LanguageModeling(Task):
         saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
         best, last = best_of(saved), saved[-1]
         if self.final is None:  # trained before, and killed before it could tell
-            self.final = self._score(run, _opened(run, last), None)
+            self.final = self._score(run, _opened(run, last), None, alone=True)
         overfit = None
         if (
             best.holdout_loss is not None
@@ -295,7 +303,7 @@ class LanguageModeling(Task):
         ):
             # What is kept and used is judged here, not what training ended with.
             overfit = (best.step, last.step)
-            self.final = self._score(run, _opened(run, best), None)
+            self.final = self._score(run, _opened(run, best), None, alone=True)
         journal, floor = Journal(run.folder), floor_of(self.prepared, self.final)
         if floor is not None:
             nats, share = floor.excess(self.final.nats_per_token)

@@ -299,6 +299,7 @@ def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str
         "plan": dataclasses.asdict(run.plan),
         "versions": versions(),
         "hardware": run.machine.describe(),
+        "processes": run.ranks.size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }
@@ -365,13 +366,13 @@ def follow_rates(pace: Pace, folder: Path) -> None:
         pace.slow_down(event["step"], event["scale"])
 
 
-def go_back(resumed: Resumed, machine: Machine, progress: Progress) -> None:
+def go_back(resumed: Resumed, machine: Machine, processes: int, progress: Progress) -> None:
     """Forget what a run did after the checkpoint that it goes on from; say what has changed.
 
     Called by the one writer of the run's folder.
     """
     mend_checkpoints(resumed.folder)
-    for words in changes_since(resumed.folder, resumed.facts, machine):
+    for words in changes_since(resumed.folder, resumed.facts, machine, processes):
         progress.say(words)
     if resumed.checkpoint is None:
         progress.say("no checkpoint was saved yet: it begins again with its first step")

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from nextword.base.files import refuse_runs_own
 from nextword.base.signals import Terminated
+from nextword.cli.processes import Several, in_processes
 from nextword.cli.program import (
-    GIVEN,
     TRAIN,
     AsJson,
     Paths,
@@ -77,6 +77,10 @@ def train(
         int | None,
         Parameter(help="train by so many processes on this machine: one for each of its GPUs"),
     ] = None,
+    restarts: Annotated[
+        int,
+        Parameter(help="begin again from the last checkpoint where a process fails, so many times"),
+    ] = 0,
     watch: Annotated[
         bool, Parameter(negative=(), help="show it on a page of this machine while it learns")
     ] = False,
@@ -109,7 +113,8 @@ def train(
         from nextword.vocabulary.training_data import check_paths
 
         check_paths(paths)  # a missing path is said before anything heavy is imported
-    _in_processes(processes, dry_run=dry_run)
+    asked = Several(processes, restarts, name, resume, options.get("training.steps"))
+    resume = in_processes(asked, paths, settings.corpus.builtin, dry_run=dry_run)
     from nextword import pretrain
     from nextword.prediction.loading import learned_from_examples
     from nextword.run import Interrupted
@@ -142,24 +147,6 @@ def train(
     _tell_those_beside(done.folder)
     if json_ and done.final is not None:
         write(json.dumps(done.as_dict()))
-
-
-def _in_processes(count: int | None, *, dry_run: bool) -> None:
-    """Let several processes do what was asked, and end as they do; return in each of them."""
-    from nextword.base.errors import SettingsError
-
-    if count is None:
-        return
-    if count < 1 or dry_run:
-        raise SettingsError("--processes is at least 1, and not with --dry-run, which is for one")
-    if count == 1 or "WORLD_SIZE" in os.environ:
-        return
-    from nextword.machine.launch import launch
-
-    status, words = launch(GIVEN, count)
-    if words:
-        leave(words, status)
-    sys.exit(status)
 
 
 def _check_tools(track: tuple[str, ...]) -> None:

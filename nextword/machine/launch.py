@@ -7,12 +7,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 LAST_LINES = 5
 """Of what a process that failed has said, that are shown."""
 
 
-def launch(command: Sequence[str], processes: int) -> tuple[int, str]:
+class Ended(NamedTuple):
+    """How several processes have ended."""
+
+    status: int
+    """That the command ends with."""
+    words: str = ""
+    """What is still to be said; nothing where the first process has said it."""
+    failed: str = ""
+    """Which process failed, and how; nothing where none did or all were told to stop."""
+
+
+def launch(command: Sequence[str], processes: int) -> Ended:
     """Run one of the program's commands as several processes that work together.
 
     The first says what it has to say here; the others write to files of their own. Where one ends
@@ -23,8 +35,6 @@ def launch(command: Sequence[str], processes: int) -> tuple[int, str]:
         processes: how many; each takes one of the machine's accelerators, or its share of the
             processor's cores.
 
-    Returns:
-        status to end with, and what to say: nothing where the first process has said it.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -43,18 +53,20 @@ def launch(command: Sequence[str], processes: int) -> tuple[int, str]:
         elastic_launch(config, sys.executable)("-m", "nextword", *command)
     except SignalException as stopped:
         shutil.rmtree(logs, ignore_errors=True)
-        return 128 + int(stopped.sigval), ""
+        return Ended(128 + int(stopped.sigval))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         status = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
         how = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"status {status}"
         told = f"process {rank} of {processes} has ended with {how}"
         if rank:
-            return status, f"{told}{_last_words(logs, rank)}; {logs} holds all"
+            words = f"{told}{_last_words(logs, rank)}; {logs} holds all"
+            return Ended(status, words, told)
         shutil.rmtree(logs, ignore_errors=True)
-        return status, told if failure.exitcode < 0 else ""  # else it has said why itself
+        # Else it has said why itself.
+        return Ended(status, told if failure.exitcode < 0 else "", told)
     shutil.rmtree(logs, ignore_errors=True)
-    return 0, ""
+    return Ended(0)
 
 
 def _last_words(logs: Path, rank: int) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from nextword.base.errors import SettingsError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -20,6 +22,21 @@ class Ranks:
     def is_first(self) -> bool:
         """Only the first process prints and writes."""
         return self.rank == 0
+
+    def share(self, rows: int) -> tuple[int, int]:
+        """Return where this process's share of so many rows begins and ends.
+
+        A run may go on with a number of processes that does not divide its rows.
+
+        Raises:
+            SettingsError: there are fewer rows than processes.
+        """
+        if rows < self.size:
+            raise SettingsError(
+                f"a step of this run reads {rows} rows, which {self.size} processes cannot share; "
+                f"start {rows} at most"
+            )
+        return rows * self.rank // self.size, rows * (self.rank + 1) // self.size
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """Add a tensor up over all processes, in place."""

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextword.base.errors import EvaluationError
-from nextword.base.signals import check_signals
 from nextword.loss.bits import bits, bits_per_byte, perplexity
+from nextword.machine.ranks import Ranks
 from nextword.model.transformer import Transformer
+from nextword.prediction.divided import ALONE, add_up
 from nextword.prediction.options import EvaluationSettings
 from nextword.targets.batch import IGNORED
 
@@ -78,6 +79,11 @@ class Evaluation:
     reading: dict[str, Any] = field(default_factory=dict)
     """What of the files was not read as it stands, as a tally gives it."""
 
+    def take(self, sums: NDArray[np.float64]) -> None:
+        """Take over what `summed` gave, added up."""
+        self.nats = float(sums[0])
+        self.tokens, self.first, self.among_five = map(int, sums[1:4].tolist())
+
     @property
     def nats_per_token(self) -> float:
         """The mean of −ln P(right token)."""
@@ -119,6 +125,7 @@ def evaluate(
     withheld: str = "",
     count_bytes: Callable[[NDArray[np.int64]], int] | None = None,
     begin_id: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Score documents.
 
@@ -130,6 +137,7 @@ def evaluate(
         withheld: why bits per byte shall not be given, if so.
         begin_id: stands before each document; default: the token that ends one.
         count_bytes: counts the bytes that ids spell, for a document that `max_tokens` cuts.
+        ranks: processes that share the work, which all must call this; each returns all of it.
 
     Raises:
         EvaluationError: there is no document.
@@ -161,13 +169,20 @@ def evaluate(
     precisions = model.precision
     model.set_precision(torch.float32)
     try:
-        sums = np.zeros((2, context + 1), dtype=np.float64)
-        for batch in _batches(blocks, settings.batch_tokens):
-            check_signals()
-            _score(model, batch, result, sums)
+        ranges = _ranges(context)
+        of = np.repeat(np.arange(len(ranges)), np.diff(ranges, prepend=-1))
+        sums = add_up(
+            _batches(blocks, settings.batch_tokens),
+            lambda batch: _score(model, batch, of),
+            4 + 2 * len(ranges),
+            ranks,
+        )
     finally:
         model.set_precision(precisions)
-    _group_by_context(sums, result)
+    result.take(sums)
+    for upto, nats, tokens in zip(ranges, *sums[4:].reshape(2, -1).tolist(), strict=True):
+        if tokens:
+            result.by_context[upto] = (nats, int(tokens))
     return result
 
 
@@ -236,8 +251,9 @@ def _by_length(blocks: list[Block], batch_tokens: int) -> Iterator[list[Block]]:
 
 @torch.inference_mode()
 def _score(
-    model: Transformer, batch: list[Block], result: Evaluation, sums: NDArray[np.float64]
-) -> None:
+    model: Transformer, batch: list[Block], range_of: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return nats, tokens, hits, hits among five; then nats and tokens of each range."""
     width = len(batch[0].tokens) - 1
     inputs = np.zeros((len(batch), width), dtype=np.int64)
     targets = np.full((len(batch), width), IGNORED, dtype=np.int64)
@@ -249,14 +265,19 @@ def _score(
     wanted = torch.from_numpy(targets).to(model.device).flatten()
     asked = wanted != IGNORED
     losses, ranks = score_tokens(hidden[asked], model.output_weight.float(), wanted[asked])
-    result.nats += float(losses.cpu().double().sum())
-    result.tokens += len(losses)
-    result.first += int((ranks == 0).sum())
-    result.among_five += int((ranks < 5).sum())
     rows, places = np.nonzero(targets != IGNORED)
     places += np.array([block.read for block in batch])[rows]
-    np.add.at(sums[0], places, losses.cpu().double().numpy())
-    np.add.at(sums[1], places, 1.0)
+    count = int(range_of[-1]) + 1
+    nats = np.bincount(range_of[places], losses.cpu().double().numpy(), count)
+    return np.concatenate(
+        [summed(losses, ranks), nats, np.bincount(range_of[places], minlength=count)]
+    )
+
+
+def summed(losses: Tensor, ranks: Tensor) -> NDArray[np.float64]:
+    """Return summed nats, tokens, hits and hits among five of losses and ranks (N,)."""
+    hits = [float((ranks < most).sum()) for most in (1, 5)]
+    return np.array([float(losses.cpu().double().sum()), len(losses), *hits])
 
 
 def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,15 +299,12 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tenso
     return losses, ranks
 
 
-def _group_by_context(sums: NDArray[np.float64], result: Evaluation) -> None:
-    """Add up by ranges of pieces read: 0, 1, 2, 3–4, 5–8, …; `sums` has a column for each number.
+def _ranges(context: int) -> list[int]:
+    """Return the last of each range of pieces read: 0, 1, 2, 4 (3 and 4), 8, …, the context.
 
-    End-of-text before a text is none of its pieces; the last range ends with the context.
+    End-of-text before a text is none of its pieces.
     """
-    first, upto, most = 0, 0, sums.shape[1] - 1
-    while first <= most:
-        upto = min(upto, most)
-        chosen = slice(first, upto + 1)
-        if (count := int(sums[1, chosen].sum())) > 0:
-            result.by_context[upto] = (float(sums[0, chosen].sum()), count)
-        first, upto = upto + 1, max(2 * upto, 1)
+    found = [0]
+    while found[-1] < context:
+        found.append(min(max(2 * found[-1], 1), context))
+    return found

@@ -13,13 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
-from nextword.base.signals import check_signals
 from nextword.loss.bits import bits
+from nextword.machine.ranks import Ranks
 from nextword.model.transformer import Transformer
 from nextword.objectives.masked import NOT_A_TEXT, choose_places
 from nextword.objectives.options import ObjectiveSettings
 from nextword.prediction.candidates import Candidate
-from nextword.prediction.evaluate import Documents, Evaluation, choose_documents, score_tokens
+from nextword.prediction.divided import ALONE, add_up
+from nextword.prediction.evaluate import (
+    Documents,
+    Evaluation,
+    choose_documents,
+    score_tokens,
+    summed,
+)
 from nextword.prediction.options import EvaluationSettings
 from nextword.prediction.scoring import hide_each, windows_with_pieces
 from nextword.targets.batch import IGNORED
@@ -43,6 +50,7 @@ def evaluate_masked(
     hiding: ObjectiveSettings,
     *,
     max_tokens: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Hide a share of each document's tokens, all by the mask, and score what the model names.
 
@@ -53,6 +61,7 @@ def evaluate_masked(
         settings: batch size.
         hiding: the share, and the seed of the places.
         max_tokens: take whole documents from the first on until about so many; None takes all.
+        ranks: processes that share the work, which all must call this; each returns all of it.
 
     Raises:
         EvaluationError: there is no document.
@@ -75,11 +84,15 @@ def evaluate_masked(
     precision = model.precision
     model.set_precision(torch.float32)
     try:
-        for batch in _batches(rows, settings.batch_tokens):
-            check_signals()
-            _score(model, batch, vocabulary.end_id, result)
+        sums = add_up(
+            _batches(rows, settings.batch_tokens),
+            lambda batch: _score(model, batch, vocabulary.end_id),
+            4,
+            ranks,
+        )
     finally:
         model.set_precision(precision)
+    result.take(sums)
     return result
 
 
@@ -117,7 +130,7 @@ def _batches(rows: Iterator[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
         yield waiting
 
 
-def _score(model: Transformer, batch: list[_Row], end_id: int, result: Evaluation) -> None:
+def _score(model: Transformer, batch: list[_Row], end_id: int) -> NDArray[np.float64]:
     width = max(len(row.inputs) for row in batch)
     inputs = torch.full((len(batch), width), end_id)
     targets, real = torch.full_like(inputs, IGNORED), torch.zeros_like(inputs, dtype=torch.bool)
@@ -132,10 +145,7 @@ def _score(model: Transformer, batch: list[_Row], end_id: int, result: Evaluatio
     losses, ranks = score_tokens(
         hidden[asked], model.output_weight.float(), targets.to(model.device)[asked]
     )
-    result.nats += float(losses.cpu().double().sum())
-    result.tokens += len(losses)
-    result.first += int((ranks == 0).sum())
-    result.among_five += int((ranks < 5).sum())
+    return summed(losses, ranks)
 
 
 @dataclass(frozen=True)

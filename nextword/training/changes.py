@@ -11,15 +11,23 @@ from nextword.machine.device import Machine
 from nextword.training.journal import METRICS
 
 
-def changes_since(folder: Path, facts: Mapping[str, Any], machine: Machine) -> Iterator[str]:
+def changes_since(
+    folder: Path, facts: Mapping[str, Any], machine: Machine, processes: int = 1
+) -> Iterator[str]:
     """Say what is not as it was when a run began, a line each.
 
     Args:
         folder: of the run.
         facts: that it wrote down.
         machine: that it goes on with.
+        processes: that it goes on with.
     """
     yield from _machine(facts, machine)
+    if (before := facts.get("processes", 1)) != processes:
+        yield (
+            f"processes were {before} and are {processes} now: each step reads the same rows, and "
+            "its sums are rounded otherwise"
+        )
     yield from _weather(folder, facts)
 
 

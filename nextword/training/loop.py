@@ -339,12 +339,11 @@ def _call(callbacks: Sequence[Callback], state: TrainerState) -> bool:
 
 def _parts(training: Training) -> list[slice]:
     """Divide this process's share of the rows into parts that fit in memory."""
-    plan, ranks = training.plan, training.ranks
-    share = plan.rows // ranks.size
-    first = ranks.rank * share
+    plan = training.plan
+    first, end = training.ranks.share(plan.rows)
     return [
-        slice(start, min(start + plan.micro_rows, first + share))
-        for start in range(first, first + share, plan.micro_rows)
+        slice(start, min(start + plan.micro_rows, end))
+        for start in range(first, end, plan.micro_rows)
     ]
 
 

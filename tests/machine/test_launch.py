@@ -1,6 +1,7 @@
 """One command, several processes: the first speaks, all end together."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
+from safetensors.torch import load_file
 
 from nextword.base.errors import is_left_alone
-from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.training.checkpoint import find_damage, list_checkpoints, remove_checkpoints
+from tests.elastic import disturb, started_by
 from tests.training.test_bad_weather import log
 
 OPTIONS = (
@@ -22,26 +25,14 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def started(place, *words):
+def started(place, *words, processes=2, options=OPTIONS):
     environment = {**place.environment(), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "nextword", "train", "--processes", str(processes)]
     return subprocess.Popen(
-        [sys.executable, "-m", "nextword", "train", "--processes", "2", *OPTIONS, *words],
+        [*command, *options, *words],
         cwd=place.folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-
-
-def started_by(process, rank):
-    """Return one of the processes that another has started, by its own environment."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            names = (place / "environ").read_bytes().split(b"\0")
-        except (OSError, ValueError):
-            continue
-        if parent == process.pid and f"RANK={rank}".encode() in names:
-            return int(place.name)
-    return None
 
 
 def wait_for_steps(place, run, steps):
@@ -106,6 +97,83 @@ def test_told_to_stop_they_save_and_go_on_later(place):
     assert not find_damage(saved.folder, whole=True)
     assert "--resume told" in said
     assert "Traceback" not in said
+
+
+def losses_of(place, run):
+    return [event["loss"] for event in log(place.folder / "runs" / run) if "loss" in event]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(place):
+    """Also one that does not divide its rows: the mean is over tokens, however they are shared."""
+    exact = ("--training.steps", "6", "--training.optimizer", "adamw", "--training.keep-last", "9")
+    words = ("--name", "one", "--training.checkpoint-every", "2", *exact)
+    alone = place.nextword("train", *OPTIONS, *words)
+    assert alone.returncode == 0, alone.stderr
+    runs = place.folder / "runs"
+    shutil.copytree(runs / "one", runs / "other")
+    for at, processes in ((2, 3), (4, 2)):
+        process = started(place, "--resume", f"other@{at}", processes=processes, options=())
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said
+        assert f"processes were 1 and are {processes} now: each step reads the same rows" in said
+    assert losses_of(place, "other") == pytest.approx(losses_of(place, "one"), abs=1e-5)
+    last = "checkpoints/step-000006/model.safetensors"
+    one, other = (load_file(runs / name / last) for name in ("one", "other"))
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=0)
+    process = started(place, "--resume", "other@4", processes=9, options=())
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 2
+    assert "reads 8 rows, which 9 processes cannot share; start 8 at most" in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
+def test_who_is_killed_over_and_over_learns_the_same(place):
+    """`python -m tests.elastic` does it twenty times."""
+    report = disturb(place, kills=2, processes=2, steps=300)
+    assert report["restarts"] == 2
+    assert report["same losses"]
+    assert report["same weights"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
+def test_restarts_have_an_end_and_what_is_wrong_is_not_tried_again(place):
+    process = started(place, "--name", "hit", "--training.steps", "4000", "--restarts", "1")
+    for attempt in range(2):
+        wait_for_steps(place, "hit", 3)
+        rank = 1 - attempt
+        until = time.monotonic() + 60
+        while (found := started_by(process, rank)) is None and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(found, signal.SIGKILL)
+        while started_by(process, rank) == found:
+            time.sleep(0.05)
+        if not attempt:
+            (place.folder / "runs" / "hit" / "metrics.jsonl").write_text("")
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGKILL
+    assert said.count("(restart 1 of 1)") == 1
+    assert "process 0 of 2 has ended with signal 9" in said
+    process = started(place, "--name", "odd", "--restarts", "3", "--training.optimizer", "none")
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 2
+    assert "restart" not in said
+    assert place.nextword("train", "--restarts", "-1").returncode == 2
+
+
+def test_whom_torchrun_starts_again_goes_on_with_its_run(place, monkeypatch):
+    words = ("train", *OPTIONS, "--training.steps", "4", "--training.checkpoint-every", "2")
+    assert place.nextword(*words, "--name", "it").returncode == 0
+    run = place.folder / "runs" / "it"
+    remove_checkpoints(list_checkpoints(run)[1:], keep=())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    done = place.nextword(*words, "--name", "it")
+    assert done.returncode == 0, done.stderr
+    assert [one.step for one in list_checkpoints(run)] == [2, 4]
+    done = place.nextword(*words)
+    assert done.returncode == 2
+    assert "a training that may be restarted is given a --name, to find it again" in done.stderr
 
 
 @pytest.mark.parametrize(

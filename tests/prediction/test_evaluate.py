@@ -201,9 +201,30 @@ def test_documents_are_chosen_until_there_are_enough():
     assert choose_documents(Texts([most + 1, 5]), 6) == (1, 6)
 
 
-def test_ranges_of_context_end_with_the_context():
-    result = Evaluation()
-    sums = np.array([np.arange(7.0), np.ones(7)])
-    sums[1, 2] = 0
-    room._group_by_context(sums, result)
-    assert result.by_context == {0: (0.0, 1), 1: (1.0, 1), 4: (7.0, 2), 6: (11.0, 2)}
+@pytest.mark.parametrize(
+    ("context", "ranges"),
+    [(1, [0, 1]), (2, [0, 1, 2]), (4, [0, 1, 2, 4]), (6, [0, 1, 2, 4, 6]), (9, [0, 1, 2, 4, 8, 9])],
+)
+def test_ranges_of_context_end_with_the_context(context, ranges):
+    assert room._ranges(context) == ranges
+
+
+@torch.inference_mode()
+def test_losses_are_grouped_by_how_many_pieces_were_read():
+    model, texts = scattered(), Texts([30, 3])
+    found = evaluate(model, texts, EvaluationSettings(batch_tokens=40)).by_context
+    expected = {}
+    for document in texts.documents:
+        whole = [0, *document.tolist()]
+        for start in range(0, len(document), 24):
+            block = whole[start : start + 25]
+            logits = model(torch.tensor([block[:-1]]))[0].double()
+            for place, target in enumerate(block[1:]):
+                read = place + (start > 0)  # in a later block token 0 is a piece of the text
+                upto = next(end for end in (0, 1, 2, 4, 8, 16, 24) if read <= end)
+                nats, count = expected.get(upto, (0.0, 0))
+                loss = -float(logits[place].log_softmax(0)[target])
+                expected[upto] = (nats + loss, count + 1)
+    assert found.keys() == expected.keys()
+    for upto, (nats, count) in expected.items():
+        assert found[upto] == (pytest.approx(nats, abs=1e-4), count)

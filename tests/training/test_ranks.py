@@ -10,10 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from nextword.prediction.evaluate import evaluate
+from nextword.prediction.loading import open_model, prepared_folder, run_facts
+from nextword.settings import read_recipe, resolve
 from nextword.training import live
 from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.vocabulary.prepared import open_prepared
 from tests.training.test_bad_weather import OPTIONS, log
 
 PROGRAM = f"""
@@ -78,9 +83,32 @@ def wait_for(happened, processes):
         time.sleep(0.05)
 
 
+def scored_alone(run):
+    """What this process says of the whole hold-out, with as many threads as each of two had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        holdout = open_prepared(prepared_folder(run, run_facts(run))).holdout
+        # In batches small enough that both have some.
+        settings = resolve(read_recipe(run / "settings.toml")).evaluation
+        found = evaluate(open_model(str(run)).model, holdout, settings)
+    finally:
+        torch.set_num_threads(threads)
+    assert found.tokens > 4 * settings.batch_tokens
+    return found.nats
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
 def test_two_processes_save_go_back_and_go_on(place):
-    asked = [*OPTIONS, "--training.on-nan", "rollback", "--training.checkpoint-every", "10"]
+    asked = [
+        *OPTIONS,
+        "--evaluation.batch-tokens",
+        "300",
+        "--training.on-nan",
+        "rollback",
+        "--training.checkpoint-every",
+        "10",
+    ]
     said = by_two(place, "train", "--name", "it", *asked, poisoned=24)
     assert "the last good checkpoint is it@20: it goes on from there" in said
     run = place.folder / "runs" / "it"
@@ -88,6 +116,7 @@ def test_two_processes_save_go_back_and_go_on(place):
     assert [event["step"] for event in log(run, "step")] == list(range(1, 41))
     assert [point.step for point in list_checkpoints(run)] == [10, 20, 30, 40]
     assert not [one for one in list_checkpoints(run) if find_damage(one.folder, whole=True)]
+    assert log(run, "evaluation")[-1]["nats"] == scored_alone(run)
     shutil.copytree(run, run.with_name("again"))
     by_two(place, "train", "--resume", "again@20")
     last = "checkpoints/step-000040/model.safetensors"
@@ -144,9 +173,9 @@ def test_whichever_of_two_is_told_both_do_it(place):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
-@pytest.mark.parametrize(("at", "statuses"), [(1, [143, 143]), (2, [143, 0])])
+@pytest.mark.parametrize(("at", "statuses"), [(1, [143, 143]), (2, [143, 143])])
 def test_a_stop_in_an_evaluation_leaves_nobody_waiting(place, at, statuses):
-    """Only the first evaluates: in the midst of a run the others stop with it, at its end alone."""
+    """All evaluate, and leave that together: in the midst of a run and at its end."""
     options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
     options |= {"--training.steps": "8", "--training.evaluate-every": "4"}
     words = [word for option in options.items() for word in option]

@@ -1,0 +1,171 @@
+"""Command line: one training by several processes, which begin again where one fails."""
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nextword.base.errors import SettingsError
+from nextword.cli.program import GIVEN, leave, say
+
+WRONG = 2
+"""Status of what the user can mend, and another trial cannot."""
+LOOK_SECONDS = 0.1
+
+
+class Several(NamedTuple):
+    """What was asked for."""
+
+    processes: int | None
+    restarts: int
+    name: str | None
+    resume: str | None
+    steps: int | None
+
+
+def in_processes(
+    asked: Several, paths: Sequence[str], builtin: str, *, dry_run: bool
+) -> str | None:
+    """Let several processes do what was asked, and end as they do; return in each of them.
+
+    Args:
+        asked: how many, how often they may begin again, and which run it is.
+        paths: of the text, by which the run is named where nothing else is said.
+        builtin: the same, where there is none.
+        dry_run: whether nothing is to be trained.
+
+    Returns:
+        the run to go on with, if any.
+
+    Raises:
+        SettingsError: it cannot be done so.
+    """
+    count = 1 if asked.processes is None else asked.processes
+    if count < 1 or (dry_run and asked.processes is not None):
+        raise SettingsError("--processes is at least 1, and not with --dry-run, which is for one")
+    if asked.restarts < 0:
+        raise SettingsError("--restarts is at least 0")
+    if "WORLD_SIZE" in os.environ or (count == 1 and not asked.restarts):
+        return _goes_on_with(asked)
+    from nextword.machine.launch import launch
+
+    run, command = _run_of(asked, paths, builtin)
+    lost = _Lost(run)
+    ended = launch(command, count)
+    for number in range(1, asked.restarts + 1):
+        if not ended.failed or ended.status == WRONG:
+            break
+        say(f"{ended.failed}; {lost.begins_again()} (restart {number} of {asked.restarts})")
+        ended = launch(_again(asked, run, command), count)
+        lost.has_gone_on()
+    if words := lost.words():
+        say(words)
+    if ended.words:
+        leave(ended.words, ended.status)
+    sys.exit(ended.status)
+
+
+def _goes_on_with(asked: Several) -> str | None:
+    """Return the run to go on with: also that of a process which torchrun has started once more.
+
+    Raises:
+        SettingsError: it would begin another one.
+    """
+    if asked.resume is not None or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        return asked.resume
+    from nextword.prediction.loading import FACTS, runs_folder
+
+    if asked.name is None:
+        raise SettingsError("a training that may be restarted is given a --name, to find it again")
+    return asked.name if (runs_folder() / asked.name / FACTS).is_file() else None
+
+
+def _run_of(asked: Several, paths: Sequence[str], builtin: str) -> tuple[Path, list[str]]:
+    """Return the run's folder, and the command that trains it under this name."""
+    from nextword.prediction.loading import find_run
+    from nextword.run import new_folder
+
+    if asked.resume is not None:
+        return find_run(asked.resume.partition("@")[0]), list(GIVEN)
+    folder = new_folder(asked.name, paths, builtin)
+    return folder, [*GIVEN, *(["--name", folder.name] if asked.name is None else [])]
+
+
+def _again(asked: Several, run: Path, command: Sequence[str]) -> list[str]:
+    """Return the command that goes on with a run, or begins it where there is none yet."""
+    from nextword.prediction.loading import FACTS
+
+    if not (run / FACTS).is_file():
+        return list(command)
+    told = [word for word in command if word in ("--quiet", "--json", "--watch")]
+    trackers = [f"--track={tool}" for tool in _values(command, "--track")]
+    steps = (
+        [] if asked.steps is None or asked.resume is None else [f"--training.steps={asked.steps}"]
+    )
+    return [command[0], "--resume", str(run), *steps, *trackers, *told]
+
+
+def _values(command: Sequence[str], option: str) -> list[str]:
+    """Return what was given for an option that may be repeated."""
+    found = [word.partition("=")[2] for word in command if word.startswith(f"{option}=")]
+    pairs = itertools.pairwise(command)
+    return found + [value for word, value in pairs if word == option]
+
+
+class _Lost:
+    """Counts what failures cost: steps that are done again, and time until training goes on."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.steps, self.seconds, self.times = run, 0, 0.0, 0
+        self._thread: threading.Thread | None = None
+
+    def begins_again(self) -> str:
+        """Note a failure; say where it goes on from."""
+        from nextword.training.checkpoint import list_checkpoints
+        from nextword.training.journal import METRICS, Journal
+
+        self.times += 1
+        is_there = (self.run / METRICS).is_file()
+        steps = Journal(self.run).curve(float("inf"))[0] if is_there else []
+        done = steps[-1] if steps else 0
+        saved = list_checkpoints(self.run) if is_there else []
+        begins = saved[-1].step if saved else 0
+        self.steps += max(done - begins, 0)
+        self._thread = threading.Thread(target=self._look, args=(time.monotonic(),), daemon=True)
+        self._is_over = threading.Event()
+        self._thread.start()
+        return f"after step {done:,} all go on from step {begins:,}"
+
+    def _look(self, since: float) -> None:
+        """Wait until the log is written anew."""
+        from nextword.training.journal import METRICS
+
+        def written() -> int:
+            try:
+                return (self.run / METRICS).stat().st_mtime_ns
+            except OSError:
+                return 0
+
+        before = written()
+        while written() == before and not self._is_over.wait(LOOK_SECONDS):
+            pass
+        self.seconds += time.monotonic() - since
+
+    def has_gone_on(self) -> None:
+        """Look no longer, whether or not it did."""
+        assert self._thread is not None
+        self._is_over.set()
+        self._thread.join()
+
+    def words(self) -> str:
+        """Say what was lost, if anything."""
+        if not self.times:
+            return ""
+        return (
+            f"restarts    {self.times}; {self.seconds:.1f} s in all until training went on, and "
+            f"{self.steps:,} steps were done again"
+        )

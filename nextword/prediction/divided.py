@@ -1,0 +1,60 @@
+"""Work on batches shared out among processes, and its sums, the same whoever did what."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextword.base.signals import Broken, check_signals, stopped_by
+from nextword.machine.ranks import Ranks
+
+Batch = TypeVar("Batch")
+ALONE = Ranks()
+TURNS = 4
+"""Batches of each process after which all ask each other whether somebody is to stop."""
+
+
+def add_up(
+    batches: Iterable[Batch],
+    score: Callable[[Batch], NDArray[np.float64]],
+    width: int,
+    ranks: Ranks = ALONE,
+) -> NDArray[np.float64]:
+    """Add up what batches come to, each by one of the processes.
+
+    What each batch came to is told to all, and added up in the batches' order: the sums are the
+    same to the last bit, however many processes there are.
+
+    Args:
+        batches: the same for every process.
+        score: returns what a batch comes to, (width,).
+        width: numbers that each comes to.
+        ranks: the processes, which all must call this.
+
+    Returns:
+        (width,).
+
+    Raises:
+        Broken: a stop was asked for; of several processes all raise it at the same batch.
+    """
+    found = []
+    for number, batch in enumerate(batches):
+        _look_up(number, ranks)
+        mine = number % ranks.size == ranks.rank
+        found.append(score(batch) if mine else np.zeros(width))
+    each = np.stack(found) if found else np.zeros((0, width))
+    if ranks.size > 1:  # zeros but by one: nothing is rounded
+        each = ranks.sum(torch.from_numpy(each).to(ranks.device or "cpu")).cpu().numpy()
+    total = np.zeros(width)
+    for row in each:
+        total += row
+    return total
+
+
+def _look_up(number: int, ranks: Ranks) -> None:
+    if ranks.size == 1:
+        check_signals()
+    elif number % (TURNS * ranks.size) == 0 and any(ranks.most(stopped_by() or 0)):
+        raise Broken

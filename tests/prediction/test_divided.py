@@ -1,0 +1,85 @@
+"""However many processes share the work, what it comes to is the same to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from nextword.base import signals
+from nextword.base.signals import Asked, Broken
+from nextword.machine.ranks import Ranks
+from nextword.prediction.divided import TURNS, add_up
+
+
+class Several(Ranks):
+    """One of several processes of which each keeps what it would send."""
+
+    def __new__(cls, *given):
+        made = super().__new__(cls)
+        object.__setattr__(made, "sent", [])
+        return made
+
+    def sum(self, value):
+        self.sent.append(value.clone())
+        return value
+
+    def most(self, *values):
+        return list(values)
+
+
+def parts_of(batches, size):
+    """What each of several processes sends: its own batches, and zeros for the others'."""
+    found = []
+    for rank in range(size):
+        ranks = Several(rank, size)
+        add_up(batches, lambda batch: batch, 3, ranks)
+        (told,) = ranks.sent
+        found.append(told)
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("many", [0, 1, 5, 40])
+def test_sums_are_those_of_one_process(size, many):
+    source = np.random.default_rng(many)
+    batches = [source.normal(size=3) * 10.0 ** source.integers(-9, 9) for _ in range(many)]
+    alone = add_up(batches, lambda batch: batch, 3)
+    parts = parts_of(batches, size)
+    asked = [int((part != 0).any(1).sum()) for part in parts]
+    assert sum(asked) == many
+    assert max(asked) - min(asked) <= 1  # nobody does much more than others
+
+    class Told(Ranks):
+        def sum(self, value):
+            return sum(parts, torch.zeros_like(value))
+
+        def most(self, *values):
+            return list(values)
+
+    assert add_up(batches, lambda batch: batch, 3, Told(0, size)).tobytes() == alone.tobytes()
+    if many == 40:  # each process' sum by itself, and then theirs, is not the same
+        by_process = sum(part.numpy().sum(0) for part in parts)
+        assert by_process.tobytes() != alone.tobytes()
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_all_leave_at_the_same_batch(rank):
+    """Whoever is told; none goes on where another waits for it."""
+    done = []
+
+    class OneIsTold(Ranks):
+        def most(self, *values):
+            return [float(len(done) >= 2 * TURNS)]
+
+    def score(batch):
+        done.append(batch)
+        return np.zeros(1)
+
+    with pytest.raises(Broken):
+        add_up(range(1000), score, 1, OneIsTold(rank, 3))
+    assert len(done) == 2 * TURNS
+
+
+def test_who_is_alone_leaves_at_once(monkeypatch):
+    monkeypatch.setattr(signals, "_listening", [Asked(stop=15, breakable=True)])
+    with pytest.raises(Broken):
+        add_up(range(3), lambda batch: np.zeros(1), 1)
