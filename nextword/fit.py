@@ -63,7 +63,7 @@ from nextword.training.loop import (
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.remembered import halved_by, left_out_by, norms_of
 from nextword.training.room import RECOMPUTE, make_it_fit, needs_of_row
-from nextword.training.step import kept_bytes
+from nextword.training.step import kept_bytes, shared_among_processes
 
 
 class Task(ABC):
@@ -162,7 +162,8 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
         restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
     if run.ranks.size > 1:
-        loss = nn.parallel.DistributedDataParallel(loss)
+        batch = task.read(run.first_step, slice(0, 1))
+        loss = shared_among_processes(loss, batch, run.machine.device)
     journal = Journal(run.folder)
     halved = halved_by(journal, run.first_step)
 

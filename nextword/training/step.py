@@ -173,6 +173,26 @@ def add_gradients(
     return nats
 
 
+def shared_among_processes(
+    loss: nn.Module, batch: Iterable[Any], device: torch.device
+) -> nn.Module:
+    """Wrap a loss so that its gradients are those of all processes.
+
+    DDP lays its buckets out anew once it has seen in which order gradients come, and of three
+    processes or more the order in which numbers are added depends on their place in a bucket. So it
+    is shown that before the first step: else a run that goes on would add up its first otherwise.
+
+    Args:
+        loss: as `accumulate` takes it.
+        batch: arrays, or None; whichever it is, its gradient is nothing.
+        device: where the network is.
+    """
+    shared = nn.parallel.DistributedDataParallel(loss)
+    (shared(*on_device(batch, device)) * 0.0).backward()
+    shared.zero_grad(set_to_none=True)
+    return shared
+
+
 def kept_bytes(loss: nn.Module, batch: Iterable[Any], device: torch.device) -> int:
     """Measure what a batch's forward pass keeps for its gradient, weights not counted.
 
