@@ -129,11 +129,11 @@ def _lay_out(
     machine = choose_machine(settings.machine)
     ranks = join_ranks(machine.device)
     if not ranks.is_first:
-        ranks.wait()  # until the first has prepared the text, to find it then
+        ranks.wait_for_first("text")  # to find it prepared then
     prepared = gather(paths, settings.corpus, with_source(settings.vocabulary), progress.say)
     if ranks.is_first:
         check_leaks(prepared, progress.say)
-        ranks.wait()
+        ranks.wait_for_first("text")
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,21 @@ def started_by(process: subprocess.Popen, rank: int) -> int | None:
     return None
 
 
-def start(place: Place, name: str, processes: int, *words: str) -> subprocess.Popen:
-    """Begin a training."""
+def start(place: Place, name: str, *words: str, by: Sequence[str]) -> subprocess.Popen:
+    """Begin a training by several processes."""
     environment = {**place.environment(), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "nextword", "train", "--processes", str(processes)]
     return subprocess.Popen(
-        [*command, "--name", name, *OPTIONS, *words],
+        [sys.executable, "-m", *by, "--name", name, *OPTIONS, *words],
         cwd=place.folder, env=environment, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def launcher(processes: int, restarts: int, *, torchrun: bool) -> list[str]:
+    """Return a command that lets several processes train, and begin again."""
+    if not torchrun:
+        return ["nextword", "train", f"--processes={processes}", f"--restarts={restarts}"]
+    of = [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    return ["torch.distributed.run", "--standalone", *of, "-m", "nextword", "train"]
 
 
 def steps_of(run: Path) -> list[dict[str, Any]]:
@@ -77,13 +85,15 @@ def done_steps(run: Path) -> int:
     return int(steps[-1]["step"]) if steps else 0
 
 
-def disturb(place: Place, *, kills: int, processes: int, steps: int) -> dict[str, Any]:
+def disturb(
+    place: Place, *, kills: int, processes: int, steps: int, torchrun: bool = False
+) -> dict[str, Any]:
     """Train twice, once disturbed; return what was found."""
     last = ("--training.steps", str(steps))
-    calm = start(place, "calm", processes, *last)
+    calm = start(place, "calm", *last, by=launcher(processes, 0, torchrun=False))
     said = calm.communicate(timeout=600)[1]
     assert calm.returncode == 0, said
-    process = start(place, "hit", processes, *last, "--restarts", str(kills))
+    process = start(place, "hit", *last, by=launcher(processes, kills, torchrun=torchrun))
     run, dice, done = place.folder / "runs" / "hit", random.Random(0), 0
     began, before = time.monotonic(), set[int | None]()
     for number in range(kills):
@@ -101,7 +111,10 @@ def disturb(place: Place, *, kills: int, processes: int, steps: int) -> dict[str
         done += 1
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
-    (told,) = re.findall(r"^restarts +(\d+); ([\d.]+) s in all .* and ([\d,]+) steps", said, re.M)
+    told = ("0", "nan", "0")  # torchrun itself says nothing of it
+    if not torchrun:
+        words = r"^restarts +(\d+); ([\d.]+) s in all .* and ([\d,]+) steps"
+        (told,) = re.findall(words, said, re.M)
     weights = [
         load_file(list_checkpoints(run.with_name(name))[-1].folder / "model.safetensors")
         for name in ("calm", "hit")

@@ -110,8 +110,12 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(error, NextwordError | CycloptsError):
             leave(_words_of(error), 2)
         if words := _of_the_machine(error):
-            leave(words, 2)
+            leave(words, LEFT_ALONE if is_left_alone(error) else 2)
         leave(_of_its_own(error), 1)
+
+
+LEFT_ALONE = 75
+"""The status of what may go well another time (EX_TEMPFAIL of BSD's sysexits)."""
 
 
 def _words_of(error: Exception) -> str:

@@ -1,12 +1,18 @@
 """Distributed ranks: this process among many; nothing to do when it is alone."""
 
 import os
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from nextword.base.errors import SettingsError
+
+PATIENCE = timedelta(minutes=10)
+"""After which a process that does not answer in the middle of a step is taken for lost."""
+LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,20 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
+    def wait_for_first(self, what: str) -> None:
+        """Wait until the first process comes here too, for as long as that takes: hours, may be.
+
+        Args:
+            what: it has done by then; another for each place that calls this.
+        """
+        if self.size == 1:
+            return
+        store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
+        if self.is_first:
+            store.set(what, "done")
+        while not store.check([what]):
+            time.sleep(LOOK_SECONDS)
+
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return all of a tensor that may be divided among processes; every process must ask.
@@ -75,5 +95,6 @@ def join_ranks(device: torch.device) -> Ranks:
     if size == 1:
         return Ranks()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
     return Ranks(dist.get_rank(), size, device)

@@ -137,6 +137,13 @@ def test_who_is_killed_over_and_over_learns_the_same(place):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
+def test_torchrun_itself_lets_it_begin_again(place):
+    report = disturb(place, kills=1, processes=2, steps=300, torchrun=True)
+    assert report["same losses"]
+    assert report["same weights"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
 def test_restarts_have_an_end_and_what_is_wrong_is_not_tried_again(place):
     process = started(place, "--name", "hit", "--training.steps", "4000", "--restarts", "1")
     for attempt in range(2):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nextword.cli.program import LEFT_ALONE
 from nextword.prediction.evaluate import evaluate
 from nextword.prediction.loading import open_model, prepared_folder, run_facts
 from nextword.settings import read_recipe, resolve
@@ -22,12 +23,19 @@ from nextword.vocabulary.prepared import open_prepared
 from tests.training.test_bad_weather import OPTIONS, log
 
 PROGRAM = f"""
-import os, sys
+import datetime, os, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from nextword.cli import main
 from tests.training.poisoned import poison, stop_in_evaluation
 
 poison({{int(sys.argv[1])}})
+if patience := os.environ.get("PATIENCE"):
+    from nextword.machine import ranks
+    ranks.PATIENCE = datetime.timedelta(seconds=float(patience))
+if os.environ["RANK"] == "0" and (seconds := os.environ.get("PREPARES")):
+    from nextword import pretrain
+    check_leaks = pretrain.check_leaks
+    pretrain.check_leaks = lambda *given: (time.sleep(float(seconds)), check_leaks(*given))
 if os.environ["RANK"] == "0":
     stop_in_evaluation(int(sys.argv[2]))
 status = 0
@@ -63,6 +71,13 @@ def two(place, *words, poisoned=-1, stopped=0):
         )
         for rank in range(2)
     ]  # fmt: skip
+
+
+def of_steps(number):
+    """The options for another number of steps."""
+    options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
+    options |= {"--training.steps": str(number), "--training.evaluate-every": str(number)}
+    return [word for option in options.items() for word in option]
 
 
 def by_two(place, *words, poisoned=-1):
@@ -170,6 +185,36 @@ def test_whichever_of_two_is_told_both_do_it(place):
     again = run.with_name("again")
     by_two(place, "train", "--resume", f"again@{saved.step}", "--training.steps", str(stopped.step))  # fmt: skip  # noqa: E501
     assert [one["loss"] for one in log(again, "step")] == [one["loss"] for one in steps]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
+def test_who_prepares_for_long_is_waited_for(place, monkeypatch):
+    """Longer than anybody is waited for in the middle of a step."""
+    monkeypatch.setenv("PATIENCE", "3")
+    monkeypatch.setenv("PREPARES", "8")
+    by_two(place, "train", "--name", "it", *of_steps(2))
+    assert len(log(place.folder / "runs" / "it", "step")) == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_does_not_answer_is_given_up(place, monkeypatch, rank):
+    monkeypatch.setenv("PATIENCE", "4")
+    processes = two(place, "train", "--name", "it", *of_steps(100_000))
+    run = place.folder / "runs" / "it"
+    try:
+        wait_for(lambda: (run / "metrics.jsonl").is_file() and len(log(run, "step")) > 3, processes)
+        processes[rank].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        said = processes[1 - rank].communicate(timeout=60)[1]
+        assert time.monotonic() - began < 30
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[1 - rank].returncode == LEFT_ALONE
+    assert "another of the processes has ended or does not answer; `--resume` goes on" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
