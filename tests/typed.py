@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,10 +54,13 @@ class Typed:
 
 
 @contextlib.contextmanager
-def typing(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Iterator[Typed]:
-    """Start a program on a terminal; it is ended with the context."""
+def typing(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, columns: int = 80
+) -> Iterator[Typed]:
+    """Start a program on a terminal so wide; it is ended with the context."""
     child, terminal = pty.fork()
     if not child:
+        termios.tcsetwinsize(0, (24, columns))
         os.chdir(folder)
         os.execve(command[0], list(command), dict(environment))
     typed = Typed(child, terminal)

@@ -80,6 +80,14 @@ def speak_utf8(*streams: TextIO) -> None:
             stream.reconfigure(encoding="utf-8")
 
 
+def columns_of(stream: TextIO) -> int | None:
+    """Return how wide a terminal is; None of a pipe or a file, which hold lines of any length."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None if stream.isatty() else None
+    except (OSError, ValueError):
+        return None
+
+
 def as_utf8(argument: str) -> str:
     """Read an argument as UTF-8 that was decoded as something else; what is none stays.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from nextword.base.terminal import columns_of
 from nextword.cli.program import EXPLAIN, AsJson, Run, app, leave, named, say, text_of, write
 
 TOUR = "tour"
@@ -36,7 +37,10 @@ def explain(
         write(json.dumps(judged.as_dict()))
     else:
         color = _has_color()
-        write(describe_trace(judged, top=top, color=color), is_colored=color)
+        write(
+            describe_trace(judged, top=top, color=color, width=columns_of(sys.stdout)),
+            is_colored=color,
+        )
 
 
 @app.command(group=EXPLAIN)
@@ -139,7 +143,11 @@ def replay(
         raise RunError(f"{folder}: this model belongs to no run; how it learned is not known")
     refuse_verb(run, "replay")
     known = read_replay(owner)
-    write(json.dumps(known.as_dict()) if json_ else describe_replay(known, columns=max(columns, 2)))
+    write(
+        json.dumps(known.as_dict())
+        if json_
+        else describe_replay(known, columns=max(columns, 2), width=columns_of(sys.stdout))
+    )
 
 
 @app.command(group=EXPLAIN)
@@ -162,7 +170,11 @@ def ruler(
     model.opened.refuse("ruler")
     say("scoring, counting and compressing the held-out text …")
     measured = model.ruler(primed=primed)
-    write(json.dumps(measured.as_dict()) if json_ else describe_ruler(measured))
+    write(
+        json.dumps(measured.as_dict())
+        if json_
+        else describe_ruler(measured, width=columns_of(sys.stdout))
+    )
 
 
 @app.command(group=EXPLAIN)

@@ -13,14 +13,18 @@ COLUMNS = 7
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def describe_replay(replay: Replay, *, columns: int = COLUMNS) -> str:
+def describe_replay(replay: Replay, *, columns: int = COLUMNS, width: int | None = None) -> str:
     """Show how P(target) rose and the loss fell over the steps, token by token.
 
     Args:
         replay: all sentences at all moments.
-        columns: how many moments to show.
+        columns: how many moments to show, at most.
+        width: columns of the screen; None: as many as it takes.
     """
     chosen = chosen_moments(replay.steps, columns)
+    tables = [_table(replay, number, pin, chosen) for number, pin in enumerate(replay.pins)]
+    if width is not None and columns > 2 and _widest(tables) > width:
+        return describe_replay(replay, columns=columns - 1, width=width)
     lines = [
         f"How {replay.run} judged the same sentences while it learned. In each column the "
         "probability it",
@@ -28,8 +32,12 @@ def describe_replay(replay: Replay, *, columns: int = COLUMNS) -> str:
     ]
     for number, pin in enumerate(replay.pins):
         lines += ["", f"{quoted(one_line(pin.text, 80))} ({pin.source})", ""]
-        lines += _table(replay, number, pin, chosen)
+        lines += tables[number]
     return "\n".join(lines)
+
+
+def _widest(tables: list[list[str]]) -> int:
+    return max((len(line) for lines in tables for line in lines), default=0)
 
 
 def _table(replay: Replay, number: int, pin: Pin, chosen: list[int]) -> list[str]:

@@ -1,25 +1,39 @@
 """The ruler: one scale from blind guessing to the best possible, and one sentence on it."""
 
 import math
+from dataclasses import replace
 
 from nextword.explanation.ruler import Mark, Ruler
 from nextword.rendering.formatting import escape, table
 from nextword.rendering.scroll import scrolling
 
-BAR = 40
+BAR, SHORTEST = 40, 10
 
 
-def describe_ruler(ruler: Ruler) -> str:
-    """Draw every mark with its bar, the worst first, and answer: is this loss good?"""
+def describe_ruler(ruler: Ruler, *, width: int | None = None) -> str:
+    """Draw every mark with its bar, the worst first, and answer: is this loss good?
+
+    Args:
+        ruler: what was measured.
+        width: columns there are; None: as many as it takes.
+    """
     marks = ranked(ruler)
     longest = ruler.value(marks[0])
+    bar = BAR
+    if width is not None:  # bars become shorter, and what a mark is is left out where they cannot
+        number = max(len(f"{ruler.value(mark):.4f}") for mark in marks)
+        left = width - 9 - max(len(mark.name) for mark in marks) - max(number, len(ruler.unit))
+        bar = left - max(len(mark.says) for mark in marks)
+        if bar < SHORTEST:
+            marks, bar = [replace(mark, says="") for mark in marks], max(left, 1)
+        bar = min(BAR, bar)
     rows = [
         [
             "→" if mark.kind == "model" else "",
             mark.name,
             f"{ruler.value(mark):.4f}",
             ("█" if mark.kind == "model" else "▒")
-            * max(round(BAR * ruler.value(mark) / longest), 1),
+            * max(round(bar * ruler.value(mark) / longest), 1),
             mark.says,
         ]
         for mark in marks

@@ -21,15 +21,20 @@ from nextword.rendering.heat import heat_ansi, heat_html
 from nextword.rendering.scroll import scrolling
 
 _SHOWN_TERMS = 12
+_CONTEXT, _SHORTEST = 24, 4
+"""Characters of what stands before a piece that are shown."""
 
 
-def describe_trace(trace: Trace, *, top: int = 0, color: bool = False) -> str:
+def describe_trace(
+    trace: Trace, *, top: int = 0, color: bool = False, width: int | None = None
+) -> str:
     """Say position by position what the text gave and the model thought, then what it comes to.
 
     Args:
         trace: the judged text.
         top: list so many candidates under each position; 0 for none.
         color: write the text colored by surprise, for a terminal that can.
+        width: columns there are; None: as many as it takes.
     """
     text = quoted(one_line(trace.text, 70))
     name = signed(trace.model)
@@ -53,14 +58,17 @@ def describe_trace(trace: Trace, *, top: int = 0, color: bool = False) -> str:
     ]
     if color:
         lines += [heat_ansi((place.piece, place.nats) for place in trace.positions), ""]
-    lines += _rows(trace, top)
+    lines += _rows(trace, top, width)
     return "\n".join([*lines, "", *summary(trace)])
 
 
-def _rows(trace: Trace, top: int) -> list[str]:
-    heads = ["", "after", "target", "P", "−ln P", "bits", "rank", "unsure", "likeliest", ""]
-    rows = [_cells(position) for position in trace.positions]
-    drawn = table(heads, rows, frozenset({1, 2, 8}))
+def _rows(trace: Trace, top: int, width: int | None) -> list[str]:
+    drawn = _drawn(trace, _CONTEXT)
+    if width is not None and (more := max(map(len, drawn)) - width) > 0:
+        shorter = max(_CONTEXT - more, _SHORTEST)  # less of what stands before
+        drawn = _drawn(trace, shorter)
+        if max(map(len, drawn)) > width:
+            drawn = _drawn(trace, shorter, bits=False)  # which are nats in another unit
     if not top:
         return drawn
     lines = [drawn[0]]
@@ -73,12 +81,20 @@ def _rows(trace: Trace, top: int) -> list[str]:
     return lines
 
 
-def _cells(position: Position) -> list[str]:
+def _drawn(trace: Trace, before: int, *, bits: bool = True) -> list[str]:
+    rows = [["", "after", "target", "P", "−ln P", "bits", "rank", "unsure", "likeliest", ""]]
+    rows += [_cells(position, before) for position in trace.positions]
+    heads, *cells = rows if bits else [[*row[:5], *row[6:]] for row in rows]
+    return table(heads, cells, frozenset({1, 2, len(heads) - 2}))
+
+
+def _cells(position: Position, before: int = _CONTEXT) -> list[str]:
     likeliest = position.candidates[0]
     right = likeliest.id == position.id
+    first = "(the beginning)" if before == _CONTEXT else "(begin)"
     return [
         str(position.number),
-        quoted(tail(position.context, 24)) if position.number > 1 else "(the beginning)",
+        quoted(tail(position.context, before)) if position.number > 1 else first,
         quoted(position.piece),
         chance(position.probability),
         f"{position.nats:.4f}",
