@@ -98,6 +98,12 @@ def run(
         there.parent.mkdir(parents=True, exist_ok=True)
         there.mkdir(exist_ok=True) if place.is_dir() else there.touch()
         mounts.append(f"mount --bind {place} {there} && mount -o remount,bind,ro {there}")
+    # As in every container: terminals, and memory that processes share.
+    mounts += [
+        f"mount -t devpts -o newinstance,ptmxmode=0666 devpts {root}/dev/pts",
+        f"mount --bind {root}/dev/pts/ptmx {root}/dev/ptmx",
+        f"mount -t tmpfs tmpfs {root}/dev/shm",
+    ]
     kept = {
         name: value for name, value in os.environ.items() if re.search("PIP|CERT|SSL|_proxy", name)
     }

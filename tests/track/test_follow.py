@@ -222,14 +222,11 @@ OPTIONS = ["--training.steps", "4", "--corpus.stories", "100"]
 TRACKED = ["--track", "tensorboard", *OPTIONS]
 
 
-def test_a_training_is_told_of_to_its_last_word(place):
+def test_a_training_says_where_it_is_seen(place):
     pytest.importorskip("tensorboard", reason="trackers are not installed")
     done = place.process("train", "--name", "told", *TRACKED)
     assert done.returncode == 0, done.stderr
     assert "tensorboard is told of told; look with: tensorboard --logdir" in done.stderr
-    note = json.loads((place.folder / "runs" / "told" / "tracked" / "tensorboard.json").read_text())
-    assert note["last"]["end"] == 4
-    assert note["place"] == (place.folder / "runs" / "told" / "metrics.jsonl").stat().st_size
 
 
 BROKEN = """
