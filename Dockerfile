@@ -18,7 +18,7 @@ WORKDIR /work
 # What working on nextword needs: .devcontainer/devcontainer.json begins here.
 FROM python AS develop
 RUN apt-get update -qq \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell git man-db \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell fish g++ git man-db python3-dev zsh \
     && rm -rf /var/lib/apt/lists/*
 
 # What using it needs.

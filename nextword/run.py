@@ -148,7 +148,7 @@ class Run:
         return None if self.resumed is None else self.resumed.checkpoint
 
 
-_FORBIDDEN = re.compile(r'[<>"|?*]|[. ]$')
+_FORBIDDEN = re.compile(r'[<>"|?*\x00-\x1f]|[. ]$')
 _DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"} | {
     f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³"
 }

@@ -325,7 +325,7 @@ def check(
 def settings(*names: str, json_: AsJson = False) -> None:
     """Say what every option does, and where its default comes from.
 
-    NAMES: groups or options, as training or model.depth; none for all.
+    Of the groups or options that are named, as training or model.depth; else of all.
     """
     from nextword.base.errors import SettingsError
     from nextword.base.options import nearest

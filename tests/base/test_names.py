@@ -1,6 +1,6 @@
 """Names of runs stay in their folder, and are names on every system."""
 
-import warnings
+import ntpath
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -30,9 +30,9 @@ NAMES = st.text(LETTERS, max_size=12) | st.sampled_from(
 
 def is_reserved(name):
     """As Python's own rules for Windows have it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return PureWindowsPath(name).is_reserved()
+    if hasattr(ntpath, "isreserved"):
+        return ntpath.isreserved(name)
+    return PureWindowsPath(name).is_reserved()
 
 
 @given(name=NAMES)

@@ -118,14 +118,19 @@ def test_a_pipeline_answers_as_this_program(taught):
     model = taught[1]
     writer = pipeline("text-generation", model=str(model.opened.folder))
     said = set()
-    for chat in conversations(6):
+    room = model.opened.model.shape.context - 13
+    for chat in conversations(12):
+        while chat[-1]["role"] == "assistant":  # which a pipeline would go on with
+            chat.pop()
+        if len(ask(chat, model.vocabulary)) > room:  # a pipeline reads on beyond the context
+            continue
         asked = {"max_new_tokens": 12, "do_sample": False}
-        theirs = writer(chat[:-1], **asked)[0]["generated_text"][-1]
+        theirs = writer(chat, **asked)[0]["generated_text"][-1]
         assert theirs["role"] == "assistant"
-        ours = model.generate(chat[:-1], temperature=0, max_tokens=12)
+        ours = model.generate(chat, temperature=0, max_tokens=12)
         assert ours.strip() == theirs["content"].strip()
         said.add(ours)
-    assert any(said)
+    assert len(said) > 3
 
 
 def test_only_what_was_taught_with_chats_says_how_to_write_one(taught, place):

@@ -18,6 +18,7 @@ import nextword
 pytestmark = [
     pytest.mark.skipif(find_spec("triton") is None, reason="Triton is for Linux"),
     pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
+    pytest.mark.filterwarnings("ignore:AnnAssign.__init__:DeprecationWarning"),  # 3.7 on 3.13
 ]
 
 PACKAGE = Path(nextword.__file__).parent

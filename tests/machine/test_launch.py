@@ -130,8 +130,8 @@ def test_a_run_goes_on_with_another_number_of_processes(place):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")
 def test_who_is_killed_over_and_over_learns_the_same(place):
     """`python -m tests.elastic` does it twenty times."""
-    report = disturb(place, kills=2, processes=3, steps=300)
-    assert report["restarts"] == 2
+    report = disturb(place, kills=1, processes=3, steps=300)
+    assert report["restarts"] == 1
     assert report["same losses"]
     assert report["same weights"]
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import warnings
 from collections.abc import Iterator
 
 from nextword.base.errors import CorpusError
@@ -24,7 +25,9 @@ def read(source: Source, settings: CorpusSettings) -> Iterator[Piece]:
     pysubs2 = import_package("pysubs2", source.name, "documents")
     text = "".join(source.read_text())
     try:
-        film = pysubs2.SSAFile.from_string(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # 1.9 warns of what looks like half a subtitle
+            film = pysubs2.SSAFile.from_string(text)
     except (pysubs2.exceptions.Pysubs2Error, ValueError, IndexError):
         raise CorpusError(f"{source.name}: no subtitles with times in this file") from None
     rolls = ending_of(source.file, settings) == ".vtt"
