@@ -99,7 +99,10 @@ def test_fish_completes_what_was_installed(place, monkeypatch):
         done = subprocess.run(
             [fish, "-c", "complete -C $argv[1]", line], capture_output=True, text=True, check=True
         )
-        assert {one.split("\t")[0] for one in done.stdout.splitlines()} == expected
+        found = {one.split("\t")[0] for one in done.stdout.splitlines()}
+        # Version 4 lists what holds the letters somewhere, behind what begins with them.
+        begun = {one for one in found if one.startswith(line.split()[-1])}
+        assert begun == expected
         assert done.stderr == ""
 
 

@@ -72,6 +72,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
 
 
+LEFT_ALONE = 75
+"""The status of a command that may go well another time (EX_TEMPFAIL of BSD's sysexits)."""
+
+
 def is_left_alone(error: BaseException) -> bool:
     """Whether an error says that another of several processes is gone or does not answer."""
     names = {kind.__name__ for kind in type(error).__mro__}  # torch need not be there to ask

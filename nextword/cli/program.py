@@ -13,7 +13,13 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
-from nextword.base.errors import CorpusError, NextwordError, is_left_alone, is_out_of_memory
+from nextword.base.errors import (
+    LEFT_ALONE,
+    CorpusError,
+    NextwordError,
+    is_left_alone,
+    is_out_of_memory,
+)
 from nextword.base.signals import Terminated, ending_on_sigterm
 from nextword.base.terminal import for_stream
 from nextword.settings import Option, all_options, options_of
@@ -112,10 +118,6 @@ def main(arguments: list[str] | None = None) -> None:
         if words := _of_the_machine(error):
             leave(words, LEFT_ALONE if is_left_alone(error) else 2)
         leave(_of_its_own(error), 1)
-
-
-LEFT_ALONE = 75
-"""The status of what may go well another time (EX_TEMPFAIL of BSD's sysexits)."""
 
 
 def _words_of(error: Exception) -> str:

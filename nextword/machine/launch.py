@@ -3,11 +3,14 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from nextword.base.errors import LEFT_ALONE
 
 LAST_LINES = 5
 """Of what a process that failed has said, that are shown."""
@@ -55,7 +58,13 @@ def launch(command: Sequence[str], processes: int) -> Ended:
         shutil.rmtree(logs, ignore_errors=True)
         return Ended(128 + int(stopped.sigval))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # Who was left alone, or ended by the agent, is not the one that failed.
+        of_itself = {
+            rank: one for rank, one in error.failures.items()
+            if one.exitcode not in (LEFT_ALONE, -signal.SIGTERM)
+        }  # fmt: skip
+        first = min(of_itself.items(), key=lambda one: one[1].timestamp, default=None)
+        rank, failure = first or error.get_first_failure()
         status = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
         how = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"status {status}"
         told = f"process {rank} of {processes} has ended with {how}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nextword.cli.program import LEFT_ALONE
+from nextword.base.errors import LEFT_ALONE
 from nextword.prediction.evaluate import evaluate
 from nextword.prediction.loading import open_model, prepared_folder, run_facts
 from nextword.settings import read_recipe, resolve
