@@ -88,13 +88,14 @@ def done_steps(run: Path) -> int:
 def disturb(
     place: Place, *, kills: int, processes: int, steps: int, torchrun: bool = False
 ) -> dict[str, Any]:
-    """Train twice, once disturbed; return what was found."""
-    last = ("--training.steps", str(steps))
-    calm = start(place, "calm", *last, by=launcher(processes, 0, torchrun=False))
-    said = calm.communicate(timeout=600)[1]
-    assert calm.returncode == 0, said
-    process = start(place, "hit", *last, by=launcher(processes, kills, torchrun=torchrun))
-    run, dice, done = place.folder / "runs" / "hit", random.Random(0), 0
+    """Train twice, once disturbed; return what was found. A run called `calm` is taken as it is."""
+    last, name = ("--training.steps", str(steps)), "again" if torchrun else "hit"
+    if not (place.folder / "runs" / "calm").exists():
+        calm = start(place, "calm", *last, by=launcher(processes, 0, torchrun=False))
+        said = calm.communicate(timeout=600)[1]
+        assert calm.returncode == 0, said
+    process = start(place, name, *last, by=launcher(processes, kills, torchrun=torchrun))
+    run, dice, done = place.folder / "runs" / name, random.Random(0), 0
     began, before = time.monotonic(), set[int | None]()
     for number in range(kills):
         # Some steps after the one where it fell before, so that it does come to its end.
@@ -116,10 +117,10 @@ def disturb(
         words = r"^restarts +(\d+); ([\d.]+) s in all .* and ([\d,]+) steps"
         (told,) = re.findall(words, said, re.M)
     weights = [
-        load_file(list_checkpoints(run.with_name(name))[-1].folder / "model.safetensors")
-        for name in ("calm", "hit")
+        load_file(list_checkpoints(run.with_name(one))[-1].folder / "model.safetensors")
+        for one in ("calm", name)
     ]
-    losses = [[one["loss"] for one in steps_of(run.with_name(name))] for name in ("calm", "hit")]
+    losses = [[step["loss"] for step in steps_of(run.with_name(one))] for one in ("calm", name)]
     return {
         "processes": processes,
         "steps": len(losses[1]),

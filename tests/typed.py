@@ -39,18 +39,35 @@ class Typed:
                     assert words in self.shown, f"no {words!r} in {self.shown!r}"
         return self.shown
 
+    def ends_on(self, keys: str) -> int:
+        """Press keys until the program has ended, as a person would; return its status.
+
+        Where a signal comes just before Python waits for a key, it is acted upon with the next one.
+        """
+        for _ in range(60):
+            self.type(keys)
+            until = time.monotonic() + 2
+            while self.status is None and time.monotonic() < until:
+                self._look()
+            if self.status is not None:
+                return self.status
+        raise AssertionError(f"it does not end: {self.shown!r}")
+
     def ends(self) -> int:
         """Wait until the program has ended; return its status."""
         until = time.monotonic() + 120
         while self.status is None:
             assert time.monotonic() < until, self.shown
-            with contextlib.suppress(OSError):
-                if select.select([self._terminal], [], [], 0.1)[0]:
-                    self.shown += os.read(self._terminal, 1 << 16).decode(errors="replace")
-            process, status = os.waitpid(self._child, os.WNOHANG)
-            if process:
-                self.status = os.waitstatus_to_exitcode(status)
+            self._look()
         return self.status
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError):
+            if select.select([self._terminal], [], [], 0.1)[0]:
+                self.shown += os.read(self._terminal, 1 << 16).decode(errors="replace")
+        process, status = os.waitpid(self._child, os.WNOHANG)
+        if process:
+            self.status = os.waitstatus_to_exitcode(status)
 
 
 @contextlib.contextmanager

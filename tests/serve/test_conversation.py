@@ -206,8 +206,7 @@ def test_who_sits_at_a_terminal_is_asked_and_has_the_last_lines_back(here):
         assert "Traceback" not in terminal.shown
     with typing(command, {**here.environment(), "TERM": "xterm"}, here.folder) as terminal:
         terminal.until("> ")
-        terminal.type(CTRL_C)
-        assert terminal.ends() == 130
+        assert terminal.ends_on(CTRL_C) == 130
         assert "Traceback" not in terminal.shown
 
 
