@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
 from nextword.base.errors import SettingsError
 
@@ -96,6 +95,8 @@ def join_ranks(device: torch.device) -> Ranks:
     if size == 1:
         return Ranks()
     if not dist.is_initialized():
+        from torch.distributed.rendezvous import rendezvous  # torch can be built without
+
         backend = "nccl" if device.type == "cuda" else "gloo"
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # torchrun keeps one store through its restarts: without a name of its own a process could
