@@ -190,8 +190,8 @@ def test_whichever_of_two_is_told_both_do_it(place):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="gloo's processes are tried where these are")
 def test_who_prepares_for_long_is_waited_for(place, monkeypatch):
     """Longer than anybody is waited for in the middle of a step."""
-    monkeypatch.setenv("PATIENCE", "3")
-    monkeypatch.setenv("PREPARES", "8")
+    monkeypatch.setenv("PATIENCE", "12")
+    monkeypatch.setenv("PREPARES", "16")
     by_two(place, "train", "--name", "it", *of_steps(2))
     assert len(log(place.folder / "runs" / "it", "step")) == 2
 
@@ -199,7 +199,7 @@ def test_who_prepares_for_long_is_waited_for(place, monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no such signal")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_who_does_not_answer_is_given_up(place, monkeypatch, rank):
-    monkeypatch.setenv("PATIENCE", "4")
+    monkeypatch.setenv("PATIENCE", "12")
     processes = two(place, "train", "--name", "it", *of_steps(100_000))
     run = place.folder / "runs" / "it"
     try:
@@ -207,7 +207,7 @@ def test_who_does_not_answer_is_given_up(place, monkeypatch, rank):
         processes[rank].send_signal(signal.SIGSTOP)
         began = time.monotonic()
         said = processes[1 - rank].communicate(timeout=60)[1]
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 50
     finally:
         for process in processes:
             process.kill()
