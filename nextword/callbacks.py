@@ -82,10 +82,9 @@ def evaluation(run: Run, judge: Callable[[TrainerState], Judged | None], save: S
             save(state.step, None, is_unfinished=True)
             (number,) = run.ranks.most(stopped_by() or 0)
             raise Interrupted(run.folder, state.step, int(number) or None) from None
-        if not run.ranks.is_first:
-            return
         figures = {} if judged is None else judged.figures
-        journal.write({"event": "evaluation", "step": state.step, **figures})
+        if run.ranks.is_first:
+            journal.write({"event": "evaluation", "step": state.step, **figures})
         if judged is not None and judged.words:
             run.progress.say(judged.words)
         save(state.step, None if judged is None else judged.loss)

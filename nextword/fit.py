@@ -39,10 +39,12 @@ from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, 
 from nextword.training.ahead import BatchLike
 from nextword.training.checkpoint import (
     Checkpoint,
+    give_weights,
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
 )
+from nextword.training.dividing import divide, divided
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.layers import (
@@ -61,8 +63,9 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.plan import bytes_held
 from nextword.training.remembered import halved_by, left_out_by, norms_of
-from nextword.training.room import RECOMPUTE, make_it_fit, needs_of_row
+from nextword.training.room import RECOMPUTE, check_copys_memory, make_it_fit, needs_of_row
 from nextword.training.step import kept_bytes, shared_among_processes
 
 
@@ -114,7 +117,10 @@ class Task(ABC):
         return self.bytes_beside(run, model)  # gradients are as large as the weights
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
-        """Return what else happens while it trains, before it is judged; called by one process."""
+        """Return what else happens while it trains, before it is judged.
+
+        The first process calls it; where weights are divided among them, all do.
+        """
         return ()
 
 
@@ -130,8 +136,12 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
         DivergedError: the loss is no number any more; names the last good checkpoint.
         Interrupted: on Ctrl-C, after saving.
     """
+    asked, device = run.settings.machine.parallel, run.machine.device
+    run.ranks = divided(asked, run.ranks, bytes_held(run.shape, run.training, device), device)
     model = task.model(run)
     check_steps_memory(run, task, model)
+    if run.ranks.in_step:
+        divide(model, run.ranks)
     choose_layers(run, task, model)
     if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
@@ -143,6 +153,8 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
         training = _set_up(run, task, model)
         if run.ranks.is_first:
             run.progress.say(task.describe(run))
+            if run.ranks.why:
+                run.progress.say(f"processes   {run.ranks.size}: {run.ranks.why}")
         started = time.monotonic()
         _loop(run, task, training, model)
         run.seconds = time.monotonic() - started
@@ -161,7 +173,7 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     if run.saved is not None:
         restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
-    if run.ranks.size > 1:
+    if run.ranks.size > 1 and not run.ranks.in_step:
         batch = task.read(run.first_step, slice(0, 1))
         loss = shared_among_processes(loss, batch, run.machine.device)
     journal = Journal(run.folder)
@@ -199,7 +211,9 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     free, asked = free_memory(run.machine.device), run.settings.machine.recompute
     if run.saved is None and asked != "auto":
         run.plan = replace(run.plan, recompute=asked)
-    beside, saved = task.bytes_beside(run, model), task.bytes_saved(run, model)
+    shares = run.ranks.shares
+    beside = task.bytes_beside(run, model) // shares
+    saved = task.bytes_saved(run, model) // shares
     if run.machine.device.type == "cpu":
         beside += saved
     else:
@@ -241,9 +255,9 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
 def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     """Measure what a row keeps, and foresee what it would with less."""
     batch, loss = task.read(run.first_step, slice(0, 1)), task.loss(run, model)
-    kept = SPARE * kept_bytes(loss, batch, run.machine.device)
+    kept = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = LayerRunner(keeping_less(as_it_stands, "full"))
-    beside = SPARE * kept_bytes(loss, batch, run.machine.device)
+    beside = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = None
     size = run.machine.precision.itemsize
     return needs_of_row(kept, beside, run.shape, run.plan.context, size)
@@ -257,7 +271,8 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
     """
     asked, machine = run.settings.machine, run.machine
     of = (run.shape, run.plan, run.ranks.size)
-    plan = with_compiling(asked, machine.device, *of, goes_on=run.saved is not None)
+    goes_on, divides = run.saved is not None, run.ranks.in_step
+    plan = with_compiling(asked, machine.device, *of, goes_on=goes_on, divided=divides)
     while True:
         run.plan = plan
         model.model.runner = layer_runner(machine.device, plan, lengths_vary=task.lengths_vary)
@@ -274,21 +289,6 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
         plan = replace(plan, compiled=False)
 
 
-def check_copys_memory(saved: int) -> None:
-    """Refuse a run whose copy to be saved, which this machine holds, cannot fit beside a GPU's.
-
-    Raises:
-        SettingsError: names what is needed and what is free.
-    """
-    free = free_memory(torch.device("cpu"))
-    if free is not None and saved > free:
-        raise SettingsError(
-            f"a checkpoint is copied to this machine's memory to be saved, which needs "
-            f"{saved / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free here; choose a smaller "
-            "--model.depth or --model.hidden-size"
-        )
-
-
 MOST_PER_TOKEN = 200
 """More bytes than a layer keeps for a token and each unit of its width (85 at 256 wide)."""
 SPARE = 1.2
@@ -299,20 +299,16 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
     """Run the loop with its callbacks, and say where what ended early can go on from."""
 
     def keep(step: int, holdout: float | None, *, is_unfinished: bool = False) -> None:
-        if run.ranks.is_first:
+        if run.ranks.is_first or run.ranks.in_step:
             of = (run, model, training.optimizers)
             save(*of, step, holdout, is_unfinished=is_unfinished)
 
     judged = evaluation(run, lambda state: task.judge(run, model, state), keep)
     calls = [judged]
+    if run.ranks.is_first or run.ranks.in_step:
+        calls = [*task.callbacks(run, model), judged, *checkpoints(run, keep)]
     if run.ranks.is_first:
-        calls = [
-            foretell(run),
-            log_steps(run),
-            *task.callbacks(run, model),
-            judged,
-            *checkpoints(run, keep),
-        ]
+        calls = [foretell(run), log_steps(run), *calls]
     run.progress.start(run.pace.steps, run.first_step)
     if run.clock is not None:
         calls.append(follow_clock(run, run.clock))
@@ -371,7 +367,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
                 ) from None
             first = saved.step
             training.left_out.add(error.step or 0)
-            training.model.load_state_dict(read_model(saved.folder).state_dict())
+            give_weights(training.model, dict(read_model(saved.folder).named_parameters()))
             forget_gradients(training.model, training.optimizers)
             restore_optimizers(saved.folder, training.model, training.optimizers)
             run.ranks.wait()

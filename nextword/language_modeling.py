@@ -154,7 +154,8 @@ class LanguageModeling(Task):
             initialize(model, run.training.seed)
             if run.training.initialization == "bigram":
                 begin_with_bigrams(model, bigrams_of(self.prepared), run.training.seed)
-        model.to(run.machine.device)
+        if not run.ranks.in_step:  # else it comes there in shares
+            model.to(run.machine.device)
         model.set_precision(run.machine.precision)
         return model
 
@@ -195,9 +196,11 @@ class LanguageModeling(Task):
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:
         """Judge the pinned sentences, more often while much changes; wherever weights are kept."""
-        if run.saved is None:
+        if run.saved is None and run.ranks.is_first:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
+        if run.ranks.in_step:
+            run.ranks.wait()
         pins = read_pins(run.folder, run.shape)
         journal, judged_at = Journal(run.folder), [TrainerState(-1)]
 
@@ -207,7 +210,8 @@ class LanguageModeling(Task):
             judged_at[0] = state
             start = time.perf_counter()
             judged = judge_pins(model, run.vocabulary, pins)
-            journal.write(as_event(state.step, judged, time.perf_counter() - start))
+            if run.ranks.is_first:
+                journal.write(as_event(state.step, judged, time.perf_counter() - start))
 
         if not pins:
             return ()
@@ -225,7 +229,7 @@ class LanguageModeling(Task):
             if partial.tokens < len(self.prepared.holdout):
                 scores = self._score(run, model, None)
             self.final = scores
-        if not run.ranks.is_first:
+        if not (run.ranks.is_first or run.ranks.in_step):
             return None
         figures = {
             key: value for key, value in scores.as_dict().items() if key != "loss_by_context"
@@ -241,6 +245,8 @@ class LanguageModeling(Task):
             "sample": sample,
         }
         preview = preview_holdout(model, self.prepared, state.step)
+        if not run.ranks.is_first:
+            return None
         words = describe_evaluation(state.step, scores, sample, preview)
         if model.shape.causal:
             words += f"\n  {self._beside_counting(run, scores, whole=state.is_last)}"

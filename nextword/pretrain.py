@@ -153,7 +153,8 @@ def _lay_out(
             context = default_context(settings.model, train_tokens)
             shape = of_depth(settings, None, context)
         smaller = None if warm_start is not None else partial(of_depth, settings)
-        check_memory(shape, settings.training, machine, smaller)
+        shares = 1 if settings.machine.parallel == "ddp" else ranks.size
+        check_memory(shape, settings.training, machine, smaller, shares)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
         plan = make_plan(
             settings.training,
@@ -278,13 +279,18 @@ def _with_soft_targets(
 
 
 def resume(
-    target: str, *, steps: int | None = None, progress: Progress | None = None
+    target: str,
+    *,
+    steps: int | None = None,
+    parallel: str | None = None,
+    progress: Progress | None = None,
 ) -> Pretrained:
     """Go on with a run from its last checkpoint, bit for bit as if it had not stopped.
 
     Args:
         target: the run, or RUN@STEP to go on from there.
         steps: train to this step instead of the run's own last.
+        parallel: how several processes divide the weights, where that is to be another way.
         progress: where to say what happens.
 
     Raises:
@@ -297,6 +303,9 @@ def resume(
             f"{resumed.folder.name}: learned from examples; nextword.finetune.resume goes on with "
             "it"
         )
+    if parallel is not None:
+        computing = dataclasses.replace(settings.machine, parallel=parallel)
+        settings = dataclasses.replace(settings, machine=computing)
     machine = choose_machine(settings.machine)
     plan = dataclasses.replace(Plan(**facts["plan"]), steps=resumed.steps)
     prepared = open_prepared(Path(facts["prepared"]))

@@ -18,7 +18,7 @@ from nextword.base.files import LONGEST_NAME, publish, write_json, write_text
 from nextword.corpus.hub import hub_sources
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
-from nextword.machine.ranks import Ranks
+from nextword.machine.ranks import Meeting, Ranks
 from nextword.model.folder import read_shape
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
@@ -42,6 +42,7 @@ from nextword.training.checkpoint import (
     mend_checkpoints,
     remove_checkpoints,
     save_checkpoint,
+    save_rows,
     unreadable_checkpoints,
 )
 from nextword.training.journal import Journal
@@ -202,6 +203,8 @@ def save(
 ) -> None:
     """Save a checkpoint while training goes on; keep the last, those asked for, and the best.
 
+    The first process calls it; where weights are divided among them, all do.
+
     Raises:
         RunError: the one before it could not be written; those before that are intact.
     """
@@ -211,10 +214,17 @@ def save(
     if run.clock is not None:
         state["seconds_left"] = run.clock.ends - time.monotonic()
 
+    meeting = Meeting(run.ranks)
+
     def write(taken: TrainingSnapshot) -> int:
+        if not run.ranks.is_first:
+            save_rows(run.folder, taken, step, meeting)
+            return 0
         Journal(run.folder).sync()
         folder = save_checkpoint(
-            *(run.folder, taken, run.vocabulary, state), chat_template=run.chat_template
+            *(run.folder, taken, run.vocabulary, state),
+            chat_template=run.chat_template,
+            meeting=meeting,
         )
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         prune(run)

@@ -106,7 +106,8 @@ def _again(asked: Several, run: Path, command: Sequence[str]) -> list[str]:
     steps = (
         [] if asked.steps is None or asked.resume is None else [f"--training.steps={asked.steps}"]
     )
-    return [command[0], "--resume", str(run), *steps, *trackers, *told]
+    ways = [f"--machine.parallel={way}" for way in _values(command, "--machine.parallel")]
+    return [command[0], "--resume", str(run), *steps, *ways[-1:], *trackers, *told]
 
 
 def _values(command: Sequence[str], option: str) -> list[str]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nextword.finetune.task import Finetuned
     from nextword.rendering.progress import Progress
 
+WITH_RESUME = {"training.steps", "machine.parallel"}
+"""Options that change how far a run goes or who holds what of it, and nothing that it learns."""
 TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
 Tools = Annotated[
@@ -103,10 +105,11 @@ def train(
     if rate is not None and (rate <= 0 or not dry_run):
         raise SettingsError("--rate says what another device does, to --dry-run; above 0")
     if resume is not None and (
-        paths or name or recipe or from_ or dry_run or options.keys() - {"training.steps"}
+        paths or name or recipe or from_ or dry_run or options.keys() - WITH_RESUME
     ):
         raise SettingsError(
-            "--resume goes on with a run as it is; only --training.steps may be given with it"
+            "--resume goes on with a run as it is; only --training.steps may be given with it, and "
+            "of several processes --machine.parallel"
         )
     settings = resolve(read_recipe(recipe) if recipe else None, options)
     if paths:
@@ -136,7 +139,8 @@ def train(
             _tell_of(taught, progress, json_=json_)
             return
         if resume is not None:
-            done = pretrain.resume(resume, steps=steps, progress=progress)
+            parallel = options.get("machine.parallel")
+            done = pretrain.resume(resume, steps=steps, parallel=parallel, progress=progress)
         else:
             done = pretrain.train(
                 *(paths, settings), name=name, start=from_, progress=progress, began=began

@@ -8,15 +8,15 @@ import errno
 import json
 import mmap
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import xxhash
 
 from nextword.base.files import DIGEST
-from nextword.machine.ranks import whole
+from nextword.machine.parts import Part, part_of
 
 PAGE = 4096
 """Bytes: places and lengths are multiples of it where the disk reads memory itself."""
@@ -43,20 +43,32 @@ class Copies:
     """By name, in the order in which they lie there: large elements first, so that all fit."""
     memory: torch.Tensor
     """All of it, uint8; begins at a page and ends with one."""
+    parts: Mapping[str, Part] | None = None
+    """Where tensors are divided among processes: which of their rows these are."""
 
     @classmethod
-    def of(cls, values: Mapping[str, torch.Tensor], room: "Copies | None" = None) -> "Copies":
-        """Copy tensors; of sharded ones every process must take part.
+    def of(
+        cls,
+        values: Mapping[str, torch.Tensor | Part],
+        room: "Copies | None" = None,
+        *,
+        divided: bool = False,
+    ) -> "Copies":
+        """Copy tensors.
 
         Args:
             values: on any device.
             room: earlier copies that nobody needs any more, written over where the tensors are
                 alike: fresh memory costs three copies.
+            divided: these are one process's rows of tensors that are divided among several, and
+                each writes its own into their one file.
         """
-        into = room if room is not None and _alike(values, room.tensors) else cls._empty(values)
-        for name, value in values.items():
-            into.tensors[name].copy_(whole(value))
-        return into
+        parts = {n: one if isinstance(one, Part) else part_of(one) for n, one in values.items()}
+        rows = {name: part.rows for name, part in parts.items()}
+        into = room if room is not None and _alike(rows, room.tensors) else cls._empty(rows)
+        for name, value in rows.items():
+            into.tensors[name].copy_(value)
+        return replace(into, parts=parts if divided else None)
 
     @classmethod
     def _empty(cls, values: Mapping[str, torch.Tensor]) -> "Copies":
@@ -79,10 +91,17 @@ class Copies:
             file: made, or written over.
             metadata: of the file's header.
 
+        Returns:
+            nothing where the tensors are divided: the others' rows are still to come.
+
         Raises:
             OSError: it could not be written.
         """
         header = self._header(metadata)
+        if self.parts is not None:
+            _write(file, 0, [memoryview(header)], len(header) + self._size())
+            self.write_rows(file, metadata)
+            return ""
         size = len(header) + sum(tensor.nbytes for tensor in self.tensors.values())
         direct = getattr(os, "O_DIRECT", 0) if size >= WORTH_GOING_PAST else 0
         data = self.memory.numpy().data
@@ -97,17 +116,50 @@ class Copies:
         digest.update(data[: size - len(header)])
         return f"{DIGEST}{digest.hexdigest()}"
 
-    def _header(self, metadata: Mapping[str, str] | None) -> mmap.mmap:
-        told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    def write_rows(self, file: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write this process's rows into the file that the first one has laid out with `write`.
+
+        Raises:
+            OSError: they could not be written.
+        """
+        assert self.parts is not None
+        begins = len(self._header(metadata))
+        with open(file, "r+b", buffering=0) as stream:
+            for name, place, shape in self._layout():
+                part, rows = self.parts[name], self.tensors[name]
+                if part.is_copy or not rows.numel():
+                    continue
+                row = rows.nbytes // len(rows) if shape else 0
+                stream.seek(begins + place + part.first * row)
+                data = memoryview(rows.reshape(-1).view(torch.uint8).numpy().data)
+                done = 0
+                while done < len(data):
+                    done += stream.write(data[done : done + _CHUNK])
+            os.fsync(stream.fileno())
+
+    def _shape(self, name: str) -> torch.Size:
+        return self.tensors[name].shape if self.parts is None else self.parts[name].shape
+
+    def _layout(self) -> Iterator[tuple[str, int, torch.Size]]:
+        """Yield each tensor's name, where it begins in the file, and its shape."""
         place = 0
         for name, tensor in self.tensors.items():
-            ends = place + tensor.nbytes
+            shape = self._shape(name)
+            yield name, place, shape
+            place += shape.numel() * tensor.element_size()
+
+    def _size(self) -> int:
+        return sum(self._shape(n).numel() * one.element_size() for n, one in self.tensors.items())
+
+    def _header(self, metadata: Mapping[str, str] | None) -> mmap.mmap:
+        told: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+        for name, place, shape in self._layout():
+            tensor = self.tensors[name]
             told[name] = {
                 "dtype": _KINDS[tensor.dtype],
-                "shape": list(tensor.shape),
-                "data_offsets": [place, ends],
+                "shape": list(shape),
+                "data_offsets": [place, place + shape.numel() * tensor.element_size()],
             }
-            place = ends
         text = json.dumps(told, separators=(",", ":")).encode()
         header = mmap.mmap(-1, _up(8 + len(text)))  # begins at a page
         header[:8] = (len(header) - 8).to_bytes(8, "little")

@@ -26,6 +26,12 @@ class MachineSettings:
         "the products and attention, or all of a layer; auto takes what fits into memory",
         choices=("auto", "none", "selective", "full"),
     )
+    parallel: str = option(
+        "auto",
+        "what several processes hold: all the weights (ddp), a share of them (fsdp), or a share "
+        "within each machine (hsdp); auto divides them where they do not fit",
+        choices=("auto", "ddp", "fsdp", "hsdp"),
+    )
     threads: int | None = option(
         None, "CPU threads", minimum=1, maximum=4096, rule="what torch chooses", of=("the machine",)
     )

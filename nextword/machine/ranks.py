@@ -1,5 +1,6 @@
 """Distributed ranks: this process among many; nothing to do when it is alone."""
 
+import itertools
 import os
 import time
 from dataclasses import dataclass
@@ -8,11 +9,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from nextword.base.errors import SettingsError
+from nextword.base.errors import RunError, SettingsError
 
 PATIENCE = timedelta(minutes=10)
 """After which a process that does not answer in the middle of a step is taken for lost."""
 LOOK_SECONDS = 0.2
+_WAITED, _MET = itertools.count(), itertools.count()
+"""Names in the store are used once: one process may train several runs."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,28 @@ class Ranks:
     size: int = 1
     device: torch.device | None = None
     """Where the processes' messages lie; default: the CPU."""
+    on_machine: int = 1
+    """How many of them are on this machine."""
+    parallel: str = "ddp"
+    """What each holds: all weights (ddp), a share of them (fsdp), or a share among those of its
+    machine (hsdp)."""
+    why: str = ""
+    """In words."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether weights are divided: whatever asks the network is done by all at once then."""
+        return self.size > 1 and self.parallel != "ddp"
+
+    @property
+    def shares(self) -> int:
+        """Into how many shares the weights are divided."""
+        return 1 if not self.in_step else self.size if self.parallel == "fsdp" else self.on_machine
+
+    @property
+    def are_several_machines(self) -> bool:
+        """Whether there are several, with equally many processes on each."""
+        return 1 < self.on_machine < self.size and self.size % self.on_machine == 0
 
     @property
     def is_first(self) -> bool:
@@ -68,10 +93,11 @@ class Ranks:
         """Wait until the first process comes here too, for as long as that takes: hours, may be.
 
         Args:
-            what: it has done by then; another for each place that calls this.
+            what: it has done by then.
         """
         if self.size == 1:
             return
+        what = f"{what} {next(_WAITED)}"
         store = dist.distributed_c10d._get_default_store()  # torch has no public way to it
         if self.is_first:
             store.set(what, "done")
@@ -79,14 +105,63 @@ class Ranks:
             time.sleep(LOOK_SECONDS)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return all of a tensor that may be divided among processes; every process must ask.
+class Meeting:
+    """Where threads of processes that divide their work wait for each other.
 
-    The one place where sharded weights and optimizer state enter a checkpoint. (Today only the
-    first process saves, and no weight is divided; who divides them must let all of them come here.)
+    Through the processes' store: what they tell each other otherwise belongs to the thread that
+    trains. Where each does its work alone, nobody waits.
     """
-    gather = getattr(tensor, "full_tensor", None)  # of torch's DTensor, as FSDP leaves them
-    return tensor if gather is None else gather()
+
+    def __init__(self, ranks: Ranks) -> None:
+        """Call it; where work is divided each process calls as many.
+
+        Args:
+            ranks: the processes, each of which comes with one thread.
+        """
+        self.ranks = ranks
+        self.name = f"meeting {next(_MET)}" if ranks.in_step else ""
+
+    def come(self, to: str) -> None:
+        """Wait until all others have come to the same.
+
+        Raises:
+            RunError: one of them could not.
+        """
+        if not self.ranks.in_step:
+            return
+        self._say(to)
+        self._wait_for_all(to)
+
+    def part(self) -> None:
+        """Leave; the first, with whom the store may end, when all others have left.
+
+        Raises:
+            RunError: one of them could not come.
+        """
+        if not self.ranks.in_step:
+            return
+        self._say("gone")
+        if self.ranks.is_first:
+            self._wait_for_all("gone")
+
+    def _say(self, what: str) -> None:
+        dist.distributed_c10d._get_default_store().set(self._key(what, self.ranks.rank), "yes")
+
+    def _wait_for_all(self, to: str) -> None:
+        store = dist.distributed_c10d._get_default_store()
+        for rank in range(self.ranks.size):
+            while not store.check([self._key(to, rank)]):
+                if store.check([self._key("mistake")]):
+                    raise RunError(store.get(self._key("mistake")).decode())
+                time.sleep(LOOK_SECONDS / 10)
+
+    def call_off(self, mistake: str) -> None:
+        """Let nobody wait any longer, and tell all why."""
+        if self.ranks.in_step:
+            dist.distributed_c10d._get_default_store().set(self._key("mistake"), mistake)
+
+    def _key(self, what: str, rank: int | None = None) -> str:
+        return f"{self.name}: {what}" + ("" if rank is None else f" {rank}")
 
 
 def join_ranks(device: torch.device) -> Ranks:
@@ -104,4 +179,5 @@ def join_ranks(device: torch.device) -> Ranks:
         own = f"nextword {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
         store = dist.PrefixStore(own, store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-    return Ranks(dist.get_rank(), size, device)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    return Ranks(dist.get_rank(), size, device, here)

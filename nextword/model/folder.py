@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from nextword.base.errors import ModelError
 from nextword.base.records import read_record
 from nextword.machine.copies import Copies
+from nextword.machine.parts import is_divided, part_of, resting_weights
 from nextword.model.config import CONFIG, read_config
 from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids, LabelHead, config_of, labels_of, shape_of
@@ -25,6 +26,7 @@ from nextword.model.transformer import Transformer
 
 GENERATION_CONFIG, WEIGHTS = "generation_config.json", "model.safetensors"
 _WEIGHTS_INDEX = "model.safetensors.index.json"
+_METADATA = {"format": "pt"}
 _HEAD = ("lm_head.", "score.", "dense.", "classifier.")
 
 
@@ -38,15 +40,20 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, model: Transformer, room: "Snapshot | None" = None) -> "Snapshot":
-        """Copy a network's weights; of sharded ones every process must take part.
+        """Copy a network's weights; of divided ones this process's rows.
 
         Args:
             model: the network.
             room: an earlier copy that nobody needs any more, to be written over.
         """
         labels = model.labels if isinstance(model, SequenceClassifier) else None
-        weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        return cls(model.shape, labels, Copies.of(weights, room and room.weights))
+        weights = {name: part_of(weight) for name, weight in resting_weights(model)}
+        copies = Copies.of(weights, room and room.weights, divided=is_divided(model))
+        return cls(model.shape, labels, copies)
+
+    def write_rows(self, folder: Path) -> None:
+        """Write this process's rows of divided weights into the file that the first laid out."""
+        self.weights.write_rows(folder / WEIGHTS, _METADATA)
 
 
 def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[str, str]:
@@ -71,7 +78,7 @@ def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[s
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    return {WEIGHTS: taken.weights.write(folder / WEIGHTS, {"format": "pt"})}
+    return {WEIGHTS: taken.weights.write(folder / WEIGHTS, _METADATA)}
 
 
 def read_shape(folder: Path) -> Shape:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from nextword.machine.parts import is_divided
 from nextword.model.attention import KeyValueCache
 from nextword.model.decode import Decoder
 from nextword.model.transformer import Transformer
@@ -53,7 +54,8 @@ class Reader:
         self.context = model.shape.context
         self.windows: list[list[int]] = [[]]
         self.cache = KeyValueCache(model.shape, 1, model.device)
-        self.decoder = Decoder(model)
+        self.decoder = None if is_divided(model) else Decoder(model)
+        """What reads one token faster; it needs the weights whole."""
 
     def read(self, ids: Sequence[int]) -> torch.Tensor:
         """Read more tokens of the one text; return the logits (V,) after the last."""
@@ -81,7 +83,7 @@ class Reader:
             room = self.context - len(self.windows[0])
             part = [ids[:room] for ids in pending]
             pending = [ids[room:] for ids in pending]
-            if len(part[0]) == 1:
+            if len(part[0]) == 1 and self.decoder is not None:
                 logits = self.decoder.read([ids[0] for ids in part], self.cache)
             else:
                 inputs = torch.tensor(part, device=self.model.device)

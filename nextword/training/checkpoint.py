@@ -9,7 +9,7 @@ it.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
 from nextword.machine.copies import Copies
+from nextword.machine.parts import fill, is_divided, part_of, resting_weights
+from nextword.machine.ranks import Meeting, Ranks
 from nextword.model.config import CONFIG
 from nextword.model.folder import WEIGHTS, Snapshot, write_model
 from nextword.model.layouts import Ids
@@ -97,6 +99,9 @@ def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     )
 
 
+ALONE = Meeting(Ranks())
+
+
 class TrainingSnapshot(NamedTuple):
     """Network and optimizers as they are at one moment, copied."""
 
@@ -111,23 +116,22 @@ class TrainingSnapshot(NamedTuple):
         optimizers: Sequence[torch.optim.Optimizer],
         room: "TrainingSnapshot | None" = None,
     ) -> "TrainingSnapshot":
-        """Copy them; the state of optimizers in the type that it has.
+        """Copy them, or this process's rows; the state of optimizers in the type that it has.
 
         Args:
             model: the network.
             optimizers: of its weights.
             room: an earlier copy that nobody needs any more, to be written over.
         """
-        names: dict[Any, str] = {weight: name for name, weight in model.named_parameters()}
+        names: dict[Any, str] = {weight: name for name, weight in resting_weights(model)}
         state = {
-            f"{names[weight]}/{name}": torch.as_tensor(value).detach()
+            f"{names[weight]}/{name}": part_of(torch.as_tensor(value), weight)
             for optimizer in optimizers
             for weight, values in optimizer.state.items()
             for name, value in values.items()
         }
-        return cls(
-            Snapshot.of(model, room and room.model), Copies.of(state, room and room.optimizers)
-        )
+        copies = Copies.of(state, room and room.optimizers, divided=is_divided(model))
+        return cls(Snapshot.of(model, room and room.model), copies)
 
 
 def save_checkpoint(
@@ -137,8 +141,12 @@ def save_checkpoint(
     state: dict[str, Any],
     *,
     chat_template: str | None = None,
+    meeting: Meeting = ALONE,
 ) -> Path:
     """Write one checkpoint atomically; one of the same step stays until the new one is whole.
+
+    Of processes that divide the weights the first calls this, and the others `save_rows`: each
+    writes its own rows into the one file, and nobody ever holds more than those.
 
     Args:
         run: the run's folder.
@@ -146,6 +154,7 @@ def save_checkpoint(
         vocabulary: written beside the weights.
         state: holds at least `step` and `holdout_loss`.
         chat_template: how other programs write a chat down for this model, where it is one.
+        meeting: of the processes that divide the weights.
 
     Returns:
         the checkpoint's folder.
@@ -153,26 +162,65 @@ def save_checkpoint(
     Raises:
         RunError: it could not be written; those before it are intact.
     """
-    final = run / FOLDER / f"step-{state['step']:06d}"
-    aside = final.with_name(f".{final.name}{_ASIDE}")
+    final, aside = _folders(run, state["step"])
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        _write(aside, taken, vocabulary, state, chat_template)
+        _write(aside, taken, vocabulary, state, chat_template, meeting)
         # No folder can be renamed over another: for a moment there is none, and who goes on then
         # finds the old one where `mend_checkpoints` looks.
         if final.exists():
             final.rename(final.with_name(f".{final.name}{_OLD}"))
         publish(aside, final)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RunError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         mend_checkpoints(run)
-        why = getattr(error, "strerror", None) or str(error)
-        raise RunError(
-            f"{final}: cannot be written ({why}); the checkpoints before it are intact. Make room "
-            f"and go on with: nextword train --resume {run.name}"
-        ) from None
+        mistake = error if isinstance(error, RunError) else _cannot_write(final, error)
+        meeting.call_off(str(mistake))
+        raise mistake from None
     shutil.rmtree(final.with_name(f".{final.name}{_OLD}"), ignore_errors=True)
+    meeting.come("published")
+    meeting.part()
     return final
+
+
+def save_rows(run: Path, taken: TrainingSnapshot, step: int, meeting: Meeting) -> None:
+    """Write this process's rows of a checkpoint that the first one makes; wait until it is whole.
+
+    Args:
+        run: the run's folder.
+        taken: this process's rows of network and optimizers.
+        step: of the checkpoint.
+        meeting: of the processes that divide the weights.
+
+    Raises:
+        RunError: it could not be written; those before it are intact.
+    """
+    final, aside = _folders(run, step)
+    meeting.come("laid out")
+    try:
+        taken.model.write_rows(aside)
+        taken.optimizers.write_rows(aside / STATE / OPTIMIZER)
+    except OSError as error:
+        mistake = _cannot_write(final, error)
+        meeting.call_off(str(mistake))
+        raise mistake from None
+    meeting.come("written")
+    meeting.come("published")
+    meeting.part()
+
+
+def _folders(run: Path, step: int) -> tuple[Path, Path]:
+    """Return a checkpoint's folder, and where it is written before it has that name."""
+    final = run / FOLDER / f"step-{step:06d}"
+    return final, final.with_name(f".{final.name}{_ASIDE}")
+
+
+def _cannot_write(final: Path, error: Exception) -> RunError:
+    why = getattr(error, "strerror", None) or str(error)
+    return RunError(
+        f"{final}: cannot be written ({why}); the checkpoints before it are intact. Make room "
+        f"and go on with: nextword train --resume {final.parents[1].name}"
+    )
 
 
 ALWAYS = (
@@ -203,10 +251,13 @@ def _write(
     vocabulary: Vocabulary,
     state: dict[str, Any],
     chat_template: str | None,
+    meeting: Meeting,
 ) -> None:
     (aside / STATE).mkdir(parents=True)
     known = write_folder(aside, taken.model, vocabulary, chat_template)
     known[f"{STATE}/{OPTIMIZER}"] = taken.optimizers.write(aside / STATE / OPTIMIZER)
+    meeting.come("laid out")
+    meeting.come("written")
     (aside / STATE / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     names = [str(f.relative_to(aside).as_posix()) for f in sorted(aside.rglob("*")) if f.is_file()]
     digests = {name: known.get(name) or digest_of_file(aside / name) for name in names}
@@ -289,7 +340,7 @@ def find_damage(folder: Path, *, whole: bool) -> str:
 def restore_optimizers(
     folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
-    """Give optimizers the state they had when the checkpoint was saved.
+    """Give optimizers the state they had when the checkpoint was saved, or this process's rows.
 
     Raises:
         RunError: the state is damaged.
@@ -298,7 +349,7 @@ def restore_optimizers(
         saved = load_file(folder / STATE / OPTIMIZER)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{folder}: damaged optimizer state ({error})") from None
-    names = {weight: name for name, weight in model.named_parameters()}
+    names = {weight: name for name, weight in resting_weights(model)}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             # A fused optimizer counts its steps where the weights are, another on the CPU.
@@ -319,11 +370,25 @@ def restore_optimizers(
                         )
                 if entries:
                     optimizer.state[weight] = {
-                        key: value.to(
+                        key: _rows_like(value, weight).to(
                             "cpu" if key == "step" and not counts_there else weight.device
                         )
                         for key, value in entries.items()
                     }
+
+
+def _rows_like(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a whole tensor that this process holds of a weight of its shape."""
+    part = part_of(weight)
+    if whole.shape != part.shape or whole.shape == part.rows.shape:
+        return whole
+    return whole[part.first : part.first + len(part.rows)].clone()
+
+
+def give_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give a network the values of whole weights; of divided ones each process takes its rows."""
+    for name, weight in resting_weights(model):
+        fill(weight, weights[name])
 
 
 def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -> None:

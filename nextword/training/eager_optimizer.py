@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from nextword.machine.parts import part_of
+
 
 class EagerOptimizer(torch.optim.Optimizer):
     """An optimizer whose first use imports no `torch._dynamo`.
@@ -27,7 +29,7 @@ class EagerOptimizer(torch.optim.Optimizer):
     def kept_shapes(self, weight: torch.Tensor) -> dict[str, torch.Size]:
         """Return the shapes of all that is kept of a weight once it was moved, by name."""
         if known := self.state.get(weight):
-            return {name: value.shape for name, value in known.items()}
+            return {name: part_of(value, weight).shape for name, value in known.items()}
         single = dict.fromkeys(self.SINGLE, torch.Size())
         return {**dict.fromkeys(self.LIKE_WEIGHT, weight.shape), **single}
 

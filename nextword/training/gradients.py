@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
+from nextword.machine.parts import own_rows, shared_by
 from nextword.training.eager_optimizer import EagerOptimizer
 
 
@@ -19,6 +21,7 @@ class Gradient:
     """A step's gradient and its lengths (L2 norms), which lie where it does: nobody has waited."""
 
     tensors: list[Tensor]
+    """Of weights that are divided among processes this one's rows."""
     names: list[str]
     """Of the first of them: the weights'. What an optimizer gathered itself has none."""
     norms: list[Tensor]
@@ -31,6 +34,8 @@ class Gradient:
         """Measure what has been added up."""
         named = {name: weight.grad for name, weight in model.named_parameters()}
         there = {name: gradient for name, gradient in named.items() if gradient is not None}
+        if group := next(map(shared_by, there.values()), None):
+            return cls.measured([own_rows(one) for one in there.values()], list(there), group)
         own = [
             gradient
             for optimizer in optimizers
@@ -41,9 +46,15 @@ class Gradient:
 
     @classmethod
     @torch.no_grad()
-    def measured(cls, tensors: list[Tensor], names: list[str]) -> "Gradient":
-        """Measure gradients."""
+    def measured(
+        cls, tensors: list[Tensor], names: list[str], group: "dist.ProcessGroup | None" = None
+    ) -> "Gradient":
+        """Measure gradients, or this process's rows of those that a group has divided."""
         norms = list(torch._foreach_norm(tensors)) if tensors else []
+        if group is not None:
+            squares = torch.stack(norms).double().square()
+            dist.all_reduce(squares, group=group)
+            norms = list(squares.sqrt().to(norms[0].dtype))
         whole = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
         return cls(tensors, names, norms, whole)
 

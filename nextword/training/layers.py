@@ -60,11 +60,23 @@ def with_compiling(
     ranks: int,
     *,
     goes_on: bool,
+    divided: bool = False,
 ) -> Plan:
     """Return a plan that says whether layers are compiled, with parts of one shape if they are.
 
-    A run that goes on is compiled as it was, where this machine is one that compiles.
+    A run that goes on is compiled as it was, where this machine is one that compiles. Layers whose
+    weights are divided among processes are gathered one by one, and computed as they stand.
+
+    Raises:
+        SettingsError: it is asked for where it cannot be.
     """
+    if divided:
+        if settings.compile == "on":
+            raise SettingsError(
+                "machine.compile = 'on': layers whose weights are divided among processes are not "
+                "compiled; leave it out, or choose --machine.parallel ddp"
+            )
+        return replace(plan, compiled=False)
     wanted = compiles(settings, device, shape, plan)
     if goes_on:
         return replace(plan, compiled=plan.compiled and (wanted or device.type in COMPILES))

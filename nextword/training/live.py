@@ -153,7 +153,8 @@ class _Listener:
         asked = read_wishes(self.run)
         self.changed, self.wanted = changed, asked.weights
         rested = time.monotonic() >= self.rest and self.saver.is_idle
-        if self.wanted != self.answered and rested:
+        # Of divided weights each process holds a share: its checkpoints are what can be asked.
+        if self.wanted != self.answered and rested and not self.ranks.in_step:
             self.hand_over(state.step)
         if asked.orders != self.orders:  # the signal beside it is heard at this step's end
             self.orders = asked.orders

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+import torch
+
 from nextword.base.errors import SettingsError
 from nextword.machine.device import Machine
 from nextword.machine.memory import free_memory
@@ -121,11 +123,20 @@ def make_plan(
     return Plan(steps, rows, micro_rows, shape.context)
 
 
+def bytes_held(shape: Shape, training: TrainingSettings, device: torch.device) -> int:
+    """Bound what weights, gradients and the optimizer's state take, and on a CPU what is saved."""
+    copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
+    if device.type == "cpu":
+        copies += copies - 1  # all but the gradients
+    return 4 * copies * shape.parameters()
+
+
 def check_memory(
     shape: Shape,
     training: TrainingSettings,
     machine: Machine,
     of_depth: Callable[[int], Shape] | None = None,
+    shares: int = 1,
 ) -> None:
     """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
 
@@ -137,23 +148,26 @@ def check_memory(
         training: says the optimizer.
         machine: where.
         of_depth: sizes the network as the settings would at another depth.
+        shares: into how many the weights can be divided among processes.
 
     Raises:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
-    copies = 4 if training.optimizer == "adamw" else 3  # Muon keeps one momentum a matrix
     held = "weights, gradients and the optimizer's state"
     if machine.device.type == "cpu":
-        copies += copies - 1  # all but the gradients
         held += ", and the copy of them that is saved"
-    needed, free = 4 * copies * shape.parameters(), free_memory(machine.device)
+    needed, free = (
+        bytes_held(shape, training, machine.device) // shares,
+        free_memory(machine.device),
+    )
     if free is None or needed <= free:
         return
     depth = shape.num_hidden_layers
     advice = f"choose a smaller --model.depth (it is {depth}) or --model.hidden-size"
     for smaller in range(depth - 1, 0, -1) if of_depth is not None else ():
         try:
-            if 4 * copies * of_depth(smaller).parameters() <= free:  # type: ignore[misc]
+            of = of_depth(smaller)  # type: ignore[misc]
+            if bytes_held(of, training, machine.device) // shares <= free:
                 advice = f"--model.depth {smaller} would fit"
                 break
         except SettingsError:  # a size that was given does not go with that depth

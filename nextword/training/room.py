@@ -9,6 +9,10 @@ Legend of shapes: T positions, D width, L layers, H heads of queries and of keys
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
+from nextword.base.errors import SettingsError
+from nextword.machine.memory import free_memory
 from nextword.model.shape import Shape
 from nextword.training.loop import Plan
 
@@ -61,3 +65,18 @@ def make_it_fit(
         if rows == plan.micro_rows or (rows_are_free and rows >= 1):
             return replace(plan, micro_rows=rows, recompute=how)
     return None
+
+
+def check_copys_memory(saved: int) -> None:
+    """Refuse a run whose copy to be saved, which this machine holds, cannot fit beside a GPU's.
+
+    Raises:
+        SettingsError: names what is needed and what is free.
+    """
+    free = free_memory(torch.device("cpu"))
+    if free is not None and saved > free:
+        raise SettingsError(
+            f"a checkpoint is copied to this machine's memory to be saved, which needs "
+            f"{saved / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free here; choose a smaller "
+            "--model.depth or --model.hidden-size"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextword.machine.parts import own_rows
 from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.training.options import TrainingSettings
 
@@ -72,14 +73,14 @@ class AdamW(EagerOptimizer):
         for weight, state in zip(weights, states, strict=True):
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-                state["exp_avg"] = torch.zeros_like(weight)
-                state["exp_avg_sq"] = torch.zeros_like(weight)
+                state["exp_avg"] = torch.zeros_like(own_rows(weight))
+                state["exp_avg_sq"] = torch.zeros_like(own_rows(weight))
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, 1)
         beta1, beta2 = group["betas"]
         torch._fused_adamw_(
-            weights,
-            [weight.grad for weight in weights if weight.grad is not None],
+            [own_rows(weight) for weight in weights],
+            [own_rows(weight.grad) for weight in weights if weight.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nextword.kernels.symmetric import kernel_for_products
 from nextword.machine.device import has_bfloat16
+from nextword.machine.parts import own_rows, rows_of, shared_by
 from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.training.optimizers import adamw
 from nextword.training.options import TrainingSettings
@@ -25,7 +26,9 @@ def build(
     rest = {kind: weights for kind, weights in groups.items() if kind != "matrices"}
     matrices = list(groups["matrices"].values())
     rate, decay = settings.matrix_rate, settings.weight_decay
-    kind = DistributedMuon if ranks_in_all() > 1 else BatchedMuon
+    kind: type[Muon] = DistributedMuon if ranks_in_all() > 1 else BatchedMuon
+    if matrices and shared_by(matrices[0]) is not None:
+        kind = DividedMuon
     muon = [kind(matrices, rate, weight_decay=decay)] if matrices else []
     return [*muon, *adamw.build(rest, settings)]
 
@@ -100,14 +103,16 @@ class Muon(EagerOptimizer):
         if not moving:
             return
         directions = self._directions(moving, group)
-        torch._foreach_mul_(moving, 1 - group["lr"] * group["weight_decay"])
-        for weight, direction in zip(moving, self._orthogonal(directions, group), strict=True):
+        here = [own_rows(weight) for weight in moving]
+        torch._foreach_mul_(here, 1 - group["lr"] * group["weight_decay"])
+        orthogonal = self._orthogonal(directions, group)
+        for weight, own, direction in zip(moving, here, orthogonal, strict=True):
             rows, columns = weight.shape
-            weight.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+            own.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
     def _directions(self, moving: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Return each momentum, or where it will be after one more such gradient."""
-        gradients = [weight.grad for weight in moving if weight.grad is not None]
+        gradients = [own_rows(weight.grad) for weight in moving if weight.grad is not None]
         for weight, gradient in zip(moving, gradients, strict=True):
             if "momentum_buffer" not in self.state[weight]:
                 self.state[weight]["momentum_buffer"] = torch.zeros_like(gradient)
@@ -173,6 +178,74 @@ class DistributedMuon(BatchedMuon):
                 result = torch.empty(direction.shape, dtype=narrow, device=direction.device)
             dist.broadcast(result, src=owner)
             yield result
+
+
+class DividedMuon(BatchedMuon):
+    """Muon for matrices whose rows are divided among processes, and their momenta with them.
+
+    Each process sends the rows that it holds of a direction to the one that makes that matrix
+    orthogonal, and gets its rows of the result back: of all numbers a process sends its own share
+    twice, where a step of `fully_shard` sends three times that of every process.
+    """
+
+    def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
+        moving = [weight for weight in group["params"] if weight.grad is not None]
+        sharers = shared_by(moving[0])
+        assert sharers is not None
+        size, rank = dist.get_world_size(sharers), dist.get_rank(sharers)
+        owners = share_out([_work_of(weight) for weight in moving], size)
+        owned = [[n for n, owner in enumerate(owners) if owner == one] for one in range(size)]
+        shapes = [weight.shape for weight in moving]
+        narrow = precision_for(directions[0], group["precision"])
+        # Whose rows of which matrix: (from whom to whom, the matrices that the receiver owns).
+        there = [[_rows_in(shapes[n], rank, size) for n in owned[one]] for one in range(size)]
+        mine = [[_rows_in(shapes[n], one, size) for n in owned[rank]] for one in range(size)]
+        parts = [[directions[n].to(narrow) for n in owned[one]] for one in range(size)]
+        pieces = _exchange(parts, mine, sharers, directions[0].new_empty(0, dtype=narrow))
+        wholes = [torch.cat(rows) for rows in zip(*pieces, strict=True)]
+        made = list(super()._orthogonal(wholes, group))
+        starts = [
+            [slice(*rows_of(shapes[n], one, size)) for n in owned[rank]] for one in range(size)
+        ]
+        back = [[one[rows] for one, rows in zip(made, each, strict=True)] for each in starts]
+        results = _exchange(back, there, sharers, directions[0].new_empty(0, dtype=narrow))
+        found = {n: rows for ns, each in zip(owned, results, strict=True)
+                 for n, rows in zip(ns, each, strict=True)}  # fmt: skip
+        return (found[number] for number in range(len(moving)))
+
+
+def _rows_in(shape: torch.Size, rank: int, size: int) -> tuple[int, int]:
+    """Return the shape of what one of several processes holds of a matrix."""
+    first, end = rows_of(shape, rank, size)
+    return end - first, shape[1]
+
+
+def _exchange(
+    parts: Sequence[Sequence[Tensor]],
+    shapes: Sequence[Sequence[tuple[int, int]]],
+    group: "dist.ProcessGroup",
+    empty: Tensor,
+) -> list[list[Tensor]]:
+    """Send each process some matrices, and return those that each has sent.
+
+    Args:
+        parts: for each process.
+        shapes: of what comes from each.
+        group: the processes.
+        empty: (0,), of the type that is sent and where it lies.
+    """
+    sent = torch.cat([empty, *(part.reshape(-1) for each in parts for part in each)])
+    lengths = [[rows * columns for rows, columns in each] for each in shapes]
+    received = empty.new_empty(sum(map(sum, lengths)))
+    dist.all_to_all_single(
+        received,
+        sent,
+        [sum(each) for each in lengths],
+        [sum(part.numel() for part in each) for each in parts],
+        group=group,
+    )
+    pieces = iter(torch.split(received, [length for each in lengths for length in each]))
+    return [[next(pieces).view(shape) for shape in each] for each in shapes]
 
 
 def _in_parts(alike: Iterable[list[int]], matrices: Sequence[Tensor]) -> Iterable[list[int]]:
