@@ -126,6 +126,7 @@ class Meeting:
 
         Raises:
             RunError: one of them could not.
+            DistError: one of them does not answer.
         """
         if not self.ranks.in_step:
             return
@@ -148,11 +149,13 @@ class Meeting:
         dist.distributed_c10d._get_default_store().set(self._key(what, self.ranks.rank), "yes")
 
     def _wait_for_all(self, to: str) -> None:
-        store = dist.distributed_c10d._get_default_store()
+        store, since = dist.distributed_c10d._get_default_store(), time.monotonic()
         for rank in range(self.ranks.size):
             while not store.check([self._key(to, rank)]):
                 if store.check([self._key("mistake")]):
                     raise RunError(store.get(self._key("mistake")).decode())
+                if time.monotonic() - since > PATIENCE.total_seconds():
+                    raise dist.DistError(f"process {rank} has not come to: {to}")
                 time.sleep(LOOK_SECONDS / 10)
 
     def call_off(self, mistake: str) -> None:
