@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,44 +12,9 @@ from nextword.machine.copies import Copies
 from nextword.machine.parts import Part, rows_of
 from nextword.training.checkpoint import find_damage, list_checkpoints
 from tests.place import Place
+from tests.several import POISONED, ROLLBACK, all_well, together
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = f"""
-import datetime, errno, json, os, sys
-sys.path.insert(0, {str(ROOT)!r})
-import torch
-from nextword.cli import main
-from nextword.machine import copies
-from nextword.training.optimizers import muon
-
-torch.set_num_threads(1)
-muon.has_bfloat16 = lambda device: False  # whose rounding would hide what is looked for
-write_rows, written = copies.Copies.write_rows, []
-
-def written_or_not(self, *given):
-    written.append(self)
-    if os.environ["RANK"] == "1" and len(written) == int(os.environ.get("AT", 0)):
-        if os.environ["HOW"] == "dies":
-            os._exit(9)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    write_rows(self, *given)
-
-copies.Copies.write_rows = written_or_not
-if patience := os.environ.get("PATIENCE"):
-    from nextword.machine import ranks
-    ranks.PATIENCE = datetime.timedelta(seconds=float(patience))
-if free := os.environ.get("FREE"):
-    from nextword.training import dividing
-    dividing.free_memory = lambda device: int(free)
-status = 0
-for words in json.loads(sys.argv[1]):
-    try:
-        main(words)
-    except SystemExit as left:
-        status = status or left.code
-sys.stderr.flush()
-os._exit(status or 0)
-"""
 SMALL = [
     "--training.steps=20", "--training.evaluate-every=10", "--training.batch-tokens=512",
     "--training.micro-batch-tokens=100", "--training.clip-norm=0.5", "--model.depth=2",
@@ -64,6 +26,8 @@ KINDS = {
     "causal-adamw": ["--training.optimizer=adamw"],
     "masked-muon": ["--objective.name=masked", "--training.optimizer=muon"],
     "masked-adamw": ["--objective.name=masked", "--training.optimizer=adamw"],
+    # A step whose loss is no number: all go back, and leave its batch out.
+    "poisoned": [ROLLBACK, "--training.checkpoint-every=5"],
 }
 WAYS = {
     "fsdp-2": list(KINDS),
@@ -72,38 +36,6 @@ WAYS = {
 }
 """How many processes divide the weights which way, for which kinds; in hsdp two and two."""
 CASES = [(kind, way) for way, kinds in WAYS.items() for kind in kinds]
-
-
-def together(place, count, *commands, on_machine=None, **more):
-    """Do some commands one after the other in as many processes; return how each ended."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    base = {
-        **place.environment(), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
-        "LOCAL_WORLD_SIZE": str(on_machine or count), **more,
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(commands)],
-            cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=120 * count)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stderr.close()
-    return [(process.returncode, words) for process, words in zip(processes, said, strict=True)]
-
-
-def all_well(ended):
-    assert [status for status, _ in ended] == [0] * len(ended), "\n\n".join(w for _, w in ended)
-    return ended[0][1]
 
 
 def run_of(place, name):
@@ -139,12 +71,13 @@ def trained(tmp_path_factory):
     all_well(together(place, 1, *alone))
     said = ""
     for count in 2, 4:
+        sent = {"SENT": str(place.folder / f"sent-{count}")}
         commands = [
             ["train", "--name", f"{kind}-{way}", *SMALL, *KINDS[kind], *divided(way)]
             for kind, way in CASES
             if way.endswith(str(count))
         ]
-        said += all_well(together(place, count, *commands, on_machine=2))
+        said += all_well(together(place, count, *commands, on_machine=2, **sent))
     return place, said
 
 
@@ -153,6 +86,9 @@ def test_it_learns_what_one_process_does(trained, kind, way):
     place, said = trained
     name = f"{kind}-{way}"
     for one, other in zip(events(place, kind, "step"), events(place, name, "step"), strict=True):
+        if one["loss"] is None:  # of a batch that was left out
+            assert other["loss"] is None
+            continue
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
     mine, theirs = last_of(place, kind), last_of(place, name)
@@ -168,6 +104,48 @@ def test_it_learns_what_one_process_does(trained, kind, way):
         assert one["sample"] == other["sample"]
     assert "processes   2: they divide the weights among them, as was asked for" in said
     assert "processes   4: those of each machine divide the weights among them" in said
+
+
+def test_all_go_back_together(trained):
+    place, _ = trained
+    for name in "poisoned", "poisoned-fsdp-2":
+        (event,) = events(place, name, "rollback")
+        assert {event["left_out"]} == POISONED
+        assert event["step"] == 10
+
+
+def sent_by(place, kind, way):
+    """What each process sent a step, and what it held in the end."""
+    kinds = [case for case in CASES if case[1][-1] == way[-1]]
+    count = int(way[-1])
+    lines = (place.folder / f"sent-{count}").read_text().splitlines()
+    of_rank = {rank: [] for rank in range(count)}
+    for told in map(json.loads, lines):
+        of_rank[told["rank"]].append(told)
+    return [told[kinds.index((kind, way))] for told in of_rank.values()]
+
+
+def test_each_process_holds_its_share(trained):
+    place, _ = trained
+    whole = sum(one.nbytes for one in load_file(
+        last_of(place, "causal-adamw") / "model.safetensors").values())  # fmt: skip
+    for one in sent_by(place, "causal-adamw", "fsdp-2"):
+        assert one["weights"] <= 0.51 * whole
+        assert one["state"] <= 2 * 0.51 * whole
+    for one in sent_by(place, "causal-muon", "fsdp-4"):
+        assert one["weights"] <= 0.26 * whole
+    for one in sent_by(place, "causal-muon", "hsdp-4"):
+        assert one["weights"] <= 0.51 * whole
+
+
+def test_muon_sends_little_more_than_adamw_does(trained):
+    """Of a step's bytes, beside those that dividing the weights costs with any optimizer."""
+    place, _ = trained
+    muon, adamw = (
+        sum(sum(one["sent"].values()) for one in sent_by(place, kind, "fsdp-2"))
+        for kind in ("causal-muon", "causal-adamw")
+    )
+    assert adamw < muon <= 1.5 * adamw
 
 
 def test_it_goes_on_with_other_processes_and_divided_otherwise(trained):
