@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 from nextword.base.errors import SettingsError
 from nextword.cli.program import GIVEN, leave, say
+from nextword.machine.slurm import as_torchrun_would
 
 WRONG = 2
 """Status of what the user can mend, and another trial cannot."""
 LOOK_SECONDS = 0.1
+COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+"""How often a launcher has started this process once more, by the launchers' names for it."""
 
 
 class Several(NamedTuple):
@@ -49,6 +52,7 @@ def in_processes(
         raise SettingsError("--processes is at least 1, and not with --dry-run, which is for one")
     if asked.restarts < 0:
         raise SettingsError("--restarts is at least 0")
+    os.environ.update(as_torchrun_would(os.environ))
     if "WORLD_SIZE" in os.environ or (count == 1 and not asked.restarts):
         return _goes_on_with(asked)
     from nextword.machine.launch import launch
@@ -70,12 +74,13 @@ def in_processes(
 
 
 def _goes_on_with(asked: Several) -> str | None:
-    """Return the run to go on with: also that of a process which torchrun has started once more.
+    """Return the run to go on with: also where torchrun or Slurm has started it once more.
 
     Raises:
         SettingsError: it would begin another one.
     """
-    if asked.resume is not None or not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    begun_again = any(os.environ.get(name, "0") != "0" for name in COUNTS)
+    if asked.resume is not None or not begun_again:
         return asked.resume
     from nextword.prediction.loading import FACTS, runs_folder
 

@@ -17,6 +17,7 @@ from nextword.finetune.supervised import AnyScores, Start, Supervised, digests_o
 from nextword.finetune.tally import Tally
 from nextword.fit import fit
 from nextword.machine.device import choose_machine
+from nextword.machine.slurm import as_torchrun_would
 from nextword.model.config import CONFIG, read_config
 from nextword.model.folder import read_shape
 from nextword.model.layouts import labels_of
@@ -126,7 +127,8 @@ def resume(target: str, *, steps: int | None = None, progress: Progress | None =
 def _teach(
     start: Start, settings: Settings, progress: Progress, folder_for: Callable[[], Path]
 ) -> Finetuned:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    told = {**os.environ, **as_torchrun_would(os.environ)}
+    if int(told.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
     if start.from_nothing and settings.finetune.lora_rank:
         raise SettingsError(

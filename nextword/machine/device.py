@@ -99,7 +99,8 @@ def choose_machine(settings: MachineSettings) -> Machine:
             "cpu"
         )
     device = (
-        torch.device(name, int(os.environ.get("LOCAL_RANK", "0")))
+        # A launcher may show each process one card of its own.
+        torch.device(name, int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         if name == "cuda"
         else torch.device(name)
     )

@@ -39,6 +39,9 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch, kind):
     for part in (torch.cuda, torch.mps):
         monkeypatch.setattr(part, "synchronize", lambda *device: waited.append(device))
     monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # a launcher shows it its own alone
+    assert choose_machine(MachineSettings()).device.index == {"cuda": 0, "mps": None}[kind]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     machine = choose_machine(MachineSettings())
     assert str(machine.device) == {"cuda": "cuda:3", "mps": "mps"}[kind]
     assert machine.precision == {"cuda": torch.bfloat16, "mps": torch.float32}[kind]
