@@ -28,6 +28,8 @@ class Several(NamedTuple):
     name: str | None
     resume: str | None
     steps: int | None
+    again: bool
+    """Whether to go on with the run of this name, where there is one."""
 
 
 def in_processes(
@@ -76,17 +78,36 @@ def in_processes(
 def _goes_on_with(asked: Several) -> str | None:
     """Return the run to go on with: also where torchrun or Slurm has started it once more.
 
+    What is begun again after its end has nothing to do, and ends well.
+
     Raises:
         SettingsError: it would begin another one.
     """
-    begun_again = any(os.environ.get(name, "0") != "0" for name in COUNTS)
+    begun_again = asked.again or any(os.environ.get(name, "0") != "0" for name in COUNTS)
     if asked.resume is not None or not begun_again:
         return asked.resume
-    from nextword.prediction.loading import FACTS, runs_folder
-
     if asked.name is None:
         raise SettingsError("a training that may be restarted is given a --name, to find it again")
-    return asked.name if (runs_folder() / asked.name / FACTS).is_file() else None
+    if not _is_there(asked.name):
+        return None
+    if _is_done(asked.name):
+        say(f"{asked.name} has done all its steps")
+        sys.exit(0)
+    return asked.name
+
+
+def _is_there(name: str) -> bool:
+    from nextword.prediction.loading import FACTS, runs_folder
+
+    return (runs_folder() / name / FACTS).is_file()
+
+
+def _is_done(name: str) -> bool:
+    """Whether a run has come to its end, its last words included."""
+    from nextword.prediction.loading import find_run
+    from nextword.training.journal import Journal
+
+    return Journal(find_run(name)).has_ended()
 
 
 def _run_of(asked: Several, paths: Sequence[str], builtin: str) -> tuple[Path, list[str]]:
@@ -96,6 +117,8 @@ def _run_of(asked: Several, paths: Sequence[str], builtin: str) -> tuple[Path, l
 
     if asked.resume is not None:
         return find_run(asked.resume.partition("@")[0]), list(GIVEN)
+    if asked.again and asked.name is not None and _is_there(asked.name):
+        return find_run(asked.name), list(GIVEN)
     folder = new_folder(asked.name, paths, builtin)
     return folder, [*GIVEN, *(["--name", folder.name] if asked.name is None else [])]
 

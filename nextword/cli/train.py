@@ -83,6 +83,14 @@ def train(
         int,
         Parameter(help="begin again from the last checkpoint where a process fails, so many times"),
     ] = 0,
+    again: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="go on with the run of this --name where there is one, for jobs that a cluster "
+            "begins again",
+        ),
+    ] = False,
     watch: Annotated[
         bool, Parameter(negative=(), help="show it on a page of this machine while it learns")
     ] = False,
@@ -116,7 +124,7 @@ def train(
         from nextword.vocabulary.training_data import check_paths
 
         check_paths(paths)  # a missing path is said before anything heavy is imported
-    asked = Several(processes, restarts, name, resume, options.get("training.steps"))
+    asked = Several(processes, restarts, name, resume, options.get("training.steps"), again)
     resume = in_processes(asked, paths, settings.corpus.builtin, dry_run=dry_run)
     from nextword import pretrain
     from nextword.prediction.loading import learned_from_examples

@@ -175,19 +175,47 @@ def test_restarts_have_an_end_and_what_is_wrong_is_not_tried_again(place):
     assert place.nextword("train", "--restarts", "-1").returncode == 2
 
 
+def forget_the_end(run):
+    """Leave a run as it is where somebody ended it after its first checkpoint."""
+    remove_checkpoints(list_checkpoints(run)[1:], keep=())
+    log = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert '"end"' in log[-1]
+    (run / "metrics.jsonl").write_text("".join(log[:-1]))
+
+
 def test_whom_torchrun_starts_again_goes_on_with_its_run(place, monkeypatch):
     words = ("train", *OPTIONS, "--training.steps", "4", "--training.checkpoint-every", "2")
     assert place.nextword(*words, "--name", "it").returncode == 0
     run = place.folder / "runs" / "it"
-    remove_checkpoints(list_checkpoints(run)[1:], keep=())
+    forget_the_end(run)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
     done = place.nextword(*words, "--name", "it")
     assert done.returncode == 0, done.stderr
     assert [one.step for one in list_checkpoints(run)] == [2, 4]
+    done = place.nextword(*words, "--name", "it")
+    assert (done.returncode, done.stderr) == (0, "it has done all its steps\n")
     done = place.nextword(*words)
     assert done.returncode == 2
     assert "a training that may be restarted is given a --name, to find it again" in done.stderr
+
+
+def test_a_job_that_is_begun_again_goes_on_with_its_run(place):
+    """As a cluster does, whose launcher knows nothing of the time before."""
+    words = ("train", *OPTIONS, "--training.steps", "4", "--training.checkpoint-every", "2")
+    words = (*words, "--name", "it", "--again")
+    assert place.nextword(*words).returncode == 0
+    run = place.folder / "runs" / "it"
+    for more in (), ("--processes", "2"):
+        forget_the_end(run)
+        process = place.process(*words, *more)
+        assert process.returncode == 0, process.stderr
+        assert [one.step for one in list_checkpoints(run)] == [2, 4], (more, process.stderr)
+        done = place.process(*words, *more)
+        assert done.returncode == 0
+        assert done.stderr == "it has done all its steps\n"
+    done = place.nextword("train", *OPTIONS, "--again")
+    assert "is given a --name" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_two_processes_of_a_step_train_together(place):
     assert said[1].count("Done in") == 0
     # A job that Slurm has begun again goes on with its run, and has nothing left to do here.
     statuses, said = both(words, SLURM_RESTART_COUNT="1")
-    assert statuses == [2, 2]
-    assert "it has done 3 of 3 steps" in said[0]
+    assert statuses == [0, 0]
+    assert said[0] == "it has done all its steps\n"
     (place.folder / "few.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     statuses, said = both(["finetune", "it", "few.jsonl"])
     assert statuses == [2, 2]
