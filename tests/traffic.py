@@ -1,0 +1,109 @@
+"""Count what processes that train together send each other, beside what it should come to.
+
+    python -m tests.traffic [--keep FILE]
+
+One to four processes, each way of dividing the weights, both optimizers: bytes that a process sends
+in a step, counted at each operation between processes, as rings of processes would send them.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from nextword.machine.about import versions
+from nextword.machine.device import processor_name
+from nextword.training.checkpoint import list_checkpoints
+from tests.place import Place
+from tests.several import all_well, together
+
+OPTIONS = (
+    "--training.steps=5", "--training.batch-tokens=768", "--model.depth=4", "--model.context=32",
+    "--model.hidden-size=96", "--corpus.stories=120", "--machine.precision=float32",
+)  # fmt: skip
+WAYS = (("ddp", 2), ("ddp", 3), ("ddp", 4), ("fsdp", 2), ("fsdp", 3), ("fsdp", 4), ("hsdp", 4))
+
+
+def expected(shapes: Mapping[str, Sequence[int]], way: str, size: int, optimizer: str) -> float:
+    """Return the bytes that a process sends in a step, in float32, on average.
+
+    All gradients are added up (twice the others' share of them), or: weights are gathered, those
+    of layers a second time for the gradient, and gradients are added up where they are held. Muon
+    sends each matrix it has made orthogonal to all, or its own rows there and back.
+    """
+    inner = {"ddp": 1, "fsdp": size, "hsdp": 2}[way]
+    others = (inner - 1) / inner
+    total = 0.0
+    for name, shape in shapes.items():
+        rows, row = shape[0], math.prod(shape[1:])
+        held = -(-rows // inner) * row  # the last processes may hold less, and send as much
+        whole = 4 * rows * row
+        if way == "ddp":
+            total += 2 * whole * (size - 1) / size
+        else:
+            times = 3 if ".layers." in name else 2
+            total += times * 4 * held * (inner - 1)
+        if way == "hsdp":
+            total += 2 * 4 * held * (size // inner - 1) / (size // inner)
+        if optimizer == "muon" and len(shape) == 2 and ".layers." in name:
+            total += whole * (size - 1) / size if way == "ddp" else 2 * whole / inner * others
+    return total
+
+
+def measure(place: Place, way: str, size: int, optimizer: str) -> dict[str, Any]:
+    """Train a little, and return what was sent and held."""
+    name, file = f"{way}-{size}-{optimizer}", place.folder / "sent"
+    words = ["train", "--name", name, *OPTIONS, f"--training.optimizer={optimizer}"]
+    words.append(f"--machine.parallel={way}")
+    all_well(together(place, size, words, on_machine=2 if way == "hsdp" else None, SENT=str(file)))
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    file.unlink()
+    last = list_checkpoints(place.folder / "runs" / name)[-1].folder
+    shapes = {
+        name: list(value.shape) for name, value in load_file(last / "model.safetensors").items()
+    }
+    counted = sum(sum(one["sent"].values()) for one in told) / size
+    formula = expected(shapes, way, size, optimizer)
+    held = max(one["weights"] + one["state"] for one in told)
+    return {
+        "way": way, "processes": size, "optimizer": optimizer,
+        "weights_bytes": sum(4 * math.prod(shape) for shape in shapes.values()),
+        "held_bytes": held, "sent_bytes": round(counted), "formula_bytes": round(formula),
+        "beside_formula": counted / formula,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Count, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="write the figures here")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder))
+        found = [
+            measure(place, way, size, optimizer)
+            for way, size in WAYS
+            for optimizer in ("muon", "adamw")
+        ]
+    for one in found:
+        print(
+            f"{one['way']} {one['processes']} {one['optimizer']:5}  holds {one['held_bytes']:>9,}  "
+            f"sends {one['sent_bytes']:>9,}  formula {one['beside_formula']:.4f}"
+        )
+    if asked.keep:
+        about = {
+            "date": time.strftime("%Y-%m-%d"), "processor": processor_name(),
+            "versions": versions(), "torch": torch.__version__, "options": OPTIONS,
+        }  # fmt: skip
+        asked.keep.write_text(json.dumps({**about, "found": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
