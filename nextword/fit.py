@@ -30,7 +30,7 @@ from nextword.callbacks import (
     stop_when_asked,
 )
 from nextword.machine.memory import free_memory
-from nextword.model.folder import read_model
+from nextword.model.folder import read_weights
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
 from nextword.prediction.loading import find_checkpoint
@@ -39,12 +39,11 @@ from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, 
 from nextword.training.ahead import BatchLike
 from nextword.training.checkpoint import (
     Checkpoint,
-    give_weights,
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
 )
-from nextword.training.dividing import divide, divided
+from nextword.training.dividing import divided
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.layers import (
@@ -140,8 +139,6 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
     run.ranks = divided(asked, run.ranks, bytes_held(run.shape, run.training, device), device)
     model = task.model(run)
     check_steps_memory(run, task, model)
-    if run.ranks.in_step:
-        divide(model, run.ranks)
     choose_layers(run, task, model)
     if run.ranks.is_first and run.resumed is None:
         begin(run, model, task.facts())
@@ -208,7 +205,9 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     Raises:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
-    free, asked = free_memory(run.machine.device), run.settings.machine.recompute
+    known, asked = free_memory(run.machine.device), run.settings.machine.recompute
+    (least,) = run.ranks.most(-1e30 if known is None else -float(known))  # all do the same
+    free = None if least == -1e30 else -least
     if run.saved is None and asked != "auto":
         run.plan = replace(run.plan, recompute=asked)
     shares = run.ranks.shares
@@ -254,11 +253,17 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
 
 def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     """Measure what a row keeps, and foresee what it would with less."""
+    layers = 1
+    if run.ranks.in_step:  # gathered weights are none that are kept: one layer speaks for all
+        model = Transformer(replace(run.shape, num_hidden_layers=1)).to(run.machine.device)
+        model.set_precision(run.machine.precision)
+        layers = run.shape.num_hidden_layers
     batch, loss = task.read(run.first_step, slice(0, 1)), task.loss(run, model)
     kept = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = LayerRunner(keeping_less(as_it_stands, "full"))
     beside = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = None
+    kept = beside + layers * (kept - beside)
     size = run.machine.precision.itemsize
     return needs_of_row(kept, beside, run.shape, run.plan.context, size)
 
@@ -367,7 +372,8 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
                 ) from None
             first = saved.step
             training.left_out.add(error.step or 0)
-            give_weights(training.model, dict(read_model(saved.folder).named_parameters()))
+            assert isinstance(training.model, Transformer)
+            read_weights(training.model, saved.folder)
             forget_gradients(training.model, training.optimizers)
             restore_optimizers(saved.folder, training.model, training.optimizers)
             run.ranks.wait()

@@ -37,7 +37,7 @@ from nextword.explanation.ruler import (
 from nextword.fit import Task
 from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
-from nextword.model.folder import read_model
+from nextword.model.folder import read_model, read_weights
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
@@ -60,7 +60,14 @@ from nextword.run import Run
 from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
-from nextword.training.checkpoint import Checkpoint, best_of, find_damage, list_checkpoints
+from nextword.training.checkpoint import (
+    Checkpoint,
+    best_of,
+    find_damage,
+    give_weights,
+    list_checkpoints,
+)
+from nextword.training.dividing import begin_divided
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
@@ -145,16 +152,17 @@ class LanguageModeling(Task):
 
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""
-        model = Transformer(run.shape)
+        divides = run.ranks.in_step
+        model = begin_divided(run.shape, run.ranks) if divides else Transformer(run.shape)
         if run.saved is not None:
-            model.load_state_dict(read_model(run.saved.folder).state_dict())
+            read_weights(model, run.saved.folder)
         elif self.warm_start is not None:
-            model.load_state_dict(self.warm_start.weights)
+            give_weights(model, self.warm_start.weights)
         else:
             initialize(model, run.training.seed)
             if run.training.initialization == "bigram":
                 begin_with_bigrams(model, bigrams_of(self.prepared), run.training.seed)
-        if not run.ranks.in_step:  # else it comes there in shares
+        if not divides:
             model.to(run.machine.device)
         model.set_precision(run.machine.precision)
         return model

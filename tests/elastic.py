@@ -1,6 +1,6 @@
 """Kill one of several processes over and over, and see that what is learned stays the same.
 
-    python -m tests.elastic [--kills 20] [--processes 3] [--steps 200] [--keep FILE]
+    python -m tests.elastic [--kills 20] [--processes 3] [--parallel fsdp]
 
 A run is trained undisturbed by so many processes; then once more under `--restarts`, while one of
 them, another each time, is killed after some steps. Losses and weights of both are compared.
@@ -86,10 +86,17 @@ def done_steps(run: Path) -> int:
 
 
 def disturb(
-    place: Place, *, kills: int, processes: int, steps: int, torchrun: bool = False
+    place: Place,
+    *,
+    kills: int,
+    processes: int,
+    steps: int,
+    torchrun: bool = False,
+    parallel: str = "ddp",
 ) -> dict[str, Any]:
     """Train twice, once disturbed; return what was found. A run called `calm` is taken as it is."""
-    last, name = ("--training.steps", str(steps)), "again" if torchrun else "hit"
+    last = ("--training.steps", str(steps), "--machine.parallel", parallel)
+    name = "again" if torchrun else "hit"
     if not (place.folder / "runs" / "calm").exists():
         calm = start(place, "calm", *last, by=launcher(processes, 0, torchrun=False))
         said = calm.communicate(timeout=600)[1]
@@ -123,6 +130,7 @@ def disturb(
     losses = [[step["loss"] for step in steps_of(run.with_name(one))] for one in ("calm", name)]
     return {
         "processes": processes,
+        "parallel": parallel,
         "steps": len(losses[1]),
         "kills": done,
         "restarts": int(told[0]),
@@ -140,11 +148,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--parallel", default="ddp", help="what each process holds")
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = disturb(
-            Place(Path(folder)), kills=given.kills, processes=given.processes, steps=given.steps
+            Place(Path(folder)),
+            kills=given.kills,
+            processes=given.processes,
+            steps=given.steps,
+            parallel=given.parallel,
         )
     text = json.dumps({"date": time.strftime("%Y-%m-%d"), **found}, indent=2)
     print(text)

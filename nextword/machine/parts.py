@@ -75,11 +75,25 @@ def part_of(tensor: Tensor, like: Tensor | None = None) -> Part:
     return Part(rows, divided.shape, first, is_copy)
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; of a divided one every process must ask."""
+    gather = getattr(tensor, "full_tensor", None)
+    if gather is None:
+        return tensor
+    gathered: Tensor = gather()
+    return gathered
+
+
 def fill(divided: Tensor, whole: Tensor) -> None:
     """Give a tensor the values of a whole one: this process takes its rows."""
     part = part_of(divided)
     with torch.no_grad():
-        part.rows.copy_(whole[part.first : part.first + len(part.rows)] if whole.ndim else whole)
+        part.rows.copy_(rows_like(whole, part))
+
+
+def rows_like(whole: Tensor, part: Part) -> Tensor:
+    """Return the same rows of a whole tensor, in its memory."""
+    return whole[part.first : part.first + len(part.rows)] if whole.ndim else whole
 
 
 def resting_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

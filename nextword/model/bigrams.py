@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nextword.base.errors import ModelError
+from nextword.machine.parts import fill, resting_weights, whole
 from nextword.model.transformer import Transformer
 
 EMBEDDING_RMS = 0.3
@@ -91,12 +92,13 @@ def begin_with_bigrams(model: Transformer, bigrams: Bigrams, seed: int) -> None:
     # another.
     turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     embedding, head = embedding @ turn, head @ turn
-    model.model.embed_tokens.weight.copy_(EMBEDDING_RMS * embedding)
-    model.lm_head.weight.copy_(head)
     said = _as_said(embedding, head, bigrams.frequency)
-    for name, weight in model.named_parameters():
+    first = {"model.embed_tokens.weight": EMBEDDING_RMS * embedding, "lm_head.weight": head}
+    for name, weight in resting_weights(model):
         if name.endswith("o_proj.weight"):
-            weight.copy_(COPY * said @ weight)
+            fill(weight, COPY * said @ whole(weight).cpu())
+        elif name in first:
+            fill(weight, first[name])
 
 
 def _as_said(embedding: Tensor, head: Tensor, frequency: Tensor) -> Tensor:

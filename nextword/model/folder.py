@@ -6,6 +6,7 @@ Hugging Face's layouts, with their parameter names, so that every tool opens the
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from nextword.base.errors import ModelError
 from nextword.base.records import read_record
 from nextword.machine.copies import Copies
-from nextword.machine.parts import is_divided, part_of, resting_weights
+from nextword.machine.parts import Part, is_divided, part_of, resting_weights
 from nextword.model.config import CONFIG, read_config
 from nextword.model.labels import SequenceClassifier
 from nextword.model.layouts import Ids, LabelHead, config_of, labels_of, shape_of
@@ -104,6 +105,15 @@ def read_model(folder: Path) -> Transformer:
     return model
 
 
+def read_weights(model: Transformer, folder: Path) -> None:
+    """Give a network the weights in a folder; of divided ones this process reads its rows alone.
+
+    Raises:
+        ModelError: as `read_model`.
+    """
+    _load(model, folder)
+
+
 def read_body(model: Transformer, folder: Path) -> None:
     """Give a network the body of the one in a folder, and keep its own head.
 
@@ -140,8 +150,9 @@ SLACK = 1 << 20
 
 
 def _load(model: Transformer, folder: Path, *, head: bool = True) -> None:
-    weights = _read_weights(folder)
-    expected = {name: weight.shape for name, weight in model.named_parameters()}
+    parts = {name: part_of(weight) for name, weight in resting_weights(model)}
+    weights = _read_weights(folder, parts if is_divided(model) else None)
+    expected = {name: part.shape for name, part in parts.items()}
     if not head:
         weights = {name: weight for name, weight in weights.items() if not name.startswith(_HEAD)}
         expected = {name: size for name, size in expected.items() if not name.startswith(_HEAD)}
@@ -158,11 +169,9 @@ def _load(model: Transformer, folder: Path, *, head: bool = True) -> None:
                 f"{folder}: the weight {name} has shape {tuple(weight.shape)}, config.json says "
                 f"{tuple(expected[name])}"
             )
-        _refuse_no_number(weight, f"{folder}: the weight {name}")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in weights:
-                parameter.copy_(weights[name])
+        _refuse_no_number(weight.rows, f"{folder}: the weight {name}")
+    for name, weight in weights.items():
+        parts[name].rows.copy_(weight.rows)
 
 
 def _refuse_no_number(weight: torch.Tensor, what: str) -> None:
@@ -215,13 +224,30 @@ class _Index(Struct):
     weight_map: dict[str, str]
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = {}
+def _read_weights(folder: Path, parts: Mapping[str, Part] | None = None) -> dict[str, Part]:
+    """Read a folder's weights, or of each those rows that `parts` names."""
+    weights: dict[str, Part] = {}
     for file in weight_files(folder):
         try:
-            found = load_file(file)
+            if parts is None:
+                found = {name: Part(one, one.shape) for name, one in load_file(file).items()}
+            else:
+                found = _read_rows(file, parts)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file}: damaged weights ({error})") from None
         # Old folders hold the angles of rotation too, which follow from config.json.
         weights.update({k: w for k, w in found.items() if not k.endswith("inv_freq")})
     return weights
+
+
+def _read_rows(file: Path, parts: Mapping[str, Part]) -> dict[str, Part]:
+    found = {}
+    with safe_open(file, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118 - no mapping
+            there = opened.get_slice(name)
+            shape, rows = torch.Size(there.get_shape()), torch.empty(0)
+            part = parts.get(name)
+            if part is not None and part.shape == shape and part.rows.numel():
+                rows = there[part.first : part.first + len(part.rows)]
+            found[name] = Part(rows, shape)
+    return found

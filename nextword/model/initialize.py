@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from nextword.machine.parts import fill, resting_weights
 from nextword.model.transformer import Transformer
 
 EMBEDDING_STD = 0.002
@@ -40,15 +41,21 @@ def initialize(model: Transformer, seed: int) -> None:
     value matrix, so what a position looks at is written back as it was read, and to repeat a name
     the network has only to learn where to look. Embeddings are normal with a small deviation, so
     that tied logits start near zero and the loss near ln V.
+
+    One weight after the other is drawn whole; where they are divided among processes each keeps its
+    rows.
     """
     generator = torch.Generator().manual_seed(seed)
-    weights = dict(model.named_parameters())
-    for name, weight in weights.items():
+    queries_per_key = model.shape.num_attention_heads // model.shape.num_key_value_heads
+    values = torch.empty(0)
+    for name, weight in resting_weights(model):
         if not name.startswith(("model.", "lm_head.")):
             continue  # a head with labels begins as it was built
         first = torch.empty(weight.shape, dtype=torch.float32)
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if name.endswith("down_proj.weight"):
             first.zero_()
+        elif name.endswith("o_proj.weight"):
+            first = _copier(values, model.shape.head_dim, queries_per_key)
         elif name.startswith(("model.embed_tokens", "lm_head")):
             first.normal_(0.0, EMBEDDING_STD, generator=generator)
         elif weight.ndim == 2:
@@ -58,12 +65,9 @@ def initialize(model: Transformer, seed: int) -> None:
             first.uniform_(-bound, bound, generator=generator)
         else:
             first.fill_(QK_NORM_START if name.endswith(("q_norm.weight", "k_norm.weight")) else 1.0)
-        weight.copy_(first)
-    queries_per_key = model.shape.num_attention_heads // model.shape.num_key_value_heads
-    for name, weight in weights.items():
-        if name.endswith("o_proj.weight"):
-            values = weights[name.replace("o_proj", "v_proj")]
-            weight.copy_(_copier(values, model.shape.head_dim, queries_per_key))
+        if name.endswith("v_proj.weight"):
+            values = first  # of the same layer's output matrix, which comes next
+        fill(weight, first)
 
 
 def _copier(values: Tensor, head_dim: int, queries_per_key: int) -> Tensor:

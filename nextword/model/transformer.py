@@ -69,9 +69,19 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.runner: LayerRunner | None = None
         """What computes the layers where a gradient is wanted; None for them themselves."""
+        self.shape = shape
+        self.lay_angles()
+
+    def lay_angles(self, device: torch.device | None = None) -> None:
+        """Compute the angles of rotation, which no folder holds.
+
+        Args:
+            device: where they are to lie; default: where a new tensor does.
+        """
+        shape = self.shape
         cosine, sine = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
-        self.register_buffer("cosine", cosine[:, None], persistent=False)
-        self.register_buffer("sine", sine[:, None], persistent=False)
+        for name, table in ("cosine", cosine), ("sine", sine):
+            self.register_buffer(name, table[:, None].to(device or table.device), persistent=False)
 
     def forward(
         self,

@@ -25,7 +25,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
 from nextword.machine.copies import Copies
-from nextword.machine.parts import fill, is_divided, part_of, resting_weights
+from nextword.machine.parts import fill, is_divided, part_of, resting_weights, rows_like
 from nextword.machine.ranks import Meeting, Ranks
 from nextword.model.config import CONFIG
 from nextword.model.folder import WEIGHTS, Snapshot, write_model
@@ -382,7 +382,7 @@ def _rows_like(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     part = part_of(weight)
     if whole.shape != part.shape or whole.shape == part.rows.shape:
         return whole
-    return whole[part.first : part.first + len(part.rows)].clone()
+    return rows_like(whole, part).clone()
 
 
 def give_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:

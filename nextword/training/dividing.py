@@ -12,6 +12,7 @@ import torch
 from nextword.base.errors import SettingsError
 from nextword.machine.memory import free_memory
 from nextword.machine.ranks import Ranks
+from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
 HOLDS = {
@@ -58,24 +59,30 @@ def divided(asked: str, ranks: Ranks, held: int, device: torch.device) -> Ranks:
     return replace(ranks, parallel=way, why=f"{HOLDS[way]}; {needed}")
 
 
-def divide(model: Transformer, ranks: Ranks) -> None:
-    """Leave each process its rows of a network's weights, which lie where it computes from now on.
+def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
+    """Return a network of which each process holds some rows, with nothing in them yet.
+
+    Nobody ever holds all of it: the weights are to be given one by one.
 
     Args:
-        model: whole, and the same in every process; begins wherever it likes.
+        shape: the network's sizes.
         ranks: the processes, which all call this.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    kind = "cpu" if ranks.device is None else ranks.device.type
+    device = ranks.device or torch.device("cpu")
+    with torch.device("meta"):
+        model = Transformer(shape)
     inner = ranks.shares
     sizes = (ranks.size,) if inner == ranks.size else (ranks.size // inner, inner)
-    mesh = init_device_mesh(kind, sizes, mesh_dim_names=("copies", "shares")[-len(sizes) :])
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=("copies", "shares")[-len(sizes) :])
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "hidden")
+    model.to_empty(device=device)
+    model.model.lay_angles(device)
     # Gathered once here: what is gathered for the first time where no gradient is wanted, as by
     # the first look at a sentence, could never be learned with.
     with torch.inference_mode(mode=False):
@@ -84,3 +91,4 @@ def divide(model: Transformer, ranks: Ranks) -> None:
             part.unshard()
         for part in parts:
             part.reshard()
+    return model
