@@ -184,7 +184,8 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
     def stop(state: TrainerState) -> None:
         # Whoever leaves the last evaluation is waited for by nobody.
         alone = asked.stop or 0, asked.save
-        number, saves = alone if state.is_last else run.ranks.most(*alone)
+        agree = not state.is_last or run.ranks.divides_weights
+        number, saves = run.ranks.most(*alone) if agree else alone
         if saves:
             asked.save = False
             state.settle()
@@ -201,5 +202,10 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
 def save_once(run: Run, step: int, save: Save) -> None:
     """Save a checkpoint of a step, where there is none."""
     run.saver.finish()
-    if not any(saved.step == step for saved in list_checkpoints(run.folder)):
+    is_there = any(saved.step == step for saved in list_checkpoints(run.folder))
+    if (
+        run.ranks.divides_weights
+    ):  # a disk may show them later on another machine: the first one says
+        is_there = any(run.ranks.most(run.ranks.is_first and is_there))
+    if not is_there:
         save(step, None)

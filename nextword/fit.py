@@ -29,7 +29,6 @@ from nextword.callbacks import (
     save_once,
     stop_when_asked,
 )
-from nextword.machine.memory import free_memory
 from nextword.model.folder import read_weights
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
@@ -43,7 +42,7 @@ from nextword.training.checkpoint import (
     remove_checkpoints,
     restore_optimizers,
 )
-from nextword.training.dividing import divided
+from nextword.training.dividing import choose_division, free_for_each, gathered_bytes
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.layers import (
@@ -62,7 +61,6 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.plan import bytes_held
 from nextword.training.remembered import halved_by, left_out_by, norms_of
 from nextword.training.room import RECOMPUTE, check_copys_memory, make_it_fit, needs_of_row
 from nextword.training.step import kept_bytes, shared_among_processes
@@ -135,8 +133,10 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
         DivergedError: the loss is no number any more; names the last good checkpoint.
         Interrupted: on Ctrl-C, after saving.
     """
-    asked, device = run.settings.machine.parallel, run.machine.device
-    run.ranks = divided(asked, run.ranks, bytes_held(run.shape, run.training, device), device)
+    run.ranks.agree("checkpoints to go on from", run.first_step)
+    asked, before = run.settings.machine.parallel, run.resumed and run.resumed.facts
+    of = (run.shape, run.training, run.machine.device)
+    run.ranks = choose_division(asked, run.ranks, *of, before)
     model = task.model(run)
     check_steps_memory(run, task, model)
     choose_layers(run, task, model)
@@ -170,7 +170,7 @@ def _set_up(run: Run, task: Task, model: Transformer) -> Training:
     if run.saved is not None:
         restore_optimizers(run.saved.folder, model, optimizers)
     loss = task.loss(run, model)
-    if run.ranks.size > 1 and not run.ranks.in_step:
+    if run.ranks.size > 1 and not run.ranks.divides_weights:
         batch = task.read(run.first_step, slice(0, 1))
         loss = shared_among_processes(loss, batch, run.machine.device)
     journal = Journal(run.folder)
@@ -205,22 +205,20 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     Raises:
         SettingsError: names what is needed, what is free, and the setting that would fit.
     """
-    known, asked = free_memory(run.machine.device), run.settings.machine.recompute
-    (least,) = run.ranks.most(-1e30 if known is None else -float(known))  # all do the same
-    free = None if least == -1e30 else -least
+    free, asked = free_for_each(run.ranks, run.machine.device), run.settings.machine.recompute
     if run.saved is None and asked != "auto":
         run.plan = replace(run.plan, recompute=asked)
     shares = run.ranks.shares
-    beside = task.bytes_beside(run, model) // shares
+    beside = task.bytes_beside(run, model) // shares + gathered_bytes(run.shape, run.ranks)
     saved = task.bytes_saved(run, model) // shares
     if run.machine.device.type == "cpu":
         beside += saved
     else:
-        check_copys_memory(saved)
+        check_copys_memory(saved * run.ranks.on_machine)
     plan = run.plan
     tokens = plan.micro_rows * plan.context
     bound = tokens * run.shape.num_hidden_layers * MOST_PER_TOKEN * run.shape.hidden_size
-    if free is None or beside + bound < free:
+    if beside + bound < free:
         return
     needs = _needs_of_row(run, task, model)
     chosen = [plan.recompute] if asked != "auto" or run.saved is not None else RECOMPUTE
@@ -254,7 +252,9 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
 def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     """Measure what a row keeps, and foresee what it would with less."""
     layers = 1
-    if run.ranks.in_step:  # gathered weights are none that are kept: one layer speaks for all
+    if (
+        run.ranks.divides_weights
+    ):  # gathered weights are none that are kept: one layer speaks for all
         model = Transformer(replace(run.shape, num_hidden_layers=1)).to(run.machine.device)
         model.set_precision(run.machine.precision)
         layers = run.shape.num_hidden_layers
@@ -276,7 +276,7 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
     """
     asked, machine = run.settings.machine, run.machine
     of = (run.shape, run.plan, run.ranks.size)
-    goes_on, divides = run.saved is not None, run.ranks.in_step
+    goes_on, divides = run.saved is not None, run.ranks.divides_weights
     plan = with_compiling(asked, machine.device, *of, goes_on=goes_on, divided=divides)
     while True:
         run.plan = plan
@@ -304,13 +304,13 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
     """Run the loop with its callbacks, and say where what ended early can go on from."""
 
     def keep(step: int, holdout: float | None, *, is_unfinished: bool = False) -> None:
-        if run.ranks.is_first or run.ranks.in_step:
+        if run.ranks.is_first or run.ranks.divides_weights:
             of = (run, model, training.optimizers)
             save(*of, step, holdout, is_unfinished=is_unfinished)
 
     judged = evaluation(run, lambda state: task.judge(run, model, state), keep)
     calls = [judged]
-    if run.ranks.is_first or run.ranks.in_step:
+    if run.ranks.is_first or run.ranks.divides_weights:
         calls = [*task.callbacks(run, model), judged, *checkpoints(run, keep)]
     if run.ranks.is_first:
         calls = [foretell(run), log_steps(run), *calls]
@@ -339,7 +339,7 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
                 run.saver.finish()  # what was saved arrives, however the loop has ended
     finally:
         run.progress.stop()
-    if run.saver.saves:
+    if run.saver.saves and run.ranks.is_first:
         run.progress.say(describe_saving(run.saver))
 
 

@@ -35,6 +35,7 @@ from nextword.explanation.ruler import (
     training_documents,
 )
 from nextword.fit import Task
+from nextword.machine.parts import fill_all
 from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_model, read_weights
@@ -64,7 +65,6 @@ from nextword.training.checkpoint import (
     Checkpoint,
     best_of,
     find_damage,
-    give_weights,
     list_checkpoints,
 )
 from nextword.training.dividing import begin_divided
@@ -152,12 +152,12 @@ class LanguageModeling(Task):
 
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""
-        divides = run.ranks.in_step
+        divides = run.ranks.divides_weights
         model = begin_divided(run.shape, run.ranks) if divides else Transformer(run.shape)
         if run.saved is not None:
             read_weights(model, run.saved.folder)
         elif self.warm_start is not None:
-            give_weights(model, self.warm_start.weights)
+            fill_all(model, self.warm_start.weights)
         else:
             initialize(model, run.training.seed)
             if run.training.initialization == "bigram":
@@ -207,7 +207,7 @@ class LanguageModeling(Task):
         if run.saved is None and run.ranks.is_first:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
-        if run.ranks.in_step:
+        if run.ranks.divides_weights:
             run.ranks.wait()
         pins = read_pins(run.folder, run.shape)
         journal, judged_at = Journal(run.folder), [TrainerState(-1)]
@@ -237,7 +237,7 @@ class LanguageModeling(Task):
             if partial.tokens < len(self.prepared.holdout):
                 scores = self._score(run, model, None)
             self.final = scores
-        if not (run.ranks.is_first or run.ranks.in_step):
+        if not (run.ranks.is_first or run.ranks.divides_weights):
             return None
         figures = {
             key: value for key, value in scores.as_dict().items() if key != "loss_by_context"

@@ -153,8 +153,8 @@ def _lay_out(
             context = default_context(settings.model, train_tokens)
             shape = of_depth(settings, None, context)
         smaller = None if warm_start is not None else partial(of_depth, settings)
-        shares = 1 if settings.machine.parallel == "ddp" else ranks.size
-        check_memory(shape, settings.training, machine, smaller, shares)
+        least = ranks.least_share(settings.machine.parallel, machine.device)
+        check_memory(shape, settings.training, machine, smaller, least)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
         plan = make_plan(
             settings.training,

@@ -310,6 +310,7 @@ def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str
         "versions": versions(),
         "hardware": run.machine.describe(),
         "processes": run.ranks.size,
+        "parallel": run.ranks.parallel,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }

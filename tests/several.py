@@ -12,6 +12,7 @@ import datetime
 import errno
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -49,10 +50,11 @@ def together(
         "LOCAL_WORLD_SIZE": str(on_machine or count), **more,
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }  # fmt: skip
+    here = on_machine or count
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.several", json.dumps(commands)],
-            cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank % here)},
             stderr=subprocess.PIPE, text=True,
         )
         for rank in range(count)
@@ -143,6 +145,7 @@ def watch_steps(file: str) -> None:
             "sent": {name: count / steps[0] for name, count in sent.bytes.items()},
             "weights": sum(one.nbytes for one in held),
             "state": sum(one.nbytes for one in kept),
+            "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         }
         with open(file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(words) + "\n")

@@ -1,14 +1,17 @@
 """Count what processes that train together send each other, beside what it should come to.
 
-    python -m tests.traffic [--keep FILE]
+    python -m tests.traffic [--large] [--keep FILE]
 
 One to four processes, each way of dividing the weights, both optimizers: bytes that a process sends
-in a step, counted at each operation between processes, as rings of processes would send them.
+in a step, counted at each operation between processes, as rings of processes would send them; and
+what it holds between two steps. With --large also the most memory that a process of one, two and
+four ever had, with a network of 200 million weights and what is saved of it (10 GB in all).
 """
 
 import argparse
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -80,10 +83,30 @@ def measure(place: Place, way: str, size: int, optimizer: str) -> dict[str, Any]
     }  # fmt: skip
 
 
+LARGE = (
+    "--training.steps=2", "--training.batch-tokens=256", "--training.micro-batch-tokens=64",
+    "--model.depth=16", "--model.context=64", "--model.hidden-size=1024", "--corpus.stories=120",
+    "--machine.precision=float32", "--training.optimizer=adamw", "--evaluation.batch-tokens=256",
+    "--training.evaluate-tokens=256", "--machine.parallel=fsdp",
+)  # fmt: skip
+
+
+def measure_peak(place: Place, size: int) -> dict[str, Any]:
+    """Train a large network a little; return the most memory that one of the processes had."""
+    file = place.folder / "sent"
+    all_well(together(place, size, ["train", "--name", f"large-{size}", *LARGE], SENT=str(file)))
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    file.unlink()
+    shutil.rmtree(place.folder / "runs" / f"large-{size}")
+    held = max(one["weights"] + one["state"] for one in told)
+    return {"processes": size, "held_bytes": held, "peak_bytes": max(one["peak"] for one in told)}
+
+
 def main() -> None:
     """Count, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, help="write the figures here")
+    parser.add_argument("--large", action="store_true", help="also memory, of many weights")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -92,6 +115,9 @@ def main() -> None:
             for way, size in WAYS
             for optimizer in ("muon", "adamw")
         ]
+        large = [measure_peak(place, size) for size in (1, 2, 4) if asked.large]
+    for one in large:
+        print(f"{one['processes']}  peak {one['peak_bytes'] / 1e9:.2f} GB")
     for one in found:
         print(
             f"{one['way']} {one['processes']} {one['optimizer']:5}  holds {one['held_bytes']:>9,}  "
@@ -102,7 +128,9 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"), "processor": processor_name(),
             "versions": versions(), "torch": torch.__version__, "options": OPTIONS,
         }  # fmt: skip
-        asked.keep.write_text(json.dumps({**about, "found": found}, indent=1) + "\n")
+        asked.keep.write_text(
+            json.dumps({**about, "found": found, "large": large}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from nextword.machine.slurm import as_torchrun_would
 WRONG = 2
 """Status of what the user can mend, and another trial cannot."""
 LOOK_SECONDS = 0.1
-COUNTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-"""How often a launcher has started this process once more, by the launchers' names for it."""
 
 
 class Several(NamedTuple):
@@ -76,21 +74,21 @@ def in_processes(
 
 
 def _goes_on_with(asked: Several) -> str | None:
-    """Return the run to go on with: also where torchrun or Slurm has started it once more.
+    """Return the run to go on with: also where torchrun has started it once more.
 
     What is begun again after its end has nothing to do, and ends well.
 
     Raises:
         SettingsError: it would begin another one.
     """
-    begun_again = asked.again or any(os.environ.get(name, "0") != "0" for name in COUNTS)
+    begun_again = asked.again or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if asked.resume is not None or not begun_again:
         return asked.resume
     if asked.name is None:
         raise SettingsError("a training that may be restarted is given a --name, to find it again")
     if not _is_there(asked.name):
         return None
-    if _is_done(asked.name):
+    if _is_done(asked.name, asked.steps):
         say(f"{asked.name} has done all its steps")
         sys.exit(0)
     return asked.name
@@ -102,12 +100,15 @@ def _is_there(name: str) -> bool:
     return (runs_folder() / name / FACTS).is_file()
 
 
-def _is_done(name: str) -> bool:
-    """Whether a run has come to its end, its last words included."""
+def _is_done(name: str, steps: int | None) -> bool:
+    """Whether a run has come to its end, its last words included, and no step more is asked for."""
     from nextword.prediction.loading import find_run
     from nextword.training.journal import Journal
 
-    return Journal(find_run(name)).has_ended()
+    log = Journal(find_run(name))
+    return log.has_ended() and (
+        steps is None or steps <= max(log.curve(float("inf"))[0], default=0)
+    )
 
 
 def _run_of(asked: Several, paths: Sequence[str], builtin: str) -> tuple[Path, list[str]]:

@@ -68,7 +68,8 @@ class Copies:
         into = room if room is not None and _alike(rows, room.tensors) else cls._empty(rows)
         for name, value in rows.items():
             into.tensors[name].copy_(value)
-        return replace(into, parts=parts if divided else None)
+        kept = {name: part._replace(rows=into.tensors[name]) for name, part in parts.items()}
+        return replace(into, parts=kept if divided else None)
 
     @classmethod
     def _empty(cls, values: Mapping[str, torch.Tensor]) -> "Copies":
@@ -124,18 +125,23 @@ class Copies:
         """
         assert self.parts is not None
         begins = len(self._header(metadata))
-        with open(file, "r+b", buffering=0) as stream:
+        # Never opened for reading: on a network disk a whole page would be read then and written
+        # back, with what another machine has written into it meanwhile.
+        flags = os.O_WRONLY | getattr(os, "O_DSYNC", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(file, flags)
+        try:
             for name, place, shape in self._layout():
                 part, rows = self.parts[name], self.tensors[name]
                 if part.is_copy or not rows.numel():
                     continue
                 row = rows.nbytes // len(rows) if shape else 0
-                stream.seek(begins + place + part.first * row)
+                os.lseek(handle, begins + place + part.first * row, os.SEEK_SET)
                 data = memoryview(rows.reshape(-1).view(torch.uint8).numpy().data)
                 done = 0
                 while done < len(data):
-                    done += stream.write(data[done : done + _CHUNK])
-            os.fsync(stream.fileno())
+                    done += os.write(handle, data[done : done + _CHUNK])
+        finally:
+            os.close(handle)
 
     def _shape(self, name: str) -> torch.Size:
         return self.tensors[name].shape if self.parts is None else self.parts[name].shape

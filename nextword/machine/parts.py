@@ -4,7 +4,7 @@ The one place that knows how torch's DTensor lies (`fully_shard` makes weights s
 on a process's own rows as on any tensor, and ask here for what concerns the whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -67,8 +67,10 @@ def part_of(tensor: Tensor, like: Tensor | None = None) -> Part:
     """
     divided = tensor if like is None else like
     group, rows = shared_by(divided), own_rows(tensor).detach()
-    if group is None or rows.shape != own_rows(divided).shape:
+    if group is None:
         return Part(rows, rows.shape)
+    if rows.shape != own_rows(divided).shape:  # a single number, which all hold
+        return Part(rows, rows.shape, is_copy=dist.get_rank() > 0)
     first, _ = rows_of(divided.shape, dist.get_rank(group), dist.get_world_size(group))
     mesh: Any = getattr(divided, "device_mesh")  # noqa: B009 - of torch's DTensor
     is_copy = mesh.ndim > 1 and mesh.get_local_rank(0) > 0
@@ -84,11 +86,28 @@ def whole(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def agreed(tensor: Tensor, model: nn.Module) -> Tensor:
+    """Return what the first process has computed, where all ask a divided network together.
+
+    Unlike machines may differ in the last bit, and what follows from it must not.
+    """
+    if is_divided(model):
+        tensor = tensor.clone()
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def fill(divided: Tensor, whole: Tensor) -> None:
     """Give a tensor the values of a whole one: this process takes its rows."""
     part = part_of(divided)
     with torch.no_grad():
         part.rows.copy_(rows_like(whole, part))
+
+
+def fill_all(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the values of whole weights; of divided ones this process takes its rows."""
+    for name, weight in resting_weights(model):
+        fill(weight, weights[name])
 
 
 def rows_like(whole: Tensor, part: Part) -> Tensor:

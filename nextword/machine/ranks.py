@@ -27,7 +27,9 @@ class Ranks:
     device: torch.device | None = None
     """Where the processes' messages lie; default: the CPU."""
     on_machine: int = 1
-    """How many of them are on this machine."""
+    """How many of them are on one machine, at most."""
+    is_even: bool = False
+    """Whether each machine has as many, one machine's after the other's."""
     parallel: str = "ddp"
     """What each holds: all weights (ddp), a share of them (fsdp), or a share among those of its
     machine (hsdp)."""
@@ -35,24 +37,40 @@ class Ranks:
     """In words."""
 
     @property
-    def in_step(self) -> bool:
+    def divides_weights(self) -> bool:
         """Whether weights are divided: whatever asks the network is done by all at once then."""
         return self.size > 1 and self.parallel != "ddp"
 
     @property
     def shares(self) -> int:
         """Into how many shares the weights are divided."""
-        return 1 if not self.in_step else self.size if self.parallel == "fsdp" else self.on_machine
+        return (
+            1
+            if not self.divides_weights
+            else self.size
+            if self.parallel == "fsdp"
+            else self.on_machine
+        )
 
     @property
     def are_several_machines(self) -> bool:
-        """Whether there are several, with equally many processes on each."""
-        return 1 < self.on_machine < self.size and self.size % self.on_machine == 0
+        """Whether there are several, each with as many processes of its own, one by one."""
+        return self.is_even and 1 < self.on_machine < self.size
 
     @property
     def is_first(self) -> bool:
         """Only the first process prints and writes."""
         return self.rank == 0
+
+    def least_share(self, parallel: str, device: torch.device) -> float:
+        """Return how much of what a network needs one memory has to hold, divided as can be.
+
+        Args:
+            parallel: what was asked for.
+            device: a processor's memory is that of all on its machine.
+        """
+        shares = {"ddp": 1, "hsdp": self.on_machine}.get(parallel, self.size)
+        return (self.on_machine if device.type == "cpu" else 1) / shares
 
     def share(self, rows: int) -> tuple[int, int]:
         """Return where this process's share of so many rows begins and ends.
@@ -83,6 +101,19 @@ class Ranks:
         dist.all_reduce(told, dist.ReduceOp.MAX)
         values_of_all: list[float] = told.tolist()
         return values_of_all
+
+    def agree(self, what: str, value: float) -> None:
+        """Refuse to go on where processes do not see the same, which all must ask for.
+
+        Raises:
+            RunError: they do not; says what.
+        """
+        most, least = self.most(value, -value)
+        if most != -least:
+            raise RunError(
+                f"the processes see different {what} ({-least:g} and {most:g}): the disk shows "
+                "them late on one of the machines; start them again"
+            )
 
     def wait(self) -> None:
         """Wait for all processes."""
@@ -119,19 +150,23 @@ class Meeting:
             ranks: the processes, each of which comes with one thread.
         """
         self.ranks = ranks
-        self.name = f"meeting {next(_MET)}" if ranks.in_step else ""
+        self.name = f"meeting {next(_MET)}" if ranks.divides_weights else ""
 
-    def come(self, to: str) -> None:
+    def come(self, to: str, times: int = 1) -> None:
         """Wait until all others have come to the same.
+
+        Args:
+            to: what.
+            times: by how much longer than in the middle of a step.
 
         Raises:
             RunError: one of them could not.
             DistError: one of them does not answer.
         """
-        if not self.ranks.in_step:
+        if not self.ranks.divides_weights:
             return
         self._say(to)
-        self._wait_for_all(to)
+        self._wait_for_all(to, times)
 
     def part(self) -> None:
         """Leave; the first, with whom the store may end, when all others have left.
@@ -139,28 +174,28 @@ class Meeting:
         Raises:
             RunError: one of them could not come.
         """
-        if not self.ranks.in_step:
+        if not self.ranks.divides_weights:
             return
         self._say("gone")
         if self.ranks.is_first:
-            self._wait_for_all("gone")
+            self._wait_for_all("gone", 1)
 
     def _say(self, what: str) -> None:
         dist.distributed_c10d._get_default_store().set(self._key(what, self.ranks.rank), "yes")
 
-    def _wait_for_all(self, to: str) -> None:
+    def _wait_for_all(self, to: str, times: int) -> None:
         store, since = dist.distributed_c10d._get_default_store(), time.monotonic()
         for rank in range(self.ranks.size):
             while not store.check([self._key(to, rank)]):
                 if store.check([self._key("mistake")]):
                     raise RunError(store.get(self._key("mistake")).decode())
-                if time.monotonic() - since > PATIENCE.total_seconds():
+                if time.monotonic() - since > times * PATIENCE.total_seconds():
                     raise dist.DistError(f"process {rank} has not come to: {to}")
                 time.sleep(LOOK_SECONDS / 10)
 
     def call_off(self, mistake: str) -> None:
         """Let nobody wait any longer, and tell all why."""
-        if self.ranks.in_step:
+        if self.ranks.divides_weights:
             dist.distributed_c10d._get_default_store().set(self._key("mistake"), mistake)
 
     def _key(self, what: str, rank: int | None = None) -> str:
@@ -172,15 +207,22 @@ def join_ranks(device: torch.device) -> Ranks:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where PyTorch lays what it divides among processes
     if not dist.is_initialized():
         from torch.distributed.rendezvous import rendezvous  # torch can be built without
 
         backend = "nccl" if device.type == "cuda" else "gloo"
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-        # torchrun keeps one store through its restarts: without a name of its own a process could
-        # read there where one that is dead by now had listened.
-        own = f"nextword {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-        store = dist.PrefixStore(own, store)  # type: ignore[attr-defined]
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # One store through all restarts: without a name of its own a process could read there
+            # where one that is dead by now had listened.
+            own = f"nextword {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+            store = dist.PrefixStore(own, store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    rank = dist.get_rank()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    return Ranks(dist.get_rank(), size, device, here)
+    misplaced = int(os.environ.get("LOCAL_RANK", rank % here)) != rank % here
+    most, least, any_misplaced = Ranks(rank, size, device).most(here, -here, misplaced)
+    is_even = most == -least and size % here == 0 and not any_misplaced
+    return Ranks(rank, size, device, int(most), is_even)

@@ -45,7 +45,7 @@ def add_up(
         mine = number % ranks.size == ranks.rank
         found.append(score(batch) if mine else np.zeros(width))
         last = batch
-    if ranks.in_step and 0 < len(found) % ranks.size <= ranks.rank:
+    if ranks.divides_weights and 0 < len(found) % ranks.size <= ranks.rank:
         score(last)  # for nothing: a network whose weights are divided is asked by all or by none
     each = np.stack(found) if found else np.zeros((0, width))
     if ranks.size > 1:  # zeros but by one: nothing is rounded

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from nextword.machine.parts import is_divided
+from nextword.machine.parts import agreed, is_divided
 from nextword.model.attention import KeyValueCache
 from nextword.model.decode import Decoder
 from nextword.model.transformer import Transformer
@@ -89,6 +89,7 @@ class Reader:
                 inputs = torch.tensor(part, device=self.model.device)
                 hidden = self.model.hidden(inputs, self.cache)[:, -1]
                 logits = hidden.float() @ self.model.output_weight.float().T
+                logits = agreed(logits, self.model)
             for window, ids in zip(self.windows, part, strict=True):
                 window.extend(ids)
         if logits is None:

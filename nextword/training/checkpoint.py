@@ -9,7 +9,7 @@ it.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
 from nextword.machine.copies import Copies
-from nextword.machine.parts import fill, is_divided, part_of, resting_weights, rows_like
+from nextword.machine.parts import is_divided, part_of, resting_weights, rows_like
 from nextword.machine.ranks import Meeting, Ranks
 from nextword.model.config import CONFIG
 from nextword.model.folder import WEIGHTS, Snapshot, write_model
@@ -171,14 +171,15 @@ def save_checkpoint(
         if final.exists():
             final.rename(final.with_name(f".{final.name}{_OLD}"))
         publish(aside, final)
-    except (OSError, SafetensorError, RunError) as error:
+    except Exception as error:
         shutil.rmtree(aside, ignore_errors=True)
         mend_checkpoints(run)
-        mistake = error if isinstance(error, RunError) else _cannot_write(final, error)
-        meeting.call_off(str(mistake))
+        by_disk = isinstance(error, OSError | SafetensorError)
+        mistake = _cannot_write(final, error) if by_disk else error
+        meeting.call_off(str(mistake))  # nobody must wait for it
         raise mistake from None
     shutil.rmtree(final.with_name(f".{final.name}{_OLD}"), ignore_errors=True)
-    meeting.come("published")
+    meeting.come("published", times=10)  # all of it is read again before
     meeting.part()
     return final
 
@@ -205,7 +206,7 @@ def save_rows(run: Path, taken: TrainingSnapshot, step: int, meeting: Meeting) -
         meeting.call_off(str(mistake))
         raise mistake from None
     meeting.come("written")
-    meeting.come("published")
+    meeting.come("published", times=10)  # all of it is read again before
     meeting.part()
 
 
@@ -383,12 +384,6 @@ def _rows_like(whole: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if whole.shape != part.shape or whole.shape == part.rows.shape:
         return whole
     return rows_like(whole, part).clone()
-
-
-def give_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Give a network the values of whole weights; of divided ones each process takes its rows."""
-    for name, weight in resting_weights(model):
-        fill(weight, weights[name])
 
 
 def remove_checkpoints(checkpoints: Sequence[Checkpoint], keep: Sequence[int]) -> None:

@@ -5,16 +5,23 @@ layer's weights are gathered before it is computed and let go afterwards; gradie
 where they are held. The network knows nothing of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from nextword.base.errors import SettingsError
+from nextword.machine.device import give_back_freed_memory
 from nextword.machine.memory import free_memory
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
+from nextword.training.options import TrainingSettings
+from nextword.training.plan import bytes_held
 
+ROOM = 1.25
+"""Of what weights, gradients and state take, for a step beside them and what is sent."""
 HOLDS = {
     "ddp": "each holds all weights",
     "fsdp": "they divide the weights among them",
@@ -22,14 +29,23 @@ HOLDS = {
 }
 
 
-def divided(asked: str, ranks: Ranks, held: int, device: torch.device) -> Ranks:
+def choose_division(
+    asked: str,
+    ranks: Ranks,
+    shape: Shape,
+    training: TrainingSettings,
+    device: torch.device,
+    before: Mapping[str, Any] | None = None,
+) -> Ranks:
     """Say how processes divide a network's weights.
 
     Args:
         asked: ddp, fsdp, hsdp, or auto.
         ranks: the processes, which all call this.
-        held: bytes of weights, gradients and the optimizer's state, whole.
+        shape: of the network.
+        training: says the optimizer, whose state counts.
         device: where this one computes.
+        before: facts of the run, where it goes on: as many processes divide them as they did.
 
     Returns:
         the processes, which know it now.
@@ -44,19 +60,41 @@ def divided(asked: str, ranks: Ranks, held: int, device: torch.device) -> Ranks:
             f"machine.parallel = 'hsdp': the {ranks.size} processes run on one machine, or not as "
             "many on each; within one machine choose fsdp"
         )
+    way = before and before.get("parallel")
+    if asked == "auto" and before and before.get("processes") == ranks.size and way in HOLDS:
+        return replace(ranks, parallel=way, why=f"{HOLDS[way]}, as before")
     if asked != "auto":
         return replace(ranks, parallel=asked, why=f"{HOLDS[asked]}, as was asked for")
-    known = free_memory(device)
-    mine = float("inf") if known is None else float(known)
-    if device.type == "cpu":  # whose memory is that of all processes of its machine
-        mine /= ranks.on_machine
-    free = -ranks.most(-mine)[0]
-    if held <= free:
+    held, free = bytes_held(shape, training, device), free_for_each(ranks, device)
+    if ROOM * held <= free:
         return replace(ranks, parallel="ddp", why=f"{HOLDS['ddp']}, which fit")
     within = ranks.are_several_machines and held <= free * ranks.on_machine
     way = "hsdp" if within else "fsdp"
     needed = f"whole they take {held / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free for each"
     return replace(ranks, parallel=way, why=f"{HOLDS[way]}; {needed}")
+
+
+def free_for_each(ranks: Ranks, device: torch.device) -> float:
+    """Return the bytes that are free for the process that has least; infinity where nobody knows.
+
+    Args:
+        ranks: the processes, which all call this.
+        device: where this one computes; a processor's memory is that of all on its machine.
+    """
+    known = free_memory(device)
+    mine = float("inf") if known is None else float(known)
+    if device.type == "cpu":
+        mine /= ranks.on_machine
+    return -ranks.most(-mine)[0]
+
+
+def gathered_bytes(shape: Shape, ranks: Ranks) -> int:
+    """Return what embedding and head take while a step needs them whole, beside their shares.
+
+    Their weights, the gradient, and what is sent of it.
+    """
+    tables = 1 if shape.tie_word_embeddings else 2
+    return 3 * 4 * tables * shape.vocab_size * shape.hidden_size if ranks.divides_weights else 0
 
 
 def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
@@ -72,6 +110,8 @@ def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     device = ranks.device or torch.device("cpu")
+    if device.type == "cpu":
+        give_back_freed_memory()
     with torch.device("meta"):
         model = Transformer(shape)
     inner = ranks.shares
@@ -86,9 +126,8 @@ def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
     # Gathered once here: what is gathered for the first time where no gradient is wanted, as by
     # the first look at a sentence, could never be learned with.
     with torch.inference_mode(mode=False):
-        parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
-        for part in parts:
-            part.unshard()
-        for part in parts:
-            part.reshard()
+        for part in model.modules():
+            if isinstance(part, FSDPModule):
+                part.unshard()
+                part.reshard()
     return model

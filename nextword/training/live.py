@@ -153,8 +153,11 @@ class _Listener:
         asked = read_wishes(self.run)
         self.changed, self.wanted = changed, asked.weights
         rested = time.monotonic() >= self.rest and self.saver.is_idle
-        # Of divided weights each process holds a share: its checkpoints are what can be asked.
-        if self.wanted != self.answered and rested and not self.ranks.in_step:
+        if (
+            self.ranks.divides_weights
+        ):  # each holds a share of them: checkpoints are what can be asked
+            self.answered = self.wanted
+        elif self.wanted != self.answered and rested:
             self.hand_over(state.step)
         if asked.orders != self.orders:  # the signal beside it is heard at this step's end
             self.orders = asked.orders

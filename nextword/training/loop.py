@@ -1,5 +1,6 @@
 """The training loop: read a batch, compute the loss, step the optimizers, call the callbacks."""
 
+import itertools
 import math
 import statistics
 import time
@@ -338,13 +339,22 @@ def _call(callbacks: Sequence[Callback], state: TrainerState) -> bool:
 
 
 def _parts(training: Training) -> list[slice]:
-    """Divide this process's share of the rows into parts that fit in memory."""
-    plan = training.plan
-    first, end = training.ranks.share(plan.rows)
-    return [
-        slice(start, min(start + plan.micro_rows, end))
-        for start in range(first, end, plan.micro_rows)
-    ]
+    """Divide this process's share of the rows into parts that fit in memory.
+
+    Where weights are divided, each part is computed by all at once: all have equally many then,
+    though one may have a row more than another.
+    """
+    plan, ranks = training.plan, training.ranks
+    first, end = ranks.share(plan.rows)
+    if not ranks.divides_weights:
+        return [
+            slice(start, min(start + plan.micro_rows, end))
+            for start in range(first, end, plan.micro_rows)
+        ]
+    most = -(-plan.rows // ranks.size)
+    parts = -(-most // plan.micro_rows)
+    cuts = [first + (end - first) * number // parts for number in range(parts + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(cuts)]
 
 
 def describe(state: TrainerState) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def check_memory(
     training: TrainingSettings,
     machine: Machine,
     of_depth: Callable[[int], Shape] | None = None,
-    shares: int = 1,
+    share: float = 1.0,
 ) -> None:
     """Refuse a network whose weights, gradients and optimizer state alone cannot fit.
 
@@ -148,7 +148,7 @@ def check_memory(
         training: says the optimizer.
         machine: where.
         of_depth: sizes the network as the settings would at another depth.
-        shares: into how many the weights can be divided among processes.
+        share: of all that, that has to fit: processes may divide it, and may share a memory.
 
     Raises:
         SettingsError: names what is needed, what is free, and the setting that would fit.
@@ -157,7 +157,7 @@ def check_memory(
     if machine.device.type == "cpu":
         held += ", and the copy of them that is saved"
     needed, free = (
-        bytes_held(shape, training, machine.device) // shares,
+        share * bytes_held(shape, training, machine.device),
         free_memory(machine.device),
     )
     if free is None or needed <= free:
@@ -167,7 +167,7 @@ def check_memory(
     for smaller in range(depth - 1, 0, -1) if of_depth is not None else ():
         try:
             of = of_depth(smaller)  # type: ignore[misc]
-            if bytes_held(of, training, machine.device) // shares <= free:
+            if share * bytes_held(of, training, machine.device) <= free:
                 advice = f"--model.depth {smaller} would fit"
                 break
         except SettingsError:  # a size that was given does not go with that depth

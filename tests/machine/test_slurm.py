@@ -68,11 +68,11 @@ def test_two_processes_of_a_step_train_together(place):
     ]  # fmt: skip
     base = {**place.environment(), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **step}
 
-    def both(words, **more):
+    def both(words):
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "nextword", *words], cwd=place.folder,
-                env={**base, **more, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+                env={**base, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
                 stderr=subprocess.PIPE, text=True,
             )
             for rank in "01"
@@ -84,8 +84,8 @@ def test_two_processes_of_a_step_train_together(place):
     assert statuses == [0, 0], said
     assert "processes   2: they divide the weights among them" in said[0]
     assert said[1].count("Done in") == 0
-    # A job that Slurm has begun again goes on with its run, and has nothing left to do here.
-    statuses, said = both(words, SLURM_RESTART_COUNT="1")
+    # A job that is begun again goes on with its run, and has nothing left to do here.
+    statuses, said = both([*words, "--again"])
     assert statuses == [0, 0]
     assert said[0] == "it has done all its steps\n"
     (place.folder / "few.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
