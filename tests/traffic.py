@@ -5,7 +5,7 @@
 One to four processes, each way of dividing the weights, both optimizers: bytes that a process sends
 in a step, counted at each operation between processes, as rings of processes would send them; and
 what it holds between two steps. With --large also the most memory that a process of one, two and
-four ever had, with a network of 200 million weights and what is saved of it (10 GB in all).
+four ever had, with a network of 57 million weights and what is saved of it.
 """
 
 import argparse
@@ -84,10 +84,9 @@ def measure(place: Place, way: str, size: int, optimizer: str) -> dict[str, Any]
 
 
 LARGE = (
-    "--training.steps=2", "--training.batch-tokens=256", "--training.micro-batch-tokens=64",
-    "--model.depth=16", "--model.context=64", "--model.hidden-size=1024", "--corpus.stories=120",
-    "--machine.precision=float32", "--training.optimizer=adamw", "--evaluation.batch-tokens=256",
-    "--training.evaluate-tokens=256", "--machine.parallel=fsdp",
+    "--training.steps=2", "--training.batch-tokens=512", "--training.micro-batch-tokens=128",
+    "--model.depth=8", "--model.context=128", "--model.hidden-size=768", "--corpus.stories=120",
+    "--machine.precision=float32", "--training.optimizer=adamw", "--machine.parallel=fsdp",
 )  # fmt: skip
 
 
