@@ -96,13 +96,13 @@ class Killer:
         run = self.folder / "runs" / "it"
         self.at(files.os, "replace", lambda _, final: Path(final) == run)
 
-    def divides_weights(self) -> None:
+    def in_step(self) -> None:
         """Die at a step of the optimizers."""
         from nextword.training import loop
 
         self.at(loop, "move")
 
-    in_first = divides_weights
+    in_first = in_step
 
     def in_log(self) -> None:
         """Die in the middle of a line of the log."""
