@@ -134,9 +134,9 @@ SMALL = [
 
 
 def test_a_step_that_cannot_fit_is_refused_before_the_run_with_what_would(place, monkeypatch):
-    from nextword import fit
+    from nextword.training import dividing
 
-    monkeypatch.setattr(fit, "free_memory", lambda device: 60_000_000)
+    monkeypatch.setattr(dividing, "free_memory", lambda device: 60_000_000)
     done = place.nextword("train", "--name", "it", *SMALL)
     assert done.returncode == 2, done.stderr
     assert "a step over 8,192 tokens at once needs" in done.stderr
@@ -145,7 +145,7 @@ def test_a_step_that_cannot_fit_is_refused_before_the_run_with_what_would(place,
     assert 256 <= fits < 8192
     again = [*SMALL[:-1], str(fits)]
     assert place.nextword("train", "--name", "it", *again).returncode == 0
-    monkeypatch.setattr(fit, "free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr(dividing, "free_memory", lambda device: 1_000_000)
     done = place.nextword("train", "--name", "other", *SMALL)
     assert "choose a smaller --model.depth (it is 2) or --model.context (it is 256)" in done.stderr
 

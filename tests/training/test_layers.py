@@ -191,7 +191,7 @@ def test_a_step_is_made_to_fit(free, rows_are_free, rows, how):
 
 
 def test_a_run_takes_what_fits_and_says_so(place, monkeypatch):
-    from nextword import fit
+    from nextword.training import dividing
 
     own = [
         "--corpus.stories", "60", "--vocabulary.kind", "byte", "--model.depth", "2",
@@ -208,7 +208,7 @@ def test_a_run_takes_what_fits_and_says_so(place, monkeypatch):
         (60_000_000, r"holds (\d) of its 32 rows at once;", {"recompute": "none"}),
         (12_300_000, r"holds (\d) of its 32 rows at once, and computes each", {"micro_rows": 1}),
     ):
-        monkeypatch.setattr(fit, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(dividing, "free_memory", lambda device, free=free: free)
         name = f"of-{free}"
         done = place.nextword("train", "--name", name, *own)
         assert done.returncode == 0, done.stderr

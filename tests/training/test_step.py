@@ -53,7 +53,8 @@ from safetensors.torch import save_file
 from nextword.targets.batch import Batch
 from nextword.training.optimizers.adamw import AdamW
 from nextword.training.step import LanguageModelLoss, accumulate
-from nextword.machine.ranks import join_ranks, whole as weights_of
+from nextword.machine.parts import whole as weights_of
+from nextword.machine.ranks import join_ranks
 from tests.model.test_transformer import scattered
 from tests.training.test_step import batch
 ranks = join_ranks(torch.device("cpu"))

@@ -10,7 +10,7 @@ import torch
 from nextword import fit
 from nextword.base.errors import RunError
 from nextword.prediction.loading import find_model_folder, open_model
-from nextword.training import checkpoint, plan
+from nextword.training import checkpoint, dividing, plan, room
 from nextword.training.checkpoint import ALWAYS, find_damage, list_checkpoints, mend_checkpoints
 
 SMALL = (
@@ -69,21 +69,21 @@ def test_a_step_that_is_saved_twice_is_never_gone(run, monkeypatch):
 
 def test_the_copy_that_is_saved_is_foreseen(place, monkeypatch):
     """A run that fits until its first save would be ended by the system there."""
-    monkeypatch.setattr(fit, "free_memory", lambda device: 10**12)
+    monkeypatch.setattr(dividing, "free_memory", lambda device: 10**12)
     asked = place.nextword("train", "--name", "it", *SMALL)
     assert asked.returncode == 0, asked.stderr
     facts = json.loads((place.folder / "runs" / "it" / "run.json").read_text())
     kept = 4 * 2 * facts["parameters"]  # Muon's gradients and momentum; and as much that is saved
     monkeypatch.setattr(fit, "kept_bytes", lambda *_: 1)
     for free, refused in ((1.5 * kept, True), (2.5 * kept, False)):
-        monkeypatch.setattr(fit, "free_memory", lambda device, free=free: int(free))
+        monkeypatch.setattr(dividing, "free_memory", lambda device, free=free: int(free))
         done = place.nextword("train", "--name", f"of-{refused}", *SMALL)
         assert (done.returncode == 2) is refused, done.stderr
         assert ("what is saved of them counted" in done.stderr) is refused
-    monkeypatch.setattr(fit, "free_memory", lambda device: 100)
+    monkeypatch.setattr(room, "free_memory", lambda device: 100)
     with pytest.raises(fit.SettingsError, match=r"copied to this machine's memory"):
-        fit.check_copys_memory(101)
-    fit.check_copys_memory(100)
+        room.check_copys_memory(101)
+    room.check_copys_memory(100)
 
 
 def test_a_network_is_refused_with_its_copy_where_this_machine_holds_it(place, monkeypatch):
