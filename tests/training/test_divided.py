@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from nextword.machine.copies import Copies
 from nextword.machine.parts import Part, rows_of
+from nextword.machine.ranks import Ranks
 from nextword.training.checkpoint import find_damage, list_checkpoints
 from tests.place import Place
 from tests.several import POISONED, ROLLBACK, all_well, together
@@ -223,6 +224,23 @@ def test_a_network_that_fits_nowhere_whole_is_divided(trained):
     words[2] = "plenty"
     said = all_well(together(place, 2, words, **plenty))
     assert "processes   2: each holds all weights, which fit" in said
+
+
+def test_how_much_of_a_network_one_memory_holds():
+    eight = Ranks(size=8, on_machine=4)
+    for kind, shares in {
+        "cpu": {"ddp": 4, "hsdp": 1, "fsdp": 0.5, "auto": 0.5},
+        "cuda": {"ddp": 1, "hsdp": 0.25, "fsdp": 0.125, "auto": 0.125},
+    }.items():
+        for way, share in shares.items():
+            assert eight.least_share(way, torch.device(kind)) == share
+    assert Ranks().least_share("auto", torch.device("cpu")) == 1
+
+
+def test_machines_that_are_not_alike_do_not_divide_among_themselves():
+    assert Ranks(size=8, on_machine=4, is_even=True).are_several_machines
+    assert not Ranks(size=8, on_machine=4, is_even=False).are_several_machines
+    assert not Ranks(size=4, on_machine=4, is_even=True).are_several_machines
 
 
 def test_rows_that_several_write_are_one_file_that_every_reader_opens(tmp_path):
