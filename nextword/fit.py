@@ -376,7 +376,6 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             read_weights(training.model, saved.folder)
             forget_gradients(training.model, training.optimizers)
             restore_optimizers(saved.folder, training.model, training.optimizers)
-            run.ranks.wait()
             if run.ranks.is_first:
                 later = [one for one in list_checkpoints(run.folder) if one.step > first]
                 remove_checkpoints(later, keep=())  # damaged, or they would not be later
@@ -384,6 +383,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
                 journal.forget_after(first)
                 journal.write({"event": "rollback", "step": first, "left_out": error.step})
                 run.progress.say(f"{error}; {good}: it goes on from there without that batch")
+            run.ranks.wait()  # until the log is as it was there
             training.norms.clear()
             training.norms.extend(norms_of(Journal(run.folder), first))
 

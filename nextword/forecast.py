@@ -73,10 +73,12 @@ def time_steps(run: Run, task: LanguageModeling) -> Timed:
     )
     seconds: list[float] = []
     ends, step = time.perf_counter() + LEAST_SECONDS, 0
-    while len(seconds) < LEAST_STEPS or time.perf_counter() < ends:
+    first, last = run.ranks.share(plan.rows)
+    # Of several processes none leaves alone: their optimizer's matrices are shared out.
+    while any(run.ranks.most(len(seconds) < LEAST_STEPS or time.perf_counter() < ends)):
         began = time.perf_counter()
-        for start in range(0, plan.rows, plan.micro_rows):
-            rows = slice(start, min(start + plan.micro_rows, plan.rows))
+        for start in range(first, last, plan.micro_rows):
+            rows = slice(start, min(start + plan.micro_rows, last))
             batch = [training.read(step, rows)]
             accumulate(loss, batch, plan.batch_tokens, machine.device)
         update(model, optimizers, 1e-3, run.training.clip_norm)
@@ -229,11 +231,11 @@ def within(
         one = lay(dataclasses.replace(run.settings, model=sized)) if len(depths) > 1 else run
         seconds = _of_the_first(one, time_steps(one, task).seconds)
         found.append(Choice(one, seconds, seconds * one.pace.steps))
-        if found[-1].seconds > clock.left:
+        if found[-1].seconds > _of_the_first(run, clock.left):
             break
-    chosen = choose(found, clock.left)
+    left = _of_the_first(run, clock.left)
+    chosen = choose(found, left)
     judged = token * min(evaluated_tokens(chosen.run), len(prepared.holdout))
-    left = clock.left
     steps = int(left / (chosen.step_seconds + judged / evaluation_every(chosen.run)))
     if steps < 1:
         asked = run.settings.training.minutes

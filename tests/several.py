@@ -4,7 +4,8 @@
 
 They find each other as torchrun's would. What is told by the environment, in one process or all:
 PATIENCE (seconds), FREE (bytes of memory that are said to be free), HOW and AT (the second process
-dies, or finds no room, as it writes its rows for the AT-th time), SENT (a file for what each step
+dies, or finds no room, as it writes its rows for the AT-th time), UNLIKE (a later process times
+steps for longer than an earlier one), SENT (a file for what each step
 sends, and what is held).
 """
 
@@ -175,6 +176,7 @@ def fail_while_saving(how: str, at: int) -> None:
 
 def main(commands: Sequence[Sequence[str]]) -> int:
     """Do the commands; return the first status that is not 0."""
+    from nextword import forecast
     from nextword.cli import main as do
     from nextword.machine import ranks
     from nextword.training import dividing
@@ -190,6 +192,8 @@ def main(commands: Sequence[Sequence[str]]) -> int:
         dividing.free_memory = lambda device: int(told["FREE"])
     if "HOW" in told and told["RANK"] == "1":
         fail_while_saving(told["HOW"], int(told["AT"]))
+    if "UNLIKE" in told:
+        forecast.LEAST_SECONDS *= 1 + 2 * int(told["RANK"])
     if "SENT" in told:
         watch_steps(told["SENT"])
     status = 0

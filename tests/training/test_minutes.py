@@ -12,6 +12,7 @@ from nextword import forecast
 from nextword.forecast import Choice, choose
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
+from tests.several import all_well, together
 
 TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
 SMALL = ["--model.depth", "1", "--model.hidden-size", "32", "--model.context", "16"]
@@ -31,6 +32,16 @@ def events(run, kind):
 def weights(run):
     last = sorted((run / "checkpoints").glob("step-*"))[-1]
     return load_file(last / "model.safetensors")
+
+
+def test_several_processes_follow_one_clock(place, text):
+    """However long each of them would measure, and whatever its own clock says."""
+    words = ["train", text, "--name", "it", "--minutes", "0.2", *SMALL]
+    all_well(together(place, 2, words, UNLIKE="1"))
+    run = place.folder / "runs" / "it"
+    steps = [event["step"] for event in events(run, "step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert events(run, "end")[0]["step"] == len(steps)
 
 
 @pytest.fixture
