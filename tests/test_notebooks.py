@@ -67,10 +67,14 @@ def jupyterlab(folder):
 
 
 def code_of(file):
-    """The cells of a notebook that are code, as they stand in the file."""
+    """The cells of a notebook that are code, as its file has them; none while it is written."""
     import nbformat
 
-    return [cell for cell in nbformat.read(file, 4).cells if cell.cell_type == "code"]
+    try:
+        book = nbformat.read(file, 4)
+    except nbformat.reader.NotJSONError:  # JupyterLab writes it in place
+        return []
+    return [cell for cell in book.cells if cell.cell_type == "code"]
 
 
 def outputs_of(cells):
