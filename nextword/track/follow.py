@@ -138,8 +138,9 @@ class Follower:
                     self._told.last = {}
             stream.seek(self._told.place)
             for line in stream:
-                if line.endswith(b"\n"):
-                    yield line
+                if not line.endswith(b"\n"):
+                    return  # not even its rest, should that have come meanwhile: both come later
+                yield line
 
     def _tell(self, line: bytes) -> None:
         try:

@@ -1,5 +1,6 @@
 """A journal that grows, goes back or is damaged, and a tracker that fails."""
 
+import io
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import types
 import pytest
 
 from nextword.base.errors import NextwordError, RunError, SettingsError
-from nextword.track import tracker
+from nextword.track import follow, tracker
 from nextword.track.follow import Follower
 from nextword.track.start import follow_run
 from tests.track.conftest import events_of, series_of
@@ -97,6 +98,29 @@ def test_followed_while_it_grows_it_is_told_the_same_as_later(run, fake):
     assert whens == sorted(whens)
     began = time.mktime(time.strptime("2026-01-01", "%Y-%m-%d"))
     assert whens[0] > began
+    later.close()
+
+
+def test_a_line_that_is_just_written_is_told_whole_and_later(run, fake, monkeypatch):
+    """Its rest may come between two looks at the file."""
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(True)
+    pieces = [lines[0], lines[1][:20], lines[1][20:], *lines[2:]]
+
+    class Growing(io.BytesIO):
+        def __iter__(self):
+            return iter(pieces)
+
+    follower = Follower(run, "fake")
+    with monkeypatch.context() as patch:
+        patch.setattr(follow, "open", lambda *given: Growing(), raising=False)
+        assert list(follower._new_lines()) == [lines[0]]
+    follower.follow()
+    live = follower.tracker.told
+    follower.close()
+    (run / "tracked" / "fake.json").unlink()
+    later = Follower(run, "fake")
+    later.follow()
+    assert later.tracker.told == live
     later.close()
 
 
