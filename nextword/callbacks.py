@@ -203,9 +203,7 @@ def save_once(run: Run, step: int, save: Save) -> None:
     """Save a checkpoint of a step, where there is none."""
     run.saver.finish()
     is_there = any(saved.step == step for saved in list_checkpoints(run.folder))
-    if (
-        run.ranks.divides_weights
-    ):  # a disk may show them later on another machine: the first one says
+    if run.ranks.divides_weights:  # a disk may show it later on another machine: the first says
         is_there = any(run.ranks.most(run.ranks.is_first and is_there))
     if not is_there:
         save(step, None)
