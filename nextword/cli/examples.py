@@ -77,6 +77,16 @@ EXAMPLES = {
         Example("show each choice", 'generate latest "Long ago, a" --show --max-tokens 5'),
     ],
     "look": [Example("see what would be read, before training on it", "look book.txt")],
+    "plan": [
+        Example(
+            "divide a network of 7 thousand million weights among 256 cards",
+            "plan --model.depth 32 --model.hidden-size 4096 --devices 256",
+        ),
+        Example(
+            "the same for a model folder, on other cards",
+            "plan shapes --devices 8 --device h200 --model.context 64",
+        ),
+    ],
     "predict": [
         Example("say what comes next", 'predict latest "We are all humans born to" --top 5')
     ],
@@ -115,7 +125,7 @@ EXAMPLES = {
 
 
 ORDER = (
-    *("train", "finetune", "prepare"),
+    *("train", "finetune", "prepare", "plan"),
     *("generate", "predict", "chat", "evaluate", "fill", "classify", "benchmark"),
     *("explain", "compare", "audit", "attention", "replay", "ruler", "report", "tour"),
     *("runs", "look", "vocabulary", "targets", "settings", "check"),

@@ -36,7 +36,7 @@ def explain(
     if json_:
         write(json.dumps(judged.as_dict()))
     else:
-        color = _has_color()
+        color = has_color()
         write(
             describe_trace(judged, top=top, color=color, width=columns_of(sys.stdout)),
             is_colored=color,
@@ -314,5 +314,6 @@ def _small_run() -> str:
     return TOUR
 
 
-def _has_color() -> bool:
+def has_color() -> bool:
+    """Whether the output is a terminal's that wants colors."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -82,4 +82,13 @@ def read_config(folder: Path) -> Config:
     file = folder / CONFIG
     if not file.is_file():
         raise ModelError(f"{folder}: no {CONFIG} here, so this is not a model folder")
+    return read_config_file(file)
+
+
+def read_config_file(file: Path) -> Config:
+    """Read a config.json, whatever it is called.
+
+    Raises:
+        ModelError: it is missing or no JSON, or a field is not what it must be; the field is named.
+    """
     return read_record(file, Config, ModelError)

@@ -150,15 +150,28 @@ def shape_of(config: Config, file: Path) -> Shape:
     Raises:
         ModelError: it describes a network that is not known here; the field is named.
     """
-    layout = _layout_of(config, file)
+    _layout_of(config, file)
     _refuse_unknown(file, config)
-    heads = config.num_attention_heads
-    head_dim = config.head_dim or config.hidden_size // heads
-    if head_dim * config.max_position_embeddings > MOST_ANGLES:
+    shape = sizes_of(config, file)
+    if shape.head_dim * shape.context > MOST_ANGLES:
         raise ModelError(
-            f"{file}: max_position_embeddings = {config.max_position_embeddings:,} with heads "
-            f"{head_dim} wide: positions need more room than is lent to them here"
+            f"{file}: max_position_embeddings = {shape.context:,} with heads "
+            f"{shape.head_dim} wide: positions need more room than is lent to them here"
         )
+    return shape
+
+
+def sizes_of(config: Config, file: Path) -> Shape:
+    """Read the sizes alone, of a network that may be turned or scaled in ways not known here.
+
+    Args:
+        config: its content.
+        file: where it stands, for messages.
+
+    Raises:
+        ModelError: it is of another kind, or cannot be built.
+    """
+    layout, heads = _layout_of(config, file), config.num_attention_heads
     try:
         return Shape(
             vocab_size=config.vocab_size,
@@ -167,7 +180,7 @@ def shape_of(config: Config, file: Path) -> Shape:
             num_hidden_layers=config.num_hidden_layers,
             num_attention_heads=heads,
             num_key_value_heads=config.num_key_value_heads or heads,
-            head_dim=head_dim,
+            head_dim=config.head_dim or config.hidden_size // heads,
             context=config.max_position_embeddings,
             rope_theta=config.theta,
             rms_norm_eps=config.rms_norm_eps,

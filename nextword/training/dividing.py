@@ -7,7 +7,7 @@ where they are held. The network knows nothing of it.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import bytes_held
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 ROOM = 1.25
 """Of what weights, gradients and state take, for a step beside them and what is sent."""
@@ -97,7 +100,18 @@ def gathered_bytes(shape: Shape, ranks: Ranks) -> int:
     return 3 * 4 * tables * shape.vocab_size * shape.hidden_size if ranks.divides_weights else 0
 
 
-def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
+def mesh_of(ranks: Ranks) -> "DeviceMesh":
+    """Lay processes out as weights are divided among them: copies of shares, or shares alone."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    inner = ranks.shares
+    sizes = (ranks.size,) if inner == ranks.size else (ranks.size // inner, inner)
+    names = ("copies", "shares")[-len(sizes) :]
+    kind = "cpu" if ranks.device is None else ranks.device.type
+    return init_device_mesh(kind, sizes, mesh_dim_names=names)
+
+
+def begin_divided(shape: Shape, ranks: Ranks, mesh: "DeviceMesh | None" = None) -> Transformer:
     """Return a network of which each process holds some rows, with nothing in them yet.
 
     Nobody ever holds all of it: the weights are to be given one by one.
@@ -105,8 +119,8 @@ def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
     Args:
         shape: the network's sizes.
         ranks: the processes, which all call this.
+        mesh: theirs, if it is there already.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     device = ranks.device or torch.device("cpu")
@@ -114,9 +128,7 @@ def begin_divided(shape: Shape, ranks: Ranks) -> Transformer:
         give_back_freed_memory()
     with torch.device("meta"):
         model = Transformer(shape)
-    inner = ranks.shares
-    sizes = (ranks.size,) if inner == ranks.size else (ranks.size // inner, inner)
-    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=("copies", "shares")[-len(sizes) :])
+    mesh = mesh or mesh_of(ranks)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -27,6 +27,7 @@ class LanguageModelLoss(nn.Module):
         precision: torch.dtype,
         end_id: int | None = None,
         documents_of: Callable[[Tensor, int], Tensor] = documents_of,
+        chunk_rows: int | None = None,
     ) -> None:
         """Join a network to the loss.
 
@@ -36,12 +37,14 @@ class LanguageModelLoss(nn.Module):
             end_id: keep positions within documents that this token ends; None lets them look
                 across.
             documents_of: (ids, end_id) → the document that each position belongs to, (B, T).
+            chunk_rows: positions whose logits are there at once; None for what suits the device.
         """
         super().__init__()
         self.model = model
         self.precision = precision
         self.end_id = end_id
         self.documents_of = documents_of
+        self.chunk_rows = chunk_rows
 
     def forward(
         self,
@@ -72,6 +75,7 @@ class LanguageModelLoss(nn.Module):
             targets,
             reduction="sum",
             precision=self.precision,
+            chunk_rows=self.chunk_rows,
         )
         if soft is not None:
             # −Σ m·log p is −Σ m·z, linear in the logits z, where the m of a row sum to 0.

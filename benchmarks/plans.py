@@ -1,0 +1,148 @@
+"""Hold `nextword plan`'s reckoning of time against runs that others have published.
+
+    python benchmarks/plans.py [--fit]
+
+`published.json` has their figures with sources. What the reckoning takes from them (which share of
+the peak products reach on an A100 and an H100, and the bytes of passes) was found on the runs on
+A100s of 80 GB and on at most 16 H100s; the others were kept aside. `--fit` finds it again.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from nextword.explanation import layouts
+from nextword.explanation.layouts import Fleet, Work, plan_layouts, step_seconds
+from nextword.machine.accelerators import find_accelerator
+from nextword.model.shape import Shape
+from nextword.training.options import TrainingSettings
+
+HERE = Path(__file__).parent
+CARDS = {
+    "a100_80gb": find_accelerator("a100", {}),
+    "a100_40gb": replace(find_accelerator("a100", {}), memory=40, bandwidth=1.555),
+    "h100_80gb": find_accelerator("h100", {}),
+}
+GRAND_TETON = replace(find_accelerator("h100", {}), memory=96, bandwidth=2.4)
+LLAMA = Shape(
+    vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32,
+    num_attention_heads=32, num_key_value_heads=8, head_dim=128, context=8192, qk_norm=False,
+    tie_word_embeddings=False,
+)  # fmt: skip
+
+
+def mpt(layers, width, context):
+    """Return a network with as many weights in each layer as MPT's."""
+    return Shape(
+        vocab_size=50_368, hidden_size=width, intermediate_size=round(8 * width / 3),
+        num_hidden_layers=layers, num_attention_heads=width // 64,
+        num_key_value_heads=width // 64, head_dim=64, context=context,
+    )  # fmt: skip
+
+
+def reckoned(run, networks, cards=CARDS):
+    """Return the tokens a second of a card in one of the runs of MPT."""
+    name, context, count, kind, micro, parts, recompute, gathered, added, _ = run
+    shape = mpt(*networks[name], context)
+    fleet = Fleet(card=cards[kind], count=count, per_machine=8)
+    work = Work(
+        rows=micro * parts, micro_rows=micro, recompute=recompute, compiled=True,
+        optimizer="adamw", sent_bytes=2, added_bytes=added, stays=gathered == "once",
+    )  # fmt: skip
+    return micro * parts * context / step_seconds(shape, fleet, "fsdp", work)
+
+
+def is_fitted(run):
+    """Whether a run is one of those that the constants were found on."""
+    return run[3] == "a100_80gb" or (run[3] == "h100_80gb" and run[2] <= 16)
+
+
+def spread(ratios):
+    """Sum up how far the reckoned lies from the published."""
+    return {
+        "runs": len(ratios),
+        "least": round(min(ratios), 3),
+        "median": round(statistics.median(ratios), 3),
+        "most": round(max(ratios), 3),
+        "within_10_per_cent": round(sum(abs(one - 1) <= 0.1 for one in ratios) / len(ratios), 3),
+        "within_25_per_cent": round(sum(abs(one - 1) <= 0.25 for one in ratios) / len(ratios), 3),
+    }
+
+
+def fit(runs, networks):
+    """Find shares and bytes anew, by the squares of the logarithms' differences."""
+    import math
+
+    chosen, best = None, math.inf
+    grids = ([0.75, 0.77, 0.79, 0.81, 0.83], [0.61, 0.63, 0.65, 0.67, 0.69], range(120, 241, 20))
+    for a100, h100, passes in itertools.product(*grids):
+        layouts.FUSED_PASSES = passes
+        share = {"a": a100, "h": h100}
+        cards = {kind: replace(card, reached=share[kind[0]]) for kind, card in CARDS.items()}
+        off = sum(
+            math.log(reckoned(run, networks, cards) / run[-1]) ** 2
+            for run in runs
+            if is_fitted(run)
+        )
+        if off < best:
+            chosen, best = (a100, h100, passes), off
+    print("reached on A100 and H100, bytes of passes:", chosen)
+
+
+def llama(runs):
+    """Compare rate and memory with torchtitan's, whose layout this program nearly has."""
+    found = []
+    for cards, compiled, rate, gib in runs:
+        fleet = Fleet(card=GRAND_TETON, count=cards, per_machine=8)
+        work = Work(
+            rows=2, micro_rows=2, recompute="selective", compiled=compiled, optimizer="adamw",
+            sent_bytes=2,
+        )  # fmt: skip
+        mine = 2 * LLAMA.context / step_seconds(LLAMA, fleet, "fsdp", work)
+        held = plan_layouts(
+            LLAMA, TrainingSettings(optimizer="adamw", micro_batch_tokens=16_384), fleet,
+            rows=2 * cards, tokens=1.0, ways=[("fsdp", "selective")],
+        )[0].memory_bytes / 2**30  # fmt: skip
+        found.append({
+            "cards": cards, "compiled": compiled, "published": rate, "reckoned": round(mine),
+            "ratio": round(mine / rate, 3), "published_GiB": gib, "rehearsed_GiB": round(held, 1),
+        })  # fmt: skip
+    return found
+
+
+def main():
+    """Compare, print, and write results/plans.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fit", action="store_true", help="find the constants again")
+    given = parser.parse_args()
+    published = json.loads((HERE / "published.json").read_text())
+    runs, networks = published["mpt"]["runs"], published["mpt"]["networks"]
+    if given.fit:
+        fit(runs, networks)
+        return
+    ratios = [reckoned(run, networks) / run[-1] for run in runs]
+    pairs = list(zip(runs, ratios, strict=True))
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "mpt_fitted": spread([ratio for run, ratio in pairs if is_fitted(run)]),
+        "mpt_kept_aside": spread([ratio for run, ratio in pairs if not is_fitted(run)]),
+        "mpt_on_128_to_512_h100": spread(
+            [ratio for run, ratio in pairs if run[3][0] == "h" and run[2] >= 128]
+        ),
+        "farthest": [
+            [*run, round(ratio, 3)]
+            for run, ratio in sorted(pairs, key=lambda p: -abs(p[1] - 1))[:8]
+        ],
+        "llama-3.1-8b": llama(published["llama-3.1-8b"]["runs"]),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    (HERE / "results" / "plans.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""A step without numbers: what each process would hold, found by running the program itself.
+
+Weights, activations, gradients and state are tensors that have sizes and nothing in them, and the
+other processes are such as answer at once (torch's FakeTensorMode and its fake process group). The
+code is the one that trains; each piece of memory is counted as it comes and goes.
+
+What grows with depth and rows grows evenly, so a few small networks speak for a large one.
+"""
+
+import contextlib
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nextword.base.errors import SettingsError
+from nextword.kernels.choose import plain_only
+from nextword.kernels.loss_chunks import MANY_ROWS
+from nextword.kernels.loss_rows import forget_buffers
+from nextword.machine.parts import own_rows
+from nextword.machine.ranks import Ranks
+from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.training.dividing import begin_divided, mesh_of
+from nextword.training.gradients import Gradient, move
+from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.options import TrainingSettings
+from nextword.training.step import LanguageModelLoss, add_gradients
+
+STEPS = 2
+"""The optimizer's state is there from the second on."""
+DEPTHS = (2, 4)
+"""Of the networks that speak for deeper ones."""
+_READ = torch.ops.aten._local_scalar_dense.default
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that one process holds."""
+
+    weights: int
+    gradients: int
+    state: int
+    """The optimizer's."""
+    in_step: int
+    """At most, all together, while gradients are added up."""
+    in_update: int
+    """At most, all together, while the weights are moved."""
+
+    @property
+    def peak(self) -> int:
+        """At most."""
+        return max(self.in_step, self.in_update)
+
+    @property
+    def beside(self) -> int:
+        """What a step needs beside weights, gradients and state: gathered weights, what is kept."""
+        return self.peak - self.weights - self.gradients - self.state
+
+    def towards(self, other: "Held", share: float) -> "Held":
+        """Return what lies on the line from this one to another, at a share of the way."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Held(*(round(one + share * (two - one)) for one, two in pairs))
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the memory of all tensors that are made while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.distributed.tensor import DTensor
+
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # what it does to this process's rows comes here by itself
+        if func is _READ:  # no number is there: any will do, and what is asked for holds
+            kind = args[0].dtype
+            return True if kind is torch.bool else 1.0 if kind.is_floating_point else 1
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            if isinstance(one, torch.Tensor) and one.device.type != "meta":
+                self._note(one.untyped_storage())
+        return made
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            weakref.finalize(storage, self._gone, key)
+        self.resized(storage)
+
+    def resized(self, storage: torch.UntypedStorage, *, known: bool = False) -> None:
+        """Note a storage's size as it is now; of those that are known, if only they matter."""
+        key = storage._cdata
+        if known and key not in self._sizes:
+            return
+        size = storage.nbytes()
+        self.now += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+        self.peak = max(self.peak, self.now)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is made meanwhile, and what grows or is let go of."""
+        resize = torch.UntypedStorage.resize_
+
+        def noted(storage: torch.UntypedStorage, size: int) -> Any:
+            done = resize(storage, size)
+            self.resized(storage, known=True)
+            return done
+
+        torch.UntypedStorage.resize_ = noted  # type: ignore[method-assign,assignment]
+        try:
+            with self:
+                yield
+        finally:
+            torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def pretended(size: int, on_machine: int, parallel: str, device: str = "cpu") -> Iterator[Ranks]:
+    """Be the first of so many processes, the others of which are not there.
+
+    Args:
+        size: how many.
+        on_machine: how many are on one machine.
+        parallel: how they divide weights.
+        device: where they lie; without a GPU, "cpu".
+
+    Raises:
+        SettingsError: this process is one of several already.
+    """
+    if dist.is_initialized():
+        raise SettingsError("this is one of several processes already: plan in one of its own")
+    import torch.testing._internal.distributed.fake_pg  # "fake" is known by it
+
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("fake", store=store, rank=0, world_size=size)
+    try:
+        yield Ranks(0, size, torch.device(device), on_machine, is_even=True, parallel=parallel)
+    finally:
+        dist.destroy_process_group()
+
+
+def rehearse(
+    shape: Shape,
+    training: TrainingSettings,
+    ranks: Ranks,
+    rows: int,
+    *,
+    recompute: str = "none",
+    precision: torch.dtype = torch.bfloat16,
+    plain: bool = True,
+) -> Held:
+    """Count what the first of several processes holds.
+
+    Args:
+        shape: of the network; its depth does not matter much for the time that this takes.
+        training: says the optimizer.
+        ranks: from `pretended`.
+        rows: read at once.
+        recompute: what is computed a second time: none, selective or full.
+        precision: of products.
+        plain: whether layers are computed as on a GPU, without the kernels of CPUs.
+    """
+    first, second = DEPTHS
+    if shape.num_hidden_layers > second:
+        least, most = (
+            rehearse(
+                replace(shape, num_hidden_layers=depth), training, ranks, rows,
+                recompute=recompute, precision=precision, plain=plain,
+            )
+            for depth in DEPTHS
+        )  # fmt: skip
+        return least.towards(most, (shape.num_hidden_layers - first) / (second - first))
+    return _count(shape, training, ranks, rows, recompute, precision, plain=plain)
+
+
+def _count(
+    shape: Shape,
+    training: TrainingSettings,
+    ranks: Ranks,
+    rows: int,
+    recompute: str,
+    precision: torch.dtype,
+    *,
+    plain: bool,
+) -> Held:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    mesh = mesh_of(ranks) if ranks.divides_weights else None
+    counter, device = _Counter(), torch.device("cpu")
+    forget_buffers()
+    with contextlib.ExitStack() as within:
+        within.callback(forget_buffers)
+        within.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        within.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        if plain:
+            within.enter_context(plain_only())
+        within.enter_context(counter.counting())
+        model = Transformer(shape) if mesh is None else begin_divided(shape, ranks, mesh)
+        weights = counter.now
+        model.set_precision(precision)
+        if recompute != "none":
+            model.model.runner = LayerRunner(keeping_less(as_it_stands, recompute))
+        optimizers = build_optimizers(groups_of(model), training)
+        chunk = MANY_ROWS if plain else None
+        loss = LanguageModelLoss(model, precision=precision, chunk_rows=chunk)
+        ids = torch.zeros(rows, shape.context, dtype=torch.long)
+        for _ in range(STEPS):
+            counter.peak = counter.now
+            add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
+            in_step, gradients = counter.peak, _bytes(w.grad for w in model.parameters())
+            counter.peak = counter.now
+            move(optimizers, Gradient.of(model, optimizers), 1e-3, training.clip_norm, None)
+            in_update = counter.peak
+        state = _bytes(
+            value
+            for optimizer in optimizers
+            for values in optimizer.state.values()
+            for value in values.values()
+        )
+    # DDP, which is not put around it here, holds the gradients a second time, in its buckets.
+    again = 0 if ranks.divides_weights or ranks.size == 1 else gradients
+    return Held(weights, gradients + again, state, in_step + again, in_update + again)
+
+
+def _bytes(tensors: Iterable[Any]) -> int:
+    """Add up what this process holds of tensors, None among them."""
+    return sum(own_rows(one).nbytes for one in tensors if isinstance(one, torch.Tensor))

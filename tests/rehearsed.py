@@ -1,0 +1,143 @@
+"""What processes really hold in a step, by PyTorch's own record of its memory, beside a rehearsal.
+
+    python -m tests.rehearsed [--keep FILE]
+
+Each process counts what its allocator hands out and takes back while it takes some steps on numbers
+that are there; a rehearsal foresaw that for one of them, without any.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nextword.machine.about import versions
+from nextword.machine.device import processor_name
+from nextword.machine.ranks import Ranks, join_ranks
+from nextword.model.shape import ModelSettings, resolve_shape
+from nextword.model.transformer import Transformer
+from nextword.training.dividing import begin_divided
+from nextword.training.gradients import Gradient, move
+from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.options import TrainingSettings
+from nextword.training.rehearsal import pretended, rehearse
+from nextword.training.step import LanguageModelLoss, add_gradients, shared_among_processes
+
+DEPTH, WIDTH, ENTRIES, CONTEXT, ROWS, STEPS = 6, 384, 8_000, 256, 16, 2
+WAYS = (("ddp", 1), ("ddp", 2), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4))
+SHAPE = resolve_shape(ModelSettings(depth=DEPTH, hidden_size=WIDTH), ENTRIES, CONTEXT)
+
+
+def on_machine(way: str, size: int) -> int:
+    """Return how many processes are said to be on one machine."""
+    return size // 2 if way == "hsdp" else size
+
+
+def foreseen(way: str, size: int, optimizer: str, recompute: str = "none") -> int:
+    """Return the bytes that a rehearsal foresees at most."""
+    training = TrainingSettings(optimizer=optimizer)
+    with pretended(size, on_machine(way, size), way) as ranks:
+        told = {"recompute": recompute, "precision": torch.float32, "plain": False}
+        return rehearse(SHAPE, training, ranks, ROWS, **told).peak
+
+
+def measured(way: str, size: int, optimizer: str, recompute: str = "none") -> int:
+    """Return the bytes that the first of so many processes really holds at most."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    base = {
+        **os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+        "LOCAL_WORLD_SIZE": str(on_machine(way, size)),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }  # fmt: skip
+    told = json.dumps([way, optimizer, recompute])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.rehearsed", "--child", told],
+            env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank % on_machine(way, size))},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * size
+    return int(said[0])
+
+
+def _child(way: str, optimizer: str, recompute: str) -> None:
+    from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
+
+    device = torch.device("cpu")
+    ranks = replace(join_ranks(device), parallel=way)
+    with torch.profiler.profile(profile_memory=True) as record:
+        _take_steps(ranks, device, optimizer, recompute, LayerRunner, as_it_stands, keeping_less)
+    found = record.profiler.kineto_results.events()
+    changes = sorted((one.start_ns(), one.nbytes()) for one in found if one.name() == "[memory]")
+    now = peak = 0
+    for _, change in changes:
+        now += change
+        peak = max(peak, now)
+    if ranks.is_first:
+        print(peak)
+
+
+def _take_steps(ranks: Ranks, device, optimizer, recompute, runner, plainly, keeping) -> None:
+    torch.manual_seed(0)
+    model = begin_divided(SHAPE, ranks) if ranks.divides_weights else Transformer(SHAPE)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(0.01)
+    if recompute != "none":
+        model.model.runner = runner(keeping(plainly, recompute))
+    optimizers = build_optimizers(groups_of(model), TrainingSettings(optimizer=optimizer))
+    loss = LanguageModelLoss(model, precision=torch.float32)
+    ids = torch.randint(ENTRIES, (ROWS, CONTEXT))
+    if ranks.size > 1 and not ranks.divides_weights:
+        loss = shared_among_processes(loss, (ids[:1], ids[:1]), device)
+    for _ in range(STEPS):
+        add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
+        move(optimizers, Gradient.of(model, optimizers), 1e-3, 1.0, None)
+
+
+def main() -> None:
+    """Compare, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="write the figures here")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        _child(*asked.child)
+        return
+    found = []
+    for way, size in WAYS:
+        for optimizer in ("muon", "adamw"):
+            for recompute in ("none", "full") if way == "fsdp" else ("none",):
+                of = (way, size, optimizer, recompute)
+                each = [measured(*of) for _ in range(asked.repetitions)]
+                two = foreseen(*of), round(statistics.median(each))
+                found.append({
+                    "way": way, "processes": size, "optimizer": optimizer, "recompute": recompute,
+                    "foreseen_bytes": two[0], "measured_bytes": two[1], "each": each,
+                    "foreseen_beside_measured": round(two[0] / two[1], 4),
+                })  # fmt: skip
+                print(*of, *two, found[-1]["foreseen_beside_measured"], flush=True)
+    if asked.keep:
+        about = {
+            "date": time.strftime("%Y-%m-%d"), "processor": processor_name(),
+            "versions": versions(), "shape": vars(SHAPE), "rows": ROWS,
+        }  # fmt: skip
+        asked.keep.write_text(json.dumps({**about, "found": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
