@@ -15,8 +15,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from nextword.explanation import layouts
-from nextword.explanation.layouts import Fleet, Work, plan_layouts, step_seconds
+from nextword.explanation import step_time
+from nextword.explanation.layouts import plan_layouts
+from nextword.explanation.step_time import Fleet, Work, step_seconds
 from nextword.machine.accelerators import find_accelerator
 from nextword.model.shape import Shape
 from nextword.training.options import TrainingSettings
@@ -80,7 +81,7 @@ def fit(runs, networks):
     chosen, best = None, math.inf
     grids = ([0.75, 0.77, 0.79, 0.81, 0.83], [0.61, 0.63, 0.65, 0.67, 0.69], range(120, 241, 20))
     for a100, h100, passes in itertools.product(*grids):
-        layouts.FUSED_PASSES = passes
+        step_time.FUSED_PASSES = passes
         share = {"a": a100, "h": h100}
         cards = {kind: replace(card, reached=share[kind[0]]) for kind, card in CARDS.items()}
         off = sum(

@@ -7,6 +7,7 @@ that are there; a rehearsal foresaw that for one of them, without any.
 """
 
 import argparse
+import itertools
 import json
 import os
 import socket
@@ -14,15 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nextword.machine.about import versions
 from nextword.machine.device import processor_name
 from nextword.machine.ranks import Ranks, join_ranks
-from nextword.model.shape import ModelSettings, resolve_shape
+from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
+from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.training.dividing import begin_divided
 from nextword.training.gradients import Gradient, move
@@ -73,39 +77,39 @@ def measured(way: str, size: int, optimizer: str, recompute: str = "none") -> in
     return int(said[0])
 
 
-def _child(way: str, optimizer: str, recompute: str) -> None:
-    from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
-
-    device = torch.device("cpu")
-    ranks = replace(join_ranks(device), parallel=way)
+def peak_of(work: Callable[..., None], *of: Any) -> int:
+    """Do some work; return the bytes that PyTorch's allocator had given out for it at most."""
     with torch.profiler.profile(profile_memory=True) as record:
-        _take_steps(ranks, device, optimizer, recompute, LayerRunner, as_it_stands, keeping_less)
+        work(*of)
     found = record.profiler.kineto_results.events()
     changes = sorted((one.start_ns(), one.nbytes()) for one in found if one.name() == "[memory]")
-    now = peak = 0
-    for _, change in changes:
-        now += change
-        peak = max(peak, now)
-    if ranks.is_first:
-        print(peak)
+    return max(itertools.accumulate(change for _, change in changes))
 
 
-def _take_steps(ranks: Ranks, device, optimizer, recompute, runner, plainly, keeping) -> None:
+def take_steps(shape: Shape, rows: int, ranks: Ranks, optimizer: str, recompute: str) -> None:
+    """Take some steps on numbers, as a run does."""
     torch.manual_seed(0)
-    model = begin_divided(SHAPE, ranks) if ranks.divides_weights else Transformer(SHAPE)
+    model = begin_divided(shape, ranks) if ranks.divides_weights else Transformer(shape)
     with torch.no_grad():
         for weight in model.parameters():
             weight.fill_(0.01)
     if recompute != "none":
-        model.model.runner = runner(keeping(plainly, recompute))
+        model.model.runner = LayerRunner(keeping_less(as_it_stands, recompute))
     optimizers = build_optimizers(groups_of(model), TrainingSettings(optimizer=optimizer))
     loss = LanguageModelLoss(model, precision=torch.float32)
-    ids = torch.randint(ENTRIES, (ROWS, CONTEXT))
+    ids, device = torch.randint(shape.vocab_size, (rows, shape.context)), torch.device("cpu")
     if ranks.size > 1 and not ranks.divides_weights:
         loss = shared_among_processes(loss, (ids[:1], ids[:1]), device)
     for _ in range(STEPS):
         add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
         move(optimizers, Gradient.of(model, optimizers), 1e-3, 1.0, None)
+
+
+def _child(way: str, optimizer: str, recompute: str) -> None:
+    ranks = replace(join_ranks(torch.device("cpu")), parallel=way)
+    peak = peak_of(take_steps, SHAPE, ROWS, ranks, optimizer, recompute)
+    if ranks.is_first:
+        print(peak)
 
 
 def main() -> None:

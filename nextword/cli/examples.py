@@ -79,13 +79,10 @@ EXAMPLES = {
     "look": [Example("see what would be read, before training on it", "look book.txt")],
     "plan": [
         Example(
-            "divide a network of 7 thousand million weights among 256 cards",
+            "divide a network of 6.7 thousand million weights among 256 cards",
             "plan --model.depth 32 --model.hidden-size 4096 --devices 256",
         ),
-        Example(
-            "the same for a model folder, on other cards",
-            "plan shapes --devices 8 --device h200 --model.context 64",
-        ),
+        Example("the same for a model that is there", "plan latest --devices 8 --device h200"),
     ],
     "predict": [
         Example("say what comes next", 'predict latest "We are all humans born to" --top 5')

@@ -20,8 +20,9 @@ USUAL_CONTEXT = 2048
 @app.command(group=TRAIN)
 @takes(("model",))
 def plan(
-    config: Annotated[
-        Path | None, Parameter(help="a model folder or its config.json, in place of --model")
+    model: Annotated[
+        str | None,
+        Parameter(help="a run, a model folder or its config.json, in place of --model"),
     ] = None,
     *,
     devices: Annotated[int, Parameter(help="how many cards")] = 8,
@@ -64,7 +65,9 @@ def plan(
 ) -> None:
     """Say how a network would be trained on many cards: memory, traffic, time."""
     from nextword.base.errors import SettingsError
-    from nextword.explanation import layouts
+    from nextword.base.options import check_options
+    from nextword.explanation.layouts import plan_layouts, usual_rows, usual_tokens
+    from nextword.explanation.step_time import Fleet
     from nextword.machine.accelerators import GIVEN, find_accelerator
     from nextword.rendering.layouts import describe_layouts
     from nextword.training.optimizers import check_name
@@ -78,20 +81,23 @@ def plan(
     for name, number, most in (("devices", devices, 1 << 20), ("per-machine", per_machine, 4096)):
         if not 1 <= number <= most:
             raise SettingsError(f"--{name} {number}: must be 1 to {most:,}")
+    if not 2 <= entries <= 1 << 26:
+        raise SettingsError(f"--vocabulary.size {entries}: must be 2 to {1 << 26:,}")
     if tokens is not None and not 1 <= tokens < 1e18:
         raise SettingsError(f"--training.tokens {tokens:g}: must be at least 1, and below 10^18")
-    shape = _shape(config, options, entries)
+    shape = _shape(model, options, entries)
     training = TrainingSettings(
         optimizer=optimizer, batch_tokens=batch_tokens, micro_batch_tokens=micro_batch_tokens
     )
+    check_options(training, "training")
     check_name(training)
-    fleet = layouts.Fleet(card=card, count=devices, per_machine=per_machine)
+    fleet = Fleet(card=card, count=devices, per_machine=per_machine)
     wanted = batch_tokens or default_batch(training, shape, 1 << 62, fresh=False)
-    rows = layouts.usual_rows(shape, wanted, fleet)
-    total = tokens or layouts.usual_tokens(shape)
+    rows = usual_rows(shape, wanted, fleet)
+    total = tokens or usual_tokens(shape)
     if not json_:
         say("counting what each card would hold, in each way there is (half a minute)")
-    found = layouts.plan_layouts(shape, training, fleet, rows=rows, tokens=total)
+    found = plan_layouts(shape, training, fleet, rows=rows, tokens=total)
     if json_:
         write(json.dumps([one.as_dict() for one in found]))
         return
@@ -100,20 +106,23 @@ def plan(
     write(lines, is_colored=color)
 
 
-def _shape(config: Path | None, options: dict[str, Any], entries: int) -> "Shape":
+def _shape(model: str | None, options: dict[str, Any], entries: int) -> "Shape":
     """Return the network's sizes: those of a config.json, or those that are named."""
     from nextword.base.errors import SettingsError
-    from nextword.model.config import read_config, read_config_file
+    from nextword.model.config import CONFIG, read_config_file
     from nextword.model.layouts import sizes_of
     from nextword.model.shape import resolve_shape
+    from nextword.prediction.loading import find_model_folder
     from nextword.settings import resolve
 
-    if config is not None:
-        other = [name for name in options if name != "model.context"]
-        if other:
-            raise SettingsError(f"--{other[0]} is said by {config}; give the one or the other")
-        read = read_config if config.is_dir() else read_config_file
-        sizes = sizes_of(read(config), config)
-        context = resolve(None, options).model.context
-        return sizes if context is None else replace(sizes, context=context)
-    return resolve_shape(resolve(None, options).model, entries, USUAL_CONTEXT)
+    if model is None:
+        return resolve_shape(resolve(None, options).model, entries, USUAL_CONTEXT)
+    other = [name for name in options if name != "model.context"]
+    if other:
+        raise SettingsError(f"--{other[0]} is said by {model}; give the one or the other")
+    file = Path(model)
+    if not file.is_file():
+        file = find_model_folder(model)[0] / CONFIG
+    sizes = sizes_of(read_config_file(file), file)
+    context = resolve(None, options).model.context
+    return sizes if context is None else replace(sizes, context=context)

@@ -1,97 +1,28 @@
 """How a network could be divided among many cards: memory, what is sent, and how fast it learns.
 
-Memory is counted by a rehearsal, which runs the program itself without numbers. Time is reckoned:
-products and attention at the rates that training is known to reach, passes over memory at the
-memory's, messages at the links', and of what happens at once the longer. benchmarks/plans.py holds
-it against runs that others have published.
-
-Legend of shapes: N cards, L layers, D width, T positions, V vocabulary, H heads, K head width.
+Memory is counted by a rehearsal, which runs the program itself without numbers; time is reckoned.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nextword.base.errors import SettingsError
-from nextword.machine.accelerators import Accelerator
+from nextword.explanation.step_time import Fleet, Work, sent_bytes, step_seconds
 from nextword.model.shape import Shape
-from nextword.training.layers import SECONDS_A_LAYER
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS, TOKENS_PER_PARAMETER
 from nextword.training.rehearsal import Held, pretended, rehearse
 from nextword.training.room import RECOMPUTE
 
-FUSED_PASSES, PLAIN_PASSES = 200, 300
-"""Bytes that a layer's forward pass reads and writes for a token and each unit of D, beside its
-products; backward twice that. The first fitted to runs of MPT (benchmarks/plans.py), the second
-half as much again: norms, activation and rotation one after the other."""
-BACKWARD_ATTENTION = 2.5
-"""In units of the forward pass: five products for its two, as kernels compute scores once more."""
-LINKED = 0.7
-"""Share of the links' peak that large messages reach."""
-HOP_SECONDS = 6e-6
-"""Of each further card that a message passes through."""
-LOGIT_BYTES = 12
-"""Read and written for each logit of the loss."""
 USABLE = 0.92
 """Share of a card's memory: the rest is taken by its driver, by what connects the cards, and by
 gaps between pieces."""
-MOST_REHEARSED = 16
+FEW = 4
 """Among how many a rehearsal divides weights; what each of more holds of them is reckoned."""
-ITERATIONS = 5
-"""Of Muon's orthogonalisation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fleet:
-    """Cards, and how they stand."""
-
-    card: Accelerator
-    count: int
-    per_machine: int
-
-    @property
-    def machines(self) -> int:
-        """How many machines there are."""
-        return self.count // self.per_machine
-
-    def bandwidth(self, among: int) -> float:
-        """Return the bytes a second that each card of a group receives, other groups at work too.
-
-        A message to all of several machines enters each of them over the networks of all its cards.
-        """
-        link = self.card.link
-        if among > self.per_machine:
-            link = min(link, self.per_machine * self.card.network)
-        return LINKED * 1e9 * link
-
-    def between(self) -> float:
-        """Return the bytes a second from a card to its like on other machines."""
-        return LINKED * 1e9 * self.card.network
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What a card does in a step."""
-
-    rows: int
-    """Of a step, of this card."""
-    micro_rows: int
-    recompute: str
-    compiled: bool
-    optimizer: str
-    sent_bytes: int = 4
-    """Of each weight as it is gathered: what this program sends."""
-    added_bytes: int = 4
-    """Of each gradient as it is added up."""
-    stays: bool = False
-    """Whether gathered weights stay until their gradient, and are not gathered twice."""
-
-    @property
-    def parts(self) -> int:
-        """How often a step's forward pass runs."""
-        return -(-self.rows // self.micro_rows)
+LEAST_TOKENS = 4096
+"""At once in a rehearsal: more than the loss works on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,142 +62,57 @@ class Layout:
         return {**asdict(self), "memory_bytes": self.memory_bytes}
 
 
-def step_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float:
-    """Reckon the time of a step.
+class _Rehearsals:
+    """What a card holds in each way, from a few rehearsals."""
 
-    Args:
-        shape: of the network.
-        fleet: the cards.
-        parallel: ddp, fsdp or hsdp.
-        work: what each does.
-    """
-    card, layers, width = fleet.card, shape.num_hidden_layers, shape.hidden_size
-    tokens = work.micro_rows * shape.context
-    layer, tables = _weights(shape)
-    passes = FUSED_PASSES if work.compiled else PLAIN_PASSES
-    products = 2 * layer * tokens / card.products
-    looks = (2 if shape.causal else 4) * shape.num_attention_heads * shape.head_dim * shape.context
-    attention = looks * tokens / (card.tflops * 1e12 * card.attention)
-    passing = passes * width * tokens / (card.bandwidth * 1e12)
-    forward = products + attention + passing
-    backward = 2 * products + BACKWARD_ATTENTION * attention + 2 * passing
-    backward += {"none": 0.0, "selective": passing, "full": forward}[work.recompute]
-    if not work.compiled:  # kernels cannot be started faster
-        forward = max(forward, SECONDS_A_LAYER / 3)
-        backward = max(backward, SECONDS_A_LAYER * 2 / 3)
-    head = 6 * shape.vocab_size * width * tokens / card.products
-    head += LOGIT_BYTES * shape.vocab_size * tokens / (card.bandwidth * 1e12)
-    update = _update_seconds(shape, fleet, parallel, work)
-    if parallel == "ddp":
-        whole = layers * layer + tables
-        message = _all_reduce(work.added_bytes * whole, fleet)
-        hidden = layers * backward * 0.9  # the last gradients have nothing to hide behind
-        return (
-            work.parts * (layers * (forward + backward) + head)
-            + max(message - hidden, message / max(layers, 1))
-            + update
+    def __init__(self, shape: Shape, training: TrainingSettings, fleet: Fleet) -> None:
+        self.shape, self.training, self.fleet = shape, training, fleet
+        self.least = -(-LEAST_TOKENS // shape.context)
+        self._known: dict[tuple[int, int, str], Held] = {}
+
+    def held(self, parallel: str, recompute: str) -> Callable[[int], Held]:
+        """Return a function: rows at once → what a card holds."""
+        count = self.fleet.count
+        shares = {"ddp": 1, "fsdp": count}.get(parallel, self.fleet.per_machine)
+        few = min(count, 1 if parallel == "ddp" else FEW)
+        one, less, more = (
+            self._rehearsed(*of, recompute)
+            for of in ((few, self.least), (FEW, self.least), (FEW, 2 * self.least))
         )
-    inner = fleet.count if parallel == "fsdp" else min(fleet.per_machine, fleet.count)
-    gather = _gathering(work.sent_bytes * layer, inner, fleet)
-    add = _gathering(work.added_bytes * layer, inner, fleet) + _copies_add(
-        work.added_bytes * layer / inner, inner, fleet
+        one = _among_more(one, few / shares)
+        # A row takes as much whoever holds the weights.
+        slopes = [(b - a) / self.least for a, b in zip(less.peaks, more.peaks, strict=True)]
+
+        def held(rows: int) -> Held:
+            further = [round(slope * (rows - self.least)) for slope in slopes]
+            peaks = [peak + row for peak, row in zip(one.peaks, further, strict=True)]
+            return Held(one.weights, one.gradients, one.state, *peaks)
+
+        return held
+
+    def _rehearsed(self, among: int, rows: int, recompute: str) -> Held:
+        """Return what a card holds where so many divide the weights; 1: where each holds all."""
+        if (among, rows, recompute) not in self._known:
+            way, size = ("ddp", min(self.fleet.count, 2)) if among == 1 else ("fsdp", among)
+            with pretended(size, size, way) as ranks:
+                of = (self.shape, self.training, ranks, rows)
+                self._known[among, rows, recompute] = rehearse(*of, recompute=recompute)
+        return self._known[among, rows, recompute]
+
+
+def _among_more(held: Held, share: float) -> Held:
+    """Return what is held where weights are divided among more cards."""
+    weights, gradients, state = (
+        round(part * share) for part in (held.weights, held.gradients, held.state)
     )
-    again = 0.0 if work.stays else gather
-    of_layers = layers * (max(forward, gather) + max(backward, again + add))
-    exposed = _gathering((work.sent_bytes + work.added_bytes) * tables, inner, fleet)
-    exposed += _copies_add(work.added_bytes * tables / inner, inner, fleet)
-    return work.parts * (of_layers + head + exposed) + update
-
-
-def _weights(shape: Shape) -> tuple[int, int]:
-    """Count the weights of a layer, and of embedding and head together."""
-    tables = shape.vocab_size * shape.hidden_size
-    layer = (shape.matrix_parameters() - tables) // shape.num_hidden_layers
-    return layer, tables if shape.tie_word_embeddings else 2 * tables
-
-
-def _gathering(whole: float, among: int, fleet: Fleet) -> float:
-    """Reckon the time until each of a group has all shares, or the sum of its own."""
-    others = among - 1
-    return whole * others / among / fleet.bandwidth(among) + HOP_SECONDS * others
-
-
-def _all_reduce(whole: float, fleet: Fleet) -> float:
-    """Reckon the time until each card has the sum of all."""
-    return 2 * _gathering(whole, fleet.count, fleet)
-
-
-def _copies_add(share: float, inner: int, fleet: Fleet) -> float:
-    """Reckon the time until those that hold the same share have its sum."""
-    copies = fleet.count // inner
-    if copies == 1:
-        return 0.0
-    return 2 * (share * (copies - 1) / copies / fleet.between() + HOP_SECONDS * (copies - 1))
-
-
-def _update_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float:
-    """Reckon the time of moving the weights."""
-    shares = {"ddp": 1, "fsdp": fleet.count}.get(parallel, fleet.per_machine)
-    layer, tables = _weights(shape)
-    layers = shape.num_hidden_layers
-    held = (layers * layer + tables) / shares
-    # Weight, gradient and two moments are read, weight and moments written.
-    seconds = 28 * held / (fleet.card.bandwidth * 1e12)
-    if work.optimizer != "muon":
-        return seconds
-    share = fleet.count if parallel == "ddp" else shares
-    operations = 0.0
-    for rows, columns, times in _matrices(shape):
-        least, most = sorted((rows, columns))
-        # One half of two symmetric products, and one that is none.
-        operations += times * ITERATIONS * (3 * least * least * most + least**3)
-    seconds += max(operations * layers / share, operations / 7) / fleet.card.products
-    if parallel == "ddp":
-        return seconds + _gathering(4 * layers * layer, fleet.count, fleet)
-    # Rows go to a matrix's owner and come back.
-    moved = 2 * 4 * layers * layer / shares * (shares - 1) / shares
-    return seconds + moved / fleet.bandwidth(shares) + 2 * HOP_SECONDS * (shares - 1)
-
-
-def _matrices(shape: Shape) -> Iterator[tuple[int, int, int]]:
-    """Yield rows, columns and number of a layer's matrices."""
-    width = shape.hidden_size
-    queries, keys = (
-        heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads)
-    )
-    yield from ((queries, width, 2), (keys, width, 2), (shape.intermediate_size, width, 3))
-
-
-def sent_bytes(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> tuple[float, float]:
-    """Return the bytes that a card sends in a step: within its machine, and between machines.
-
-    The formulas that tests/traffic.py counts, operation by operation. Of a message to all of
-    several machines each of a machine's cards sends its part over its own network.
-    """
-    layer, tables = _weights(shape)
-    layers, machines = shape.num_hidden_layers, fleet.machines
-    of_layers, whole = layers * layer, layers * layer + tables
-    others = (fleet.count - 1) / fleet.count
-    is_muon = work.optimizer == "muon"
-    if parallel == "ddp":
-        total = 4 * (2 * whole + of_layers * is_muon) * others
-        return _split(total, fleet)
-    inner = fleet.count if parallel == "fsdp" else min(fleet.per_machine, fleet.count)
-    beside = (inner - 1) / inner
-    total = 4 * work.parts * (3 * of_layers + 2 * tables) * beside
-    total += 4 * 2 * of_layers / inner * beside * is_muon
-    if parallel == "fsdp":
-        return _split(total, fleet)
-    between = 4 * work.parts * 2 * whole / inner * (machines - 1) / machines
-    return total, between
-
-
-def _split(total: float, fleet: Fleet) -> tuple[float, float]:
-    """Divide what a card sends around a ring of all: one of a machine's cards is its last."""
-    if fleet.machines <= 1:
-        return total, 0.0
-    between = total / fleet.per_machine
-    return total - between, between
+    less = round((held.weights + held.state) * (1 - share))
+    # The first half of the backward pass has no gradients yet that would be divided further.
+    forward, early, late, update = held.peaks
+    fewer = round(held.gradients * (1 - share))
+    return Held(
+        weights, gradients, state,
+        forward - less, early - less, max(late - less - fewer, 0), max(update - less - fewer, 0),
+    )  # fmt: skip
 
 
 def plan_layouts(
@@ -297,17 +143,16 @@ def plan_layouts(
             "has by --per-machine"
         )
     known = ["ddp"] + ["fsdp"] * (fleet.count > 1) + ["hsdp"] * (fleet.machines > 1)
+    rehearsals = _Rehearsals(shape, training, fleet)
     found = [
-        _best(shape, training, fleet, way, recompute, rows=rows, tokens=tokens)
+        _best(rehearsals, way, recompute, rows=rows, tokens=tokens)
         for way, recompute in ways or itertools.product(known, RECOMPUTE)
     ]
     return sorted(found, key=lambda one: (bool(one.lacks), -one.tokens_per_second))
 
 
 def _best(
-    shape: Shape,
-    training: TrainingSettings,
-    fleet: Fleet,
+    rehearsals: _Rehearsals,
     parallel: str,
     recompute: str,
     *,
@@ -315,11 +160,12 @@ def _best(
     tokens: float,
 ) -> Layout:
     """Return a way with the most rows at once that fit, or with one where none does."""
+    shape, training, fleet = rehearsals.shape, rehearsals.training, rehearsals.fleet
     mine = rows // fleet.count
     most = training.micro_batch_tokens or MICRO_BATCH_TOKENS["cuda"]
     most = max(1, min(most // shape.context, mine))
     room = USABLE * fleet.card.memory * 1e9
-    held = _held(shape, training, fleet, parallel, recompute)
+    held = rehearsals.held(parallel, recompute)
     micro = next((n for n in range(most, 0, -1) if held(n).peak <= room), 1)
     memory = held(micro)
     lacks = ""
@@ -358,37 +204,6 @@ def _best(
         megawatt_hours=hours * fleet.count * fleet.card.watts / 1e6,
         lacks=lacks,
     )
-
-
-def _held(
-    shape: Shape, training: TrainingSettings, fleet: Fleet, parallel: str, recompute: str
-) -> Any:
-    """Return a function: rows at once → what a card holds.
-
-    Two rehearsals speak for all: what is kept grows evenly with the rows.
-    """
-    count = fleet.count
-    shares = {"ddp": 1, "fsdp": count}.get(parallel, fleet.per_machine)
-    few = min(shares, MOST_REHEARSED)
-    size = {"ddp": min(count, 2), "fsdp": few}.get(parallel, 2 * few)
-    # A step of so many tokens is beyond what the loss has room for at once.
-    least = -(-4096 // shape.context)
-    with pretended(size, few, parallel) as ranks:
-        one, two = (
-            _fewer(rehearse(shape, training, ranks, n, recompute=recompute), few / shares)
-            for n in (least, 2 * least)
-        )
-    return lambda rows: one.towards(two, (rows - least) / least)
-
-
-def _fewer(held: Held, share: float) -> Held:
-    """Return what is held where weights are divided among more."""
-    fixed = held.weights + held.gradients + held.state
-    less = round(fixed * (1 - share))
-    weights, gradients, state = (
-        round(part * share) for part in (held.weights, held.gradients, held.state)
-    )
-    return Held(weights, gradients, state, held.in_step - less, max(held.in_update - less, 0))
 
 
 def usual_rows(shape: Shape, batch_tokens: int, fleet: Fleet) -> int:

@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Sequence
 
-from nextword.explanation.layouts import Fleet, Layout
+from nextword.explanation.layouts import Layout
+from nextword.explanation.step_time import Fleet
 from nextword.model.shape import Shape
 from nextword.rendering.formatting import counted, table
 from nextword.rendering.progress import duration

@@ -36,8 +36,9 @@ from nextword.training.step import LanguageModelLoss, add_gradients
 
 STEPS = 2
 """The optimizer's state is there from the second on."""
-DEPTHS = (2, 4)
-"""Of the networks that speak for deeper ones."""
+DEPTHS = {"none": (2, 4), "selective": (2, 4), "full": (4, 6)}
+"""Of the networks that speak for deeper ones, by what is computed a second time: where only one of
+a half's layers is, its peak stands elsewhere."""
 _READ = torch.ops.aten._local_scalar_dense.default
 
 
@@ -49,15 +50,24 @@ class Held:
     gradients: int
     state: int
     """The optimizer's."""
-    in_step: int
-    """At most, all together, while gradients are added up."""
+    in_forward: int
+    """At most, all together, until the loss is there."""
+    in_early: int
+    """The same in the first half of the backward pass, where what was kept is still there."""
+    in_late: int
+    """The same in its second half, where gradients are."""
     in_update: int
-    """At most, all together, while the weights are moved."""
+    """The same while weights are moved."""
+
+    @property
+    def peaks(self) -> tuple[int, ...]:
+        """By phase; of each what grows with depth and rows grows evenly, not of the greatest."""
+        return self.in_forward, self.in_early, self.in_late, self.in_update
 
     @property
     def peak(self) -> int:
         """At most."""
-        return max(self.in_step, self.in_update)
+        return max(self.peaks)
 
     @property
     def beside(self) -> int:
@@ -75,7 +85,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
+        self.now = self._peak = 0
+        self.peaks: list[int] = []
+        """Of the phases of a step that are over."""
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -92,6 +104,16 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note(one.untyped_storage())
         return made
 
+    def begin_phases(self) -> None:
+        """Begin a step."""
+        self.peaks.clear()
+        self._peak = self.now
+
+    def next_phase(self, gradient: Any = None) -> None:
+        """End a phase, and begin the next."""
+        self.peaks.append(self._peak)
+        self._peak = self.now
+
     def _note(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key not in self._sizes:
@@ -106,7 +128,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = storage.nbytes()
         self.now += size - self._sizes.get(key, 0)
         self._sizes[key] = size
-        self.peak = max(self.peak, self.now)
+        self._peak = max(self._peak, self.now)
 
     def _gone(self, key: int) -> None:
         self.now -= self._sizes.pop(key)
@@ -175,14 +197,14 @@ def rehearse(
         precision: of products.
         plain: whether layers are computed as on a GPU, without the kernels of CPUs.
     """
-    first, second = DEPTHS
+    first, second = DEPTHS[recompute]
     if shape.num_hidden_layers > second:
         least, most = (
             rehearse(
                 replace(shape, num_hidden_layers=depth), training, ranks, rows,
                 recompute=recompute, precision=precision, plain=plain,
             )
-            for depth in DEPTHS
+            for depth in (first, second)
         )  # fmt: skip
         return least.towards(most, (shape.num_hidden_layers - first) / (second - first))
     return _count(shape, training, ranks, rows, recompute, precision, plain=plain)
@@ -219,14 +241,15 @@ def _count(
         optimizers = build_optimizers(groups_of(model), training)
         chunk = MANY_ROWS if plain else None
         loss = LanguageModelLoss(model, precision=precision, chunk_rows=chunk)
+        _note_phases(loss, model, counter)
         ids = torch.zeros(rows, shape.context, dtype=torch.long)
         for _ in range(STEPS):
-            counter.peak = counter.now
+            counter.begin_phases()
             add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
-            in_step, gradients = counter.peak, _bytes(w.grad for w in model.parameters())
-            counter.peak = counter.now
+            gradients = _bytes(weight.grad for weight in model.parameters())
+            counter.next_phase()
             move(optimizers, Gradient.of(model, optimizers), 1e-3, training.clip_norm, None)
-            in_update = counter.peak
+            counter.next_phase()
         state = _bytes(
             value
             for optimizer in optimizers
@@ -235,7 +258,24 @@ def _count(
         )
     # DDP, which is not put around it here, holds the gradients a second time, in its buckets.
     again = 0 if ranks.divides_weights or ranks.size == 1 else gradients
-    return Held(weights, gradients + again, state, in_step + again, in_update + again)
+    forward, early, late, update = (peak + again for peak in counter.peaks)
+    return Held(weights, gradients + again, state, forward, early, late, update)
+
+
+def _note_phases(loss: LanguageModelLoss, model: Transformer, counter: _Counter) -> None:
+    """Let a phase end where the loss is there, and where half of the layers have gradients."""
+    layers = model.model.layers
+    half = layers[max(len(layers) // 2 - 1, 0)]
+
+    def end_forward(module: Any, given: Any, total: torch.Tensor) -> None:
+        counter.next_phase()
+
+    def end_half(module: Any, given: Any, after: torch.Tensor) -> None:
+        if after.requires_grad and not counter.peaks:  # not as it is computed a second time
+            after.register_hook(counter.next_phase)  # type: ignore[no-untyped-call]
+
+    loss.register_forward_hook(end_forward)
+    half.register_forward_hook(end_half)
 
 
 def _bytes(tensors: Iterable[Any]) -> int:

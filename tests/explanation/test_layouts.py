@@ -1,0 +1,158 @@
+"""Ways of dividing a network among cards: what is sent, how long it takes, what fits."""
+
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nextword.base.errors import SettingsError
+from nextword.explanation import layouts
+from nextword.explanation.layouts import FEW, _Rehearsals, plan_layouts, usual_rows
+from nextword.explanation.step_time import Fleet, Work, sent_bytes, step_seconds
+from nextword.machine.accelerators import ACCELERATORS, find_accelerator
+from nextword.model.shape import ModelSettings, resolve_shape
+from nextword.model.transformer import Transformer
+from nextword.training.options import TrainingSettings
+from nextword.training.rehearsal import Held, pretended, rehearse
+from tests.traffic import expected
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SHAPE = resolve_shape(ModelSettings(depth=4, hidden_size=128), 1_000, 64)
+LARGE = resolve_shape(ModelSettings(depth=32, hidden_size=4096), 50_304, 4096)
+WORK = Work(rows=4, micro_rows=4, recompute="none", compiled=True, optimizer="adamw")
+ALL_WAYS = ("ddp", "fsdp", "hsdp")
+
+
+def fleet(count=16, per_machine=8, **changed):
+    card = replace(find_accelerator("h100", {}), **changed)
+    return Fleet(card=card, count=count, per_machine=per_machine)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize(("way", "size", "here"), [("ddp", 4, 4), ("fsdp", 4, 2), ("hsdp", 4, 2)])
+def test_what_is_sent_is_what_processes_send(way, size, here, optimizer):
+    """tests/traffic.py counts that, operation by operation, beside the same formulas."""
+    shape = resolve_shape(ModelSettings(depth=4, hidden_size=96), 1_000, 32)
+    weights = {name: list(one.shape) for name, one in Transformer(shape).named_parameters()}
+    work = replace(WORK, optimizer=optimizer)
+    told = sum(sent_bytes(shape, fleet(size, here), way, work))
+    assert told == pytest.approx(expected(weights, way, size, optimizer), rel=0.01)
+
+
+def test_only_what_must_goes_between_machines():
+    for way in ALL_WAYS:
+        assert sent_bytes(LARGE, fleet(8), way, WORK)[1] == 0
+        within, between = sent_bytes(LARGE, fleet(64), way, WORK)
+        assert 0 < between < within / 4
+
+
+def test_where_nothing_else_takes_time_products_do():
+    at_once = fleet(8, bandwidth=1e9, link=1e12, network=1e12, attention=1e3)
+    seconds = step_seconds(LARGE, at_once, "fsdp", WORK)
+    tokens = WORK.rows * LARGE.context
+    products = 6 * LARGE.matrix_parameters() * tokens
+    assert seconds == pytest.approx(products / at_once.card.products, rel=0.01)
+    twice = step_seconds(LARGE, at_once, "fsdp", replace(WORK, recompute="full"))
+    assert twice == pytest.approx(seconds * 4 / 3, rel=0.02)
+
+
+def test_slow_links_are_hidden_up_to_a_point():
+    usual = step_seconds(LARGE, fleet(64), "fsdp", WORK)
+    faster = step_seconds(LARGE, fleet(64, network=500), "fsdp", WORK)
+    slower = step_seconds(LARGE, fleet(64, network=1), "fsdp", WORK)
+    assert faster > 0.9 * usual
+    assert slower > 3 * usual
+    layers = LARGE.parameters() - LARGE.vocab_size * LARGE.hidden_size
+    sent = 12 * layers / (0.7e9 * 8)  # of three passes; eight networks of a gigabyte a second
+    assert slower == pytest.approx(sent, rel=0.2)
+    assert step_seconds(LARGE, fleet(64, network=1), "hsdp", WORK) < slower
+
+
+def test_it_agrees_with_what_others_have_published():
+    plans = runpy.run_path(str(BENCHMARKS / "plans.py"))
+    published = json.loads((BENCHMARKS / "published.json").read_text())["mpt"]
+    aside = [run for run in published["runs"] if not plans["is_fitted"](run)]
+    ratios = [plans["reckoned"](run, published["networks"]) / run[-1] for run in aside]
+    kept = json.loads((BENCHMARKS / "results" / "plans.json").read_text())
+    assert plans["spread"](ratios) == kept["mpt_kept_aside"]
+    assert kept["mpt_kept_aside"]["within_25_per_cent"] >= 0.9
+    assert all(abs(one["ratio"] - 1) < 0.25 for one in kept["llama-3.1-8b"])
+    for one in kept["llama-3.1-8b"]:
+        assert abs(one["rehearsed_GiB"] / one["published_GiB"] - 1) < 0.25
+
+
+def evenly(shape, training, ranks, rows, *, recompute):
+    """Stand for a rehearsal, which other tests look at: what is held grows evenly."""
+    whole = 4 * shape.parameters() // ranks.shares
+    kept = {"none": 400, "full": 40}[recompute] * shape.hidden_size * shape.context * rows
+    return Held(whole, whole, 2 * whole, 3 * whole + kept, 4 * whole + kept, 4 * whole, 4 * whole)
+
+
+def test_the_best_comes_first_and_what_does_not_fit_last(monkeypatch):
+    monkeypatch.setattr(layouts, "rehearse", evenly)
+    training = TrainingSettings(optimizer="adamw")
+    found = plan_layouts(
+        SHAPE, training, fleet(4, 4, memory=0.013), rows=64, tokens=1e6,
+        ways=[("ddp", "none"), ("fsdp", "none"), ("fsdp", "full")],
+    )  # fmt: skip
+    fits = [not one.lacks for one in found]
+    assert fits == sorted(fits, reverse=True)
+    assert fits[0]
+    rates = [one.tokens_per_second for one in found if not one.lacks]
+    assert rates == sorted(rates, reverse=True)
+    for one in found:
+        assert one.lacks or one.memory_bytes <= 0.92 * 0.02e9
+        assert one.tokens_per_second == pytest.approx(64 * 64 / one.step_seconds)
+        assert one.days * 86400 == pytest.approx(1e6 / one.tokens_per_second)
+        assert one.megawatt_hours == pytest.approx(one.days * 24 * 4 * 700 / 1e6)
+    (none,) = plan_layouts(
+        SHAPE, training, fleet(4, 4, memory=0.004), rows=64, tokens=1e6, ways=[("ddp", "none")]
+    )
+    assert none.lacks.startswith("needs ")
+    assert none.micro_rows == 1
+    with pytest.raises(SettingsError, match="12 cards do not fill machines of 8"):
+        plan_layouts(SHAPE, training, fleet(12), rows=12, tokens=1.0)
+
+
+def test_more_rows_are_foreseen_as_a_rehearsal_of_them_says():
+    training, many = TrainingSettings(), 7
+    shape = replace(SHAPE, context=1024, num_hidden_layers=2)
+    for way, size in (("ddp", 2), ("fsdp", 4)):
+        told = _Rehearsals(shape, training, fleet(size, size)).held(way, "none")(many)
+        with pretended(size, size, way) as ranks:
+            whole = rehearse(shape, training, ranks, many)
+        assert told.peak == pytest.approx(whole.peak, rel=0.02)
+
+
+@pytest.mark.parametrize("way", ["fsdp", "hsdp"])
+def test_more_cards_hold_less_than_was_rehearsed(way):
+    count = 4 * FEW
+    shape = resolve_shape(ModelSettings(depth=2, hidden_size=512), 1_000, 4096)
+    training = TrainingSettings(optimizer="adamw")
+    told = _Rehearsals(shape, training, fleet(count)).held(way, "none")(1)
+    with pretended(count, 8, way) as ranks:
+        whole = rehearse(shape, training, ranks, 1)
+    assert told.peak == pytest.approx(whole.peak, rel=0.02)
+    assert told.state == pytest.approx(whole.state, rel=0.02)
+
+
+def test_rows_are_shared_out_evenly():
+    assert usual_rows(SHAPE, 64 * 100, fleet(16)) == 96
+    assert usual_rows(SHAPE, 64, fleet(16)) == 16
+
+
+def test_cards_are_known_by_name_or_told():
+    for name, card in ACCELERATORS.items():
+        assert find_accelerator(name.upper(), {}) is card
+        assert card.source
+        assert 0 < card.reached < 1
+    told = find_accelerator("h100", {"tflops": 500.0, "memory": 96.0})
+    assert (told.products, told.memory, told.reached) == (500e12, 96.0, 1.0)
+    assert "given: tflops 500, memory 96" in told.source
+    with pytest.raises(SettingsError, match=r"no accelerator 'h10' in the table.*h100"):
+        find_accelerator("h10", {})
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match="--memory"):
+            find_accelerator("h100", {"memory": wrong})

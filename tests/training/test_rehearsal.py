@@ -1,0 +1,76 @@
+"""A step without numbers holds what a step with numbers holds, byte for byte."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nextword.base.errors import SettingsError
+from nextword.kernels import loss_rows
+from nextword.model.shape import ModelSettings, resolve_shape
+from nextword.training import rehearsal
+from nextword.training.options import TrainingSettings
+from nextword.training.rehearsal import pretended, rehearse
+from tests.rehearsed import peak_of, take_steps
+
+SHAPE = resolve_shape(ModelSettings(depth=4, hidden_size=128), 1_000, 64)
+CASES = [
+    ("ddp", 1, 1, "adamw", "full"),
+    ("fsdp", 2, 2, "muon", "selective"),
+    ("hsdp", 4, 2, "muon", "none"),
+]
+
+
+@pytest.mark.parametrize(("way", "size", "here", "optimizer", "recompute"), CASES)
+def test_it_holds_what_the_allocator_gives(one_thread, way, size, here, optimizer, recompute):
+    """The others only pretend to be there, so nothing of gloo's own is counted."""
+    told = {"recompute": recompute, "precision": torch.float32, "plain": False}
+    with pretended(size, here, way) as ranks:
+        held = rehearse(SHAPE, TrainingSettings(optimizer=optimizer), ranks, 8, **told)
+        loss_rows.forget_buffers()
+        real = peak_of(take_steps, SHAPE, 8, ranks, optimizer, recompute)
+    assert held.peak == pytest.approx(real, rel=0.005)
+
+
+def test_small_networks_speak_for_deep_ones():
+    deep = replace(SHAPE, num_hidden_layers=8)
+    with pretended(4, 4, "fsdp") as ranks:
+        of = (deep, TrainingSettings(), ranks, 8)
+        told = rehearse(*of, recompute="full")
+        whole = rehearsal._count(*of, "full", torch.bfloat16, plain=True)
+    assert told.peak == pytest.approx(whole.peak, rel=0.01)
+    assert (told.weights, told.gradients) == (whole.weights, whole.gradients)
+    assert told.state == pytest.approx(whole.state, rel=0.001)
+
+
+def test_what_is_divided_is_divided():
+    with pretended(1, 1, "ddp") as ranks:
+        alone = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+    with pretended(4, 4, "fsdp") as ranks:
+        divided = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+    weights = 4 * SHAPE.parameters()
+    assert alone.weights == pytest.approx(weights, rel=0.1)  # and the angles of rotation
+    assert divided.gradients == pytest.approx(weights / 4, rel=0.01)
+    assert divided.state == pytest.approx(2 * weights / 4, rel=0.01)
+    with pretended(2, 2, "ddp") as ranks:  # whose buckets hold the gradients once more
+        buckets = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+    assert buckets.peak == alone.peak + weights
+    assert buckets.gradients == 2 * weights
+
+
+def test_nothing_of_it_stays():
+    """Buffers without numbers would be lent to the next step that has some."""
+    with pretended(2, 2, "fsdp") as ranks:
+        rehearse(SHAPE, TrainingSettings(), ranks, 4, plain=False)
+    assert not loss_rows._kept
+    assert not torch.distributed.is_initialized()
+    assert torch.UntypedStorage.resize_.__name__ == "resize_"
+
+
+def test_one_of_several_processes_is_refused():
+    with (
+        pretended(2, 2, "fsdp"),
+        pytest.raises(SettingsError, match="one of several processes already"),
+        pretended(2, 2, "fsdp"),
+    ):
+        pass
