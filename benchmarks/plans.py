@@ -10,7 +10,10 @@ A100s of 80 GB and on at most 16 H100s; the others were kept aside. `--fit` find
 import argparse
 import itertools
 import json
+import math
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -76,8 +79,6 @@ def spread(ratios):
 
 def fit(runs, networks):
     """Find shares and bytes anew, by the squares of the logarithms' differences."""
-    import math
-
     chosen, best = None, math.inf
     grids = ([0.75, 0.77, 0.79, 0.81, 0.83], [0.61, 0.63, 0.65, 0.67, 0.69], range(120, 241, 20))
     for a100, h100, passes in itertools.product(*grids):
@@ -115,6 +116,33 @@ def llama(runs):
     return found
 
 
+WORKED = {
+    "7 B on 256 H100": (
+        *("--model.depth", "32", "--model.hidden-size", "4096", "--model.context", "4096"),
+        *("--devices", "256", "--training.batch-tokens", "4194304"),
+    ),
+    "70 B on 1,024 H100": (
+        *("--model.depth", "80", "--model.hidden-size", "8192", "--model.context", "8192"),
+        *("--model.intermediate-size", "28672", "--model.num-key-value-heads", "8"),
+        *("--model.num-attention-heads", "64", "--vocabulary.size", "128256"),
+        *("--devices", "1024", "--training.batch-tokens", "16777216"),
+    ),
+}
+"""What docs/scale.md tells of: the words after `nextword plan`."""
+
+
+def worked():
+    """Plan the examples."""
+    found = {}
+    for name, words in WORKED.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "nextword", "plan", *words, "--json"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        found[name] = json.loads(done.stdout)
+    return found
+
+
 def main():
     """Compare, print, and write results/plans.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,6 +167,7 @@ def main():
             for run, ratio in sorted(pairs, key=lambda p: -abs(p[1] - 1))[:8]
         ],
         "llama-3.1-8b": llama(published["llama-3.1-8b"]["runs"]),
+        "worked": worked(),
     }
     text = json.dumps(result, indent=1)
     print(text)

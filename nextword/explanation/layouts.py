@@ -101,18 +101,17 @@ class _Rehearsals:
 
 
 def _among_more(held: Held, share: float) -> Held:
-    """Return what is held where weights are divided among more cards."""
+    """Return what is held where weights are divided among more cards, each of which has a share."""
     weights, gradients, state = (
         round(part * share) for part in (held.weights, held.gradients, held.state)
     )
-    less = round((held.weights + held.state) * (1 - share))
-    # The first half of the backward pass has no gradients yet that would be divided further.
+    less = held.weights + held.state - weights - state
+    fewer = held.gradients - gradients
     forward, early, late, update = held.peaks
-    fewer = round(held.gradients * (1 - share))
-    return Held(
-        weights, gradients, state,
-        forward - less, early - less, max(late - less - fewer, 0), max(update - less - fewer, 0),
-    )  # fmt: skip
+    # Until half of the layers have gradients, those are not what is most. An update needs nothing
+    # but what is divided: matrices that are made orthogonal have owners.
+    late, update = max(late - less - fewer, 0), round(update * share)
+    return Held(weights, gradients, state, forward - less, early - less, late, update)
 
 
 def plan_layouts(

@@ -39,12 +39,13 @@ def kernel_for(operation: str, x: Tensor) -> Callable[..., Any] | None:
         has been tested with, and for those who are to see the network plainly: torch.compile and
         torch.export, transforms of torch.func, and autocast, which chooses types by itself.
     """
-    if _plain or x.device.type != "cpu" or x.dtype not in _SERVED or _is_looked_at(x):
+    if _plain or x.device.type != "cpu" or x.dtype not in _SERVED or is_looked_at(x):
         return None
     return CPU[operation]
 
 
-def _is_looked_at(x: Tensor) -> bool:
+def is_looked_at(x: Tensor) -> bool:
+    """Whether somebody wants to see the network plainly: compilers, transforms, autocast."""
     return (
         torch.compiler.is_compiling()
         or torch.is_autocast_enabled("cpu")

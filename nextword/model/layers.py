@@ -7,11 +7,13 @@ promoting input and weight gives, a product's that of its weight, or the one ask
 Legend of shapes: B rows, T positions, D width, H heads, K head width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.kernels.choose import kernel_for
+from nextword.kernels.choose import is_looked_at, kernel_for
 from nextword.machine.device import settle_functions
 
 
@@ -59,11 +61,39 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, inputs) to (…, outputs)."""
+        narrow = precision_of(self.weight, self.precision)
+        if is_looked_at(x) or is_looked_at(self.weight):
+            return F.linear(x.to(narrow), self.weight.to(narrow))
         if kernel := kernel_for("linear", x):
             product: Tensor = kernel(x, self.weight, self.precision)
             return product
-        narrow = precision_of(self.weight, self.precision)
-        return F.linear(x.to(narrow), self.weight.to(narrow))
+        if narrow == self.weight.dtype:
+            return F.linear(x.to(narrow), self.weight)
+        kept: Tensor = _NarrowProduct.apply(x.to(narrow), self.weight)  # type: ignore[no-untyped-call]
+        return kept
+
+
+class _NarrowProduct(torch.autograd.Function):
+    """A product in the type of what comes in, which keeps the weight and no narrower copy of it.
+
+    Copies of all weights until their gradients are computed would be half as large as the network:
+    where weights are divided among processes, larger than all else that is held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        narrow, grad_x, grad_weight = weight.to(x.dtype), None, None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ narrow
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad.flatten(0, -2).T @ x.flatten(0, -2)).to(weight.dtype)
+        return grad_x, grad_weight
 
 
 class FeedForward(nn.Module):

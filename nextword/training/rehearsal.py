@@ -36,9 +36,8 @@ from nextword.training.step import LanguageModelLoss, add_gradients
 
 STEPS = 2
 """The optimizer's state is there from the second on."""
-DEPTHS = {"none": (2, 4), "selective": (2, 4), "full": (4, 6)}
-"""Of the networks that speak for deeper ones, by what is computed a second time: where only one of
-a half's layers is, its peak stands elsewhere."""
+DEPTHS = (4, 6)
+"""Of the networks that speak for deeper ones; with fewer layers no weights are gathered ahead."""
 _READ = torch.ops.aten._local_scalar_dense.default
 
 
@@ -197,14 +196,14 @@ def rehearse(
         precision: of products.
         plain: whether layers are computed as on a GPU, without the kernels of CPUs.
     """
-    first, second = DEPTHS[recompute]
+    first, second = DEPTHS
     if shape.num_hidden_layers > second:
         least, most = (
             rehearse(
                 replace(shape, num_hidden_layers=depth), training, ranks, rows,
                 recompute=recompute, precision=precision, plain=plain,
             )
-            for depth in (first, second)
+            for depth in DEPTHS
         )  # fmt: skip
         return least.towards(most, (shape.num_hidden_layers - first) / (second - first))
     return _count(shape, training, ranks, rows, recompute, precision, plain=plain)

@@ -130,7 +130,7 @@ def test_more_rows_are_foreseen_as_a_rehearsal_of_them_says():
 def test_more_cards_hold_less_than_was_rehearsed(way):
     count = 4 * FEW
     shape = resolve_shape(ModelSettings(depth=2, hidden_size=512), 1_000, 4096)
-    training = TrainingSettings(optimizer="adamw")
+    training = TrainingSettings()
     told = _Rehearsals(shape, training, fleet(count)).held(way, "none")(1)
     with pretended(count, 8, way) as ranks:
         whole = rehearse(shape, training, ranks, 1)
