@@ -4,6 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from nextword.training import optimizers
 from nextword.training.optimizers import muon
@@ -167,3 +170,46 @@ def test_matrices_of_one_shape_are_treated_together_in_parts(monkeypatch, most):
     assert [size[0] for size in sizes] == {
         1: [1, 1, 1, 1], 2 * 32 * 48: [2, 1, 1], 1 << 27: [3, 1]
     }[most]  # fmt: skip
+
+
+@pytest.fixture
+def alone():
+    """A group of this process alone, which a matrix can be divided among."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_in_rounds_it_makes_the_same_of_each_matrix(alone, monkeypatch):
+    """An owner must not hold all of its matrices at once; which ones it does changes nothing."""
+    shapes = [(24, 40), (40, 24), (24, 40), (8, 8), (64, 16)]
+    found, calls = [], []
+    exchange = muon._exchange
+    monkeypatch.setattr(muon, "_exchange", lambda *of: calls.append(1) or exchange(*of))
+    for most in (1 << 27, 2_000, 1):
+        torch.manual_seed(0)
+        weights = [
+            torch.nn.Parameter(distribute_tensor(torch.randn(shape), alone, [Shard(0)]))
+            for shape in shapes
+        ]
+        for weight in weights:
+            weight.grad = distribute_tensor(torch.randn(weight.shape), alone, [Shard(0)])
+        monkeypatch.setattr(muon, "MOST_TOGETHER", most)
+        muon.DividedMuon(weights, precision=torch.float64).step()
+        found.append([weight.to_local().detach().clone() for weight in weights])
+    assert len(calls) == 2 * (1 + 3 + 5)
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, same, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([3, 3, 3], [(0, 2), (2, 3)]),
+        ([9, 1, 1, 9], [(0, 1), (1, 3), (3, 4)]),
+        ([1], [(0, 1)]),
+    ],
+)
+def test_rounds_hold_at_most_so_much_or_one(sizes, expected):
+    assert [(one.start, one.stop) for one in muon._rounds(sizes, 6)] == expected

@@ -166,7 +166,7 @@ class DistributedMuon(BatchedMuon):
     """
 
     def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
-        owners = share_out([_work_of(one) for one in directions], ranks_in_all())
+        owners = share_out([_work_of(one.shape) for one in directions], ranks_in_all())
         mine = [number for number, owner in enumerate(owners) if owner == dist.get_rank()]
         made = super()._orthogonal([directions[number] for number in mine], group)
         found = dict(zip(mine, made, strict=True))
@@ -192,10 +192,23 @@ class DividedMuon(BatchedMuon):
         moving = [weight for weight in group["params"] if weight.grad is not None]
         sharers = shared_by(moving[0])
         assert sharers is not None
+        # Not all at once: what an owner holds of its matrices, whole and in copies, is bounded.
+        most = MOST_TOGETHER * dist.get_world_size(sharers)
+        for some in _rounds([weight.numel() for weight in moving], most):
+            shapes = [weight.shape for weight in moving[some]]
+            yield from self._round(directions[some], shapes, sharers, group)
+
+    def _round(
+        self,
+        directions: list[Tensor],
+        shapes: list[torch.Size],
+        sharers: "dist.ProcessGroup",
+        group: dict[str, Any],
+    ) -> Iterable[Tensor]:
+        """Make some matrices orthogonal: of each, this process has the rows and gets them back."""
         size, rank = dist.get_world_size(sharers), dist.get_rank(sharers)
-        owners = share_out([_work_of(weight) for weight in moving], size)
+        owners = share_out([_work_of(shape) for shape in shapes], size)
         owned = [[n for n, owner in enumerate(owners) if owner == one] for one in range(size)]
-        shapes = [weight.shape for weight in moving]
         narrow = precision_for(directions[0], group["precision"])
         # Whose rows of which matrix: (from whom to whom, the matrices that the receiver owns).
         there = [[_rows_in(shapes[n], rank, size) for n in owned[one]] for one in range(size)]
@@ -211,7 +224,18 @@ class DividedMuon(BatchedMuon):
         results = _exchange(back, there, sharers, directions[0].new_empty(0, dtype=narrow))
         found = {n: rows for ns, each in zip(owned, results, strict=True)
                  for n, rows in zip(ns, each, strict=True)}  # fmt: skip
-        return (found[number] for number in range(len(moving)))
+        return (found[number] for number in range(len(shapes)))
+
+
+def _rounds(sizes: Sequence[int], most: int) -> Iterable[slice]:
+    """Divide what follows one another into pieces of at most so much, or of one."""
+    begin = held = 0
+    for number, size in enumerate(sizes):
+        if number > begin and held + size > most:
+            yield slice(begin, number)
+            begin, held = number, 0
+        held += size
+    yield slice(begin, len(sizes))
 
 
 def _rows_in(shape: torch.Size, rank: int, size: int) -> tuple[int, int]:
@@ -261,9 +285,9 @@ def ranks_in_all() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _work_of(matrix: Tensor) -> int:
-    """Count the products of a Newton–Schulz step, but for a factor."""
-    least, most = sorted(matrix.shape)
+def _work_of(shape: torch.Size) -> int:
+    """Count the products of a matrix's Newton–Schulz step, but for a factor."""
+    least, most = sorted(shape)
     return least * least * (2 * most + least)
 
 
