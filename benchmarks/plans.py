@@ -22,7 +22,7 @@ from nextword.explanation import step_time
 from nextword.explanation.layouts import plan_layouts
 from nextword.explanation.step_time import Fleet, Work, step_seconds
 from nextword.machine.accelerators import find_accelerator
-from nextword.model.shape import Shape
+from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.training.options import TrainingSettings
 
 HERE = Path(__file__).parent
@@ -31,7 +31,11 @@ CARDS = {
     "a100_40gb": replace(find_accelerator("a100", {}), memory=40, bandwidth=1.555),
     "h100_80gb": find_accelerator("h100", {}),
 }
-GRAND_TETON = replace(find_accelerator("h100", {}), memory=96, bandwidth=2.4)
+# At 500 of 700 watts: power grows with the third power of the clock.
+GRAND_TETON = replace(
+    find_accelerator("h100", {}), memory=96, bandwidth=2.4, watts=500,
+    reached=find_accelerator("h100", {}).reached * (500 / 700) ** (1 / 3),
+)  # fmt: skip
 LLAMA = Shape(
     vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32,
     num_attention_heads=32, num_key_value_heads=8, head_dim=128, context=8192, qk_norm=False,
@@ -54,7 +58,7 @@ def reckoned(run, networks, cards=CARDS):
     shape = mpt(*networks[name], context)
     fleet = Fleet(card=cards[kind], count=count, per_machine=8)
     work = Work(
-        rows=micro * parts, micro_rows=micro, recompute=recompute, compiled=True,
+        rows=micro * parts, micro_rows=micro, recompute=recompute, compiled=False,
         optimizer="adamw", sent_bytes=2, added_bytes=added, stays=gathered == "once",
     )  # fmt: skip
     return micro * parts * context / step_seconds(shape, fleet, "fsdp", work)
@@ -82,7 +86,7 @@ def fit(runs, networks):
     chosen, best = None, math.inf
     grids = ([0.75, 0.77, 0.79, 0.81, 0.83], [0.61, 0.63, 0.65, 0.67, 0.69], range(120, 241, 20))
     for a100, h100, passes in itertools.product(*grids):
-        step_time.FUSED_PASSES = passes
+        step_time.PLAIN_PASSES = passes
         share = {"a": a100, "h": h100}
         cards = {kind: replace(card, reached=share[kind[0]]) for kind, card in CARDS.items()}
         off = sum(
@@ -104,7 +108,10 @@ def llama(runs):
             rows=2, micro_rows=2, recompute="selective", compiled=compiled, optimizer="adamw",
             sent_bytes=2,
         )  # fmt: skip
-        mine = 2 * LLAMA.context / step_seconds(LLAMA, fleet, "fsdp", work)
+        tables = LLAMA.vocab_size * LLAMA.hidden_size
+        # Of its products it keeps every other one, where this program keeps all.
+        half = (LLAMA.matrix_parameters() - tables) * 2 * LLAMA.context / GRAND_TETON.products
+        mine = 2 * LLAMA.context / (step_seconds(LLAMA, fleet, "fsdp", work) + half)
         held = plan_layouts(
             LLAMA, TrainingSettings(optimizer="adamw", micro_batch_tokens=16_384), fleet,
             rows=2 * cards, tokens=1.0, ways=[("fsdp", "selective")],
@@ -112,6 +119,21 @@ def llama(runs):
         found.append({
             "cards": cards, "compiled": compiled, "published": rate, "reckoned": round(mine),
             "ratio": round(mine / rate, 3), "published_GiB": gib, "rehearsed_GiB": round(held, 1),
+        })  # fmt: skip
+    return found
+
+
+def h200():
+    """Compare with what plain modules of this design did on an H200 (docs/gpu.md)."""
+    shape = resolve_shape(ModelSettings(depth=12), 23_808, 1024)
+    fleet = Fleet(card=find_accelerator("h200", {}), count=1, per_machine=8)
+    found = []
+    for optimizer, measured in (("adamw", 603_800), ("muon", 548_400)):
+        work = Work(rows=32, micro_rows=32, recompute="none", compiled=True, optimizer=optimizer)
+        mine = 32 * 1024 / step_seconds(shape, fleet, "ddp", work)
+        found.append({
+            "optimizer": optimizer, "measured": measured, "reckoned": round(mine),
+            "ratio": round(mine / measured, 3),
         })  # fmt: skip
     return found
 
@@ -167,6 +189,7 @@ def main():
             for run, ratio in sorted(pairs, key=lambda p: -abs(p[1] - 1))[:8]
         ],
         "llama-3.1-8b": llama(published["llama-3.1-8b"]["runs"]),
+        "h200": h200(),
         "worked": worked(),
     }
     text = json.dumps(result, indent=1)

@@ -14,10 +14,11 @@ from nextword.machine.accelerators import Accelerator
 from nextword.model.shape import Shape
 from nextword.training.layers import SECONDS_A_LAYER
 
-FUSED_PASSES, PLAIN_PASSES = 200, 300
+PLAIN_PASSES, FUSED_PASSES = 200, 130
 """Bytes that a layer's forward pass reads and writes for a token and each unit of D, beside its
-products; backward twice that. The first fitted to runs of MPT (benchmarks/plans.py), the second
-half as much again: norms, activation and rotation one after the other."""
+products; backward twice that. The first was fitted to runs of MPT; where layers are compiled, which
+makes fewer passes, it lies between what torchtitan's runs and one on an H200 ask for (more and less
+than that: benchmarks/plans.py)."""
 BACKWARD_ATTENTION = 2.5
 """In units of the forward pass: five products for its two, as kernels compute scores once more."""
 LINKED = 0.7

@@ -90,6 +90,30 @@ def evenly(shape, training, ranks, rows, *, recompute):
     return Held(whole, whole, 2 * whole, 3 * whole + kept, 4 * whole + kept, 4 * whole, 4 * whole)
 
 
+def test_the_page_tells_what_was_planned():
+    """The table of docs/scale.md is that of results/plans.json."""
+    kept = json.loads((BENCHMARKS / "results" / "plans.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "scale.md").read_text()
+    for name, found in kept["worked"].items():
+        best = found[0]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {name}")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        assert cells[:2] == [best["parallel"], best["recompute"]]
+        assert cells[2].startswith(f"{best['micro_rows']} of ")
+        assert cells[3:] == [
+            f"{best['memory_bytes'] / 1e9:.1f}", f"{best['tokens_per_second']:,.0f}",
+            f"{best['mfu']:.0%}".replace("%", " %"), f"{best['days']:.1f}",
+            f"{best['megawatt_hours']:.1f}",
+        ]  # fmt: skip
+    aside = kept["mpt_kept_aside"]
+    assert f"{aside['within_25_per_cent']:.0%}".replace("%", " % come out") in page
+    assert f"{aside['within_10_per_cent']:.0%}".replace("%", " % within a tenth") in page
+    rehearsed = json.loads((BENCHMARKS / "results" / "rehearsed.json").read_text())["found"]
+    ratios = [one["foreseen_beside_measured"] for one in rehearsed]
+    assert f"at most {1 - min(ratios):.1%} less".replace("%", " %") in page
+    assert max(ratios) < 1.01
+
+
 def test_the_best_comes_first_and_what_does_not_fit_last(monkeypatch):
     monkeypatch.setattr(layouts, "rehearse", evenly)
     training = TrainingSettings(optimizer="adamw")
