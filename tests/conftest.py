@@ -183,6 +183,7 @@ REVIEWED_SKIPS = {
     "notebooks' tools are not installed": "the same",
     "zsh is not installed": "Debian's, which .ci/run installs; bash completes everywhere",
     "fish is not installed": "the same",
+    "moto is not installed": "large; .ci/run installs the extra `clients`; memory stands for S3",
     "Kubernetes' schemas are not installed": "large; .ci/run installs the extra `clients`",
     "JupyterLab is not installed": "large; .ci/run installs the extra `clients`",
     "groff is not installed": "it reads the manual page; its text is compared all the same",

@@ -6,8 +6,8 @@ An address is a path with "://" in it. What is found is named by its full addres
 import contextlib
 import glob
 import io
-from collections.abc import Callable, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from nextword.base.errors import CorpusError
@@ -73,6 +73,66 @@ def open_address(address: str) -> IO[bytes]:
         system, inner = _open_system(address)
         stream = system.open(inner, "rb")
         return io.BufferedReader(_Remote(address, system, stream), BUFFER_BYTES)
+
+
+class Listed(NamedTuple):
+    """A file at an address."""
+
+    address: str
+    size: int
+    """Bytes."""
+    version: str
+    """What its place says that changes when it does; "" where it says nothing."""
+
+
+VERSIONS = ("ETag", "etag", "sha256", "mtime", "LastModified", "last_modified", "created")
+"""What drivers call that."""
+
+
+def list_files(address: str) -> dict[str, Listed]:
+    """List the files below a folder at an address, by their names from there on.
+
+    Raises:
+        CorpusError: it cannot be reached, a package is missing, or a name leads out of the folder.
+    """
+    with _reported(address):
+        system, inner = _open_system(address)
+        found = system.find(inner, detail=True)
+        below = inner.rstrip("/") + "/"
+        listed = {}
+        for full, info in found.items():
+            name = full.lstrip("/")[len(below.lstrip("/")) :]
+            if not name or ".." in name.split("/"):
+                raise CorpusError(f"{address}: holds {full!r}, which leads out of it")
+            version = next((str(info[key]) for key in VERSIONS if info.get(key)), "")
+            listed[name] = Listed(_full(address, inner, full), int(info["size"] or 0), version)
+        return dict(sorted(listed.items()))
+
+
+def read_ranges(parts: Sequence[tuple[str, int, int]]) -> list[bytes]:
+    """Read parts of files at addresses, several at once where the driver knows how.
+
+    Args:
+        parts: of each its address and the first byte and the one after its last; all of one kind
+            of place.
+
+    Raises:
+        CorpusError: one cannot be read, or is shorter than that.
+    """
+    if not parts:
+        return []
+    with _reported(parts[0][0]):
+        places = [_open_system(address) for address, _, _ in parts]
+        system, inner = places[0][0], [one for _, one in places]
+        starts, stops = [part[1] for part in parts], [part[2] for part in parts]
+        found: list[bytes] = system.cat_ranges(inner, starts, stops, on_error="raise")
+    for (address, start, stop), data in zip(parts, found, strict=True):
+        if len(data) != stop - start:
+            raise CorpusError(
+                f"{address}: gave {len(data):,} of the {stop - start:,} bytes from {start:,} on; "
+                "it is shorter than it was"
+            )
+    return found
 
 
 class _Remote(io.RawIOBase):

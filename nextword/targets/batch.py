@@ -3,7 +3,7 @@
 Every position is a lesson, so every context length is trained.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -120,8 +120,12 @@ def read_windows(
         step: the step, from 0.
         rows: which of its rows: a process or a part of an accumulation takes its share.
     """
-    texts = []
-    for which, start in windows.rows_of(step)[rows]:
+    texts, chosen = [], windows.rows_of(step)[rows]
+    for which, stream in enumerate(streams):
+        ask_ahead = getattr(stream, "ask_ahead", None)
+        if ask_ahead is not None:
+            ask_ahead(_ranges((s for w, s in chosen if w == which), windows.context, len(stream)))
+    for which, start in chosen:
         stream, stop = streams[which], start + windows.context
         text = stream.read(start - 1, min(stop, len(stream)))
         if stop > len(stream):
@@ -129,6 +133,14 @@ def read_windows(
             text = np.concatenate([text, stream.read(0, stop - len(stream))])
         texts.append(text)
     return np.stack(texts)
+
+
+def _ranges(starts: Iterable[int], context: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield what is read of a stream for windows, round its end too."""
+    for start in starts:
+        yield start - 1, min(start + context, length)
+        if start + context > length:
+            yield 0, start + context - length
 
 
 def lessons(ids: Sequence[int]) -> Iterator[Lesson]:

@@ -24,7 +24,8 @@ from nextword.vocabulary.prepared import (
     is_prepared,
     open_prepared,
 )
-from nextword.vocabulary.shards import TokenStream
+from nextword.vocabulary.remote import AT, is_remote
+from nextword.vocabulary.shards import TokenStream, size_of
 from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -34,7 +35,10 @@ CHECKED_TOKENS = 1_000_000
 
 def shards_in(folder: Path) -> list[Path]:
     """List the token shards below a folder, in order."""
-    return sorted(folder.rglob("*.ds")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    afar = {Path(str(file).removesuffix(AT)) for file in folder.rglob(f"*.ds{AT}")}
+    return sorted({*folder.rglob("*.ds"), *afar})
 
 
 def open_foreign(folder: Path, source: str | None, settings: CorpusSettings) -> Prepared:
@@ -61,12 +65,17 @@ def open_foreign(folder: Path, source: str | None, settings: CorpusSettings) -> 
             "written with: --vocabulary.source FILE"
         )
     vocabulary = load_source(place)
-    key = [[str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    key = [[str(file.absolute()), size_of(file), _changed(file)] for file in files]
     described = json.dumps([key, settings.holdout, vocabulary.tokenizer.to_str()])
     cache = cache_folder() / hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
     if not is_prepared(cache):
         _describe(folder, files, vocabulary, settings, cache)
     return open_prepared(cache)
+
+
+def _changed(file: Path) -> int:
+    """Return when a shard was written; of one that lies at an address, when it was looked up."""
+    return Path(f"{file}{AT}" if is_remote(file) else file).stat().st_mtime_ns
 
 
 def _describe(
@@ -107,6 +116,7 @@ def _refuse_other_vocabulary(folder: Path, whole: TokenStream, vocabulary: Vocab
     if not whole.num_documents:
         raise CorpusError(f"{folder}: these shards hold no documents")
     step = max(1, whole.num_documents // CHECKED_DOCUMENTS)
+    whole.ask_ahead((end - 1, end) for end in whole.document_ends[::step].tolist())
     for end in whole.document_ends[::step].tolist():
         if whole.read(end - 1, end)[0] != vocabulary.end_id:
             raise CorpusError(

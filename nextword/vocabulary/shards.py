@@ -8,7 +8,7 @@ train-00000.ds.bytes    uint64, one a document: bytes of its raw text (without i
 
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError
+from nextword.vocabulary.remote import RemoteTokens, Wanted, ask_ahead, is_remote
 
 READ_TOKENS = 1 << 14
 """Tokens from which on a part of a shard is read instead of mapped."""
@@ -95,35 +96,43 @@ class TokenStream:
         """
         kind = token_type(vocab_size)
         self.end_id, self._entries = end_id, vocab_size
-        missing = [file for file in files if not os.path.isfile(file)]
+        missing = [file for file in files if not (os.path.isfile(file) or is_remote(file))]
         if missing or not files:
             raise CorpusError(
                 f"{missing[0] if missing else 'shards'}: no such token shard; prepare the text "
                 "again"
             )
         index = [_checked_index(file, kind) for file in files]
-        self._shards = [
-            np.memmap(file, dtype=kind, mode="r") for file in files if file.stat().st_size
+        sizes = [size_of(file) for file in files]
+        self._shards: list[Any] = [
+            RemoteTokens(file, kind) if is_remote(file) else np.memmap(file, dtype=kind, mode="r")
+            for file, size in zip(files, sizes, strict=True)
+            if size
         ]
         self._starts = [0, *np.cumsum([len(shard) for shard in self._shards]).tolist()]
         self._first, last = bounds or (0, int(self._starts[-1]))
         self._length = last - self._first
-        offsets = np.cumsum([0, *(file.stat().st_size // kind.itemsize for file in files)])
+        offsets = np.cumsum([0, *(size // kind.itemsize for size in sizes)])
         ends = np.concatenate([part + offset for part, offset in zip(index, offsets, strict=False)])
         chosen = (ends > self._first) & (ends <= last)
         self.document_ends: NDArray[np.int64] = ends[chosen] - self._first
         sidecars = [Path(f"{file}.bytes") for file in files]
         self.document_bytes: NDArray[np.int64] | None = None
         if all(sidecar.is_file() for sidecar in sidecars):
-            sizes = [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
-            for sidecar, known, ends_here in zip(sidecars, sizes, index, strict=True):
+            told = [np.fromfile(car, dtype="<u8").astype(np.int64) for car in sidecars]
+            for sidecar, known, ends_here in zip(sidecars, told, index, strict=True):
                 if len(known) != len(ends_here):
                     raise CorpusError(_damaged(sidecar, "does not fit the index beside it"))
-            self.document_bytes = np.concatenate(sizes)[chosen]
+            self.document_bytes = np.concatenate(told)[chosen]
 
     def __len__(self) -> int:
         """Count the tokens, end-of-text included."""
         return self._length
+
+    @property
+    def is_afar(self) -> bool:
+        """Whether some of the tokens lie at an address."""
+        return any(isinstance(shard, RemoteTokens) for shard in self._shards)
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return tokens start to stop; position −1, before the first, holds end-of-text.
@@ -134,21 +143,43 @@ class TokenStream:
         parts: list[NDArray[np.int64]] = []
         if start < 0:
             parts.append(np.full(-start, self.end_id, dtype=np.int64))
-            start = 0
-        start, stop = start + self._first, min(stop, self._length) + self._first
+        for shard, first, last in self._places(start, stop):
+            parts.append(self._part(shard, first, last).astype(np.int64))
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def ask_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Let parts that are read next, each as `read` is asked for it, come from afar at once.
+
+        Raises:
+            CorpusError: one cannot be reached.
+        """
+        if not self.is_afar:
+            return
+        ask_ahead(
+            Wanted(self._shards[shard], first, last)
+            for start, stop in ranges
+            for shard, first, last in self._places(start, stop)
+            if isinstance(self._shards[shard], RemoteTokens)
+        )
+
+    def _places(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield in which shards tokens start to stop lie, and where there."""
+        start, stop = max(start, 0) + self._first, min(stop, self._length) + self._first
         shard = bisect_right(self._starts, start) - 1
         while start < stop:
-            first = self._starts[shard]
-            upto = min(stop, self._starts[shard + 1])
-            parts.append(self._part(shard, start - first, upto - first).astype(np.int64))
+            first, upto = self._starts[shard], min(stop, self._starts[shard + 1])
+            yield shard, start - first, upto - first
             start, shard = upto, shard + 1
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
     def _part(self, shard: int, start: int, stop: int) -> NDArray[Any]:
         """Return a part of one shard; a large one is read, for mapped pages count as memory."""
         mapped = self._shards[shard]
-        part: NDArray[Any] = mapped[start:stop]
-        if stop - start >= READ_TOKENS:
+        part: NDArray[Any]
+        if isinstance(mapped, RemoteTokens):
+            part = mapped.read(start, stop)
+        elif stop - start < READ_TOKENS:
+            part = mapped[start:stop]
+        else:
             part = np.fromfile(
                 str(mapped.filename),
                 dtype=mapped.dtype,
@@ -158,7 +189,7 @@ class TokenStream:
         if part.size and (most := int(part.max())) >= self._entries:
             raise CorpusError(
                 _damaged(
-                    Path(str(mapped.filename)),
+                    mapped.filename,
                     f"holds id {most}, and the vocabulary ends at {self._entries - 1}",
                 )
             )
@@ -177,7 +208,7 @@ class TokenStream:
 
 def _checked_index(file: Path, kind: np.dtype[np.unsignedinteger]) -> NDArray[np.int64]:
     """Read a shard's index and see that the shard is as long as it says."""
-    ends, size = read_index(file), file.stat().st_size
+    ends, size = read_index(file), size_of(file)
     longest = size // kind.itemsize  # compared in tokens: an entry near 2^63 times bytes would wrap
     if size % kind.itemsize or (len(ends) and longest < ends[-1]):
         raise CorpusError(
@@ -192,7 +223,12 @@ def _checked_index(file: Path, kind: np.dtype[np.unsignedinteger]) -> NDArray[np
     return ends
 
 
-def _damaged(file: Path, what: str) -> str:
+def size_of(file: Path) -> int:
+    """Return the bytes of a shard's tokens, wherever they lie."""
+    return RemoteTokens(file, np.dtype("<u2")).at.size if is_remote(file) else file.stat().st_size
+
+
+def _damaged(file: object, what: str) -> str:
     return f"{file}: {what}; remove the folder and prepare the text again"
 
 
@@ -235,6 +271,21 @@ class JoinedStream(TokenStream):
     def __len__(self) -> int:
         """Count the tokens."""
         return int(self._starts[-1])
+
+    @property
+    def is_afar(self) -> bool:
+        """Whether some of the tokens lie at an address."""
+        return any(stream.is_afar for stream in self.streams)
+
+    def ask_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Let parts that are read next come from afar at once."""
+        asked = list(ranges)
+        for stream, first in zip(self.streams, self._starts, strict=False):
+            stream.ask_ahead(
+                (max(start - first, 0), min(stop - first, len(stream)))
+                for start, stop in asked
+                if first < stop and start < first + len(stream)
+            )
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return tokens start to stop."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from nextword.base.errors import CorpusError
 from nextword.base.files import cache_folder, write_json
+from nextword.corpus.addresses import is_address
 from nextword.corpus.documents import find_files
 from nextword.corpus.open import is_builtin, open_corpus
 from nextword.corpus.options import CorpusSettings
@@ -24,6 +25,7 @@ from nextword.vocabulary.encode import Report, make_folder, prepare, silent
 from nextword.vocabulary.foreign import open_foreign, shards_in
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.prepared import MANIFEST, Prepared, is_prepared, open_prepared
+from nextword.vocabulary.remote import holds_remote_shards, mirror
 from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
 from nextword.vocabulary.train import sample_texts, train_vocabulary
@@ -78,7 +80,9 @@ def check_paths(paths: Sequence[str]) -> None:
 
 
 def holds_shards(path: str) -> bool:
-    """Whether a path is a folder of prepared text or of shards made elsewhere."""
+    """Whether a path or address is a folder of prepared text or of shards made elsewhere."""
+    if is_address(path):
+        return holds_remote_shards(path)
     folder = Path(path)
     if not folder.is_dir() or is_prepared(folder) or any(folder.glob("*.ds")):
         return folder.is_dir()
@@ -99,6 +103,12 @@ def open_ready(
     Raises:
         CorpusError: it is damaged, or a vocabulary was asked for that is not its own.
     """
+    if is_address(path):
+        mirrored = mirror(path)
+        try:
+            return open_ready(str(mirrored), corpus_settings, settings)
+        except CorpusError as error:  # it is the address that something is wrong with
+            raise CorpusError(str(error).replace(str(mirrored), path)) from None
     folder = Path(path)
     if not is_prepared(folder):
         return open_foreign(folder, settings.source, corpus_settings)
