@@ -11,6 +11,7 @@ from nextword.corpus.options import CorpusSettings
 from nextword.corpus.shares import read_shares
 from nextword.vocabulary.leakage_report import check_leaks, describe_leaks
 from nextword.vocabulary.options import VocabularySettings
+from nextword.vocabulary.prepared import open_prepared
 from nextword.vocabulary.training_data import gather
 
 CORPUS, BYTES = CorpusSettings(), VocabularySettings(kind="byte")
@@ -135,7 +136,7 @@ def test_a_prepared_mixture_can_be_moved(place):
     assert tokens_of(gather(["moved"], CORPUS, BYTES).train) == tokens
 
 
-def write_with_datatrove(folder, jsonl, vocabulary, eos="<|endoftext|>", **options):
+def write_with_datatrove(folder, jsonl, vocabulary, eos="<|endoftext|>", tasks=1, **options):
     """Run datatrove's own reader and tokenizer, as docs/scale.md shows."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
@@ -148,6 +149,7 @@ def write_with_datatrove(folder, jsonl, vocabulary, eos="<|endoftext|>", **optio
                 str(folder), str(vocabulary), eos_token=eos, save_final_metadata=False, **options
             ),
         ],
+        tasks=tasks,
         logging_dir=str(folder.parent / f"{folder.name}-logs"),
     ).run()
 
@@ -188,6 +190,30 @@ def test_shards_that_datatrove_wrote_train_unchanged(shards):
     done = shards.nextword("train", "--resume", "theirs", "--training.steps", "5")
     assert done.returncode == 0, done.stderr
     assert "bits/byte" in done.stderr
+
+
+def test_preparation_divided_among_tasks_gives_the_same_ids(shards):
+    """As on a cluster, where each task takes some of the files, with the ids of one process."""
+    lines = (shards.folder / "one.jsonl").read_text().splitlines(keepends=True)
+    (shards.folder / "many").mkdir()
+    for number in range(5):
+        (shards.folder / "many" / f"{number}.jsonl").write_text("".join(lines[number::5]))
+    source = shards.folder / "made"
+    write_with_datatrove(
+        shards.folder / "divided", shards.folder / "many" / "*.jsonl",
+        source / "tokenizer.json", tasks=3,
+    )  # fmt: skip
+    assert len(list((shards.folder / "divided").rglob("*.ds"))) == 3
+    told = VocabularySettings(source=str(source))
+
+    def ids(found):
+        return sorted(
+            stream.document(number).tolist()
+            for stream in (found.train, found.holdout)
+            for number in range(stream.num_documents)
+        )
+
+    assert ids(gather(["divided"], CORPUS, told)) == ids(open_prepared(source))
 
 
 def test_shards_without_a_vocabulary_ask_for_one(shards):
