@@ -35,12 +35,13 @@ from nextword.model.initialize import initialize
 from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.targets.batch import Batch
-from nextword.training.checkpoint import TrainingSnapshot, find_damage, save_checkpoint
+from nextword.training.checkpoint import TrainingSnapshot, save_checkpoint
 from nextword.training.gradients import update
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.saver import Saver
 from nextword.training.step import LanguageModelLoss, accumulate
+from nextword.training.vouched import find_damage
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.train import train_vocabulary
 

@@ -61,17 +61,13 @@ from nextword.run import Run
 from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
-from nextword.training.checkpoint import (
-    Checkpoint,
-    best_of,
-    find_damage,
-    list_checkpoints,
-)
+from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
 from nextword.training.dividing import begin_divided
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
 from nextword.training.step import LanguageModelLoss
+from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 

@@ -179,6 +179,7 @@ def main(commands: Sequence[Sequence[str]]) -> int:
     from nextword import forecast
     from nextword.cli import main as do
     from nextword.machine import ranks
+    from nextword.model import folder
     from nextword.training import dividing
     from nextword.training.optimizers import muon
     from tests.training.poisoned import poison
@@ -194,6 +195,8 @@ def main(commands: Sequence[Sequence[str]]) -> int:
         fail_while_saving(told["HOW"], int(told["AT"]))
     if "UNLIKE" in told:
         forecast.LEAST_SECONDS *= 1 + 2 * int(told["RANK"])
+    if "FILE" in told:
+        folder.MOST_FILE_BYTES = int(told["FILE"])
     if "SENT" in told:
         watch_steps(told["SENT"])
     status = 0

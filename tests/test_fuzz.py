@@ -71,9 +71,10 @@ def read_run(place: Path) -> None:
 def restore(checkpoint: Path) -> None:
     """Go on from a checkpoint's state of the optimizers."""
     from nextword.model.folder import read_model
-    from nextword.training.checkpoint import find_damage, restore_optimizers
+    from nextword.training.checkpoint import restore_optimizers
     from nextword.training.optimizers import build_optimizers, groups_of
     from nextword.training.options import TrainingSettings
+    from nextword.training.vouched import find_damage
 
     if find_damage(checkpoint, whole=True):
         return

@@ -13,7 +13,7 @@ from nextword.base.files import publish, refuse_runs_own
 from nextword.corpus.packages import import_package, one_line
 from nextword.export.card import CARD, Card, card_files
 from nextword.prediction.loading import find_model_folder
-from nextword.training.checkpoint import STATE
+from nextword.training.vouched import STATE
 
 _MARK = re.compile(r"\n<!-- written by nextword [0-9a-f]{16}; a card that was edited stays -->\n\Z")
 

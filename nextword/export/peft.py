@@ -16,8 +16,8 @@ from nextword.base.errors import RunError
 from nextword.export.folders import check_folder, write_folder
 from nextword.model.labels import SequenceClassifier
 from nextword.prediction.loading import Opened, run_facts
-from nextword.training.checkpoint import OPTIMIZER, STATE
 from nextword.training.lora import SCALE, A, B
+from nextword.training.vouched import OPTIMIZER, STATE
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

@@ -100,7 +100,7 @@ class Copies:
         """
         header = self._header(metadata)
         if self.parts is not None:
-            _write(file, 0, [memoryview(header)], len(header) + self._size())
+            _write(file, 0, [memoryview(header)], len(header) + self.size)
             self.write_rows(file, metadata)
             return ""
         size = len(header) + sum(tensor.nbytes for tensor in self.tensors.values())
@@ -154,7 +154,9 @@ class Copies:
             yield name, place, shape
             place += shape.numel() * tensor.element_size()
 
-    def _size(self) -> int:
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors, whole."""
         return sum(self._shape(n).numel() * one.element_size() for n, one in self.tensors.items())
 
     def _header(self, metadata: Mapping[str, str] | None) -> mmap.mmap:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from msgspec import Struct
@@ -26,7 +26,9 @@ from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 
 GENERATION_CONFIG, WEIGHTS = "generation_config.json", "model.safetensors"
-_WEIGHTS_INDEX = "model.safetensors.index.json"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+MOST_FILE_BYTES = 5_000_000_000
+"""Of weights in one file; more stand in several, with an index, as other programs write them."""
 _METADATA = {"format": "pt"}
 _HEAD = ("lm_head.", "score.", "dense.", "classifier.")
 
@@ -36,8 +38,8 @@ class Snapshot(NamedTuple):
 
     shape: Shape
     labels: LabelHead | None
-    weights: Copies
-    """By their names in Hugging Face's layouts."""
+    weights: dict[str, Copies]
+    """By file, and in it by their names in Hugging Face's layouts."""
 
     @classmethod
     def of(cls, model: Transformer, room: "Snapshot | None" = None) -> "Snapshot":
@@ -49,12 +51,38 @@ class Snapshot(NamedTuple):
         """
         labels = model.labels if isinstance(model, SequenceClassifier) else None
         weights = {name: part_of(weight) for name, weight in resting_weights(model)}
-        copies = Copies.of(weights, room and room.weights, divided=is_divided(model))
+        before = {} if room is None else room.weights
+        copies = {
+            file: Copies.of(
+                {name: weights[name] for name in names},
+                before.get(file),
+                divided=is_divided(model),
+            )
+            for file, names in _in_files(weights).items()
+        }
         return cls(model.shape, labels, copies)
 
     def write_rows(self, folder: Path) -> None:
-        """Write this process's rows of divided weights into the file that the first laid out."""
-        self.weights.write_rows(folder / WEIGHTS, _METADATA)
+        """Write this process's rows of divided weights into the files that the first laid out."""
+        for file, copies in self.weights.items():
+            copies.write_rows(folder / file, _METADATA)
+
+
+def _in_files(weights: Mapping[str, Part]) -> dict[str, list[str]]:
+    """Divide weights among files, in their order: one where they fit into it."""
+    pieces: list[list[str]] = [[]]
+    held = 0
+    for name, part in weights.items():
+        size = part.shape.numel() * part.rows.element_size()
+        if pieces[-1] and held + size > MOST_FILE_BYTES:
+            pieces.append([])
+            held = 0
+        pieces[-1].append(name)
+        held += size
+    if len(pieces) == 1:
+        return {WEIGHTS: pieces[0]}
+    stem, end = WEIGHTS.split(".")
+    return {f"{stem}-{n:05d}-of-{len(pieces):05d}.{end}": p for n, p in enumerate(pieces, 1)}
 
 
 def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[str, str]:
@@ -79,7 +107,18 @@ def write_model(model: Transformer | Snapshot, folder: Path, ids: Ids) -> dict[s
         }
     for name, value in written.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    return {WEIGHTS: taken.weights.write(folder / WEIGHTS, _METADATA)}
+    if len(taken.weights) > 1:
+        index = _index_of(taken.weights)
+        (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return {file: one.write(folder / file, _METADATA) for file, one in taken.weights.items()}
+
+
+def _index_of(weights: Mapping[str, Copies]) -> dict[str, Any]:
+    """Say which weight stands in which file."""
+    return {
+        "metadata": {"total_size": sum(copies.size for copies in weights.values())},
+        "weight_map": {name: file for file, copies in weights.items() for name in copies.tensors},
+    }
 
 
 def read_shape(folder: Path) -> Shape:
@@ -195,7 +234,7 @@ def weight_files(folder: Path) -> list[Path]:
         ModelError: the index is damaged, or names a file outside the folder, or one is missing, or
             a link that leads out.
     """
-    index = folder / _WEIGHTS_INDEX
+    index = folder / WEIGHTS_INDEX
     names = [WEIGHTS]
     if index.is_file():
         names = sorted(set(read_record(index, _Index, ModelError).weight_map.values()))

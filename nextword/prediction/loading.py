@@ -26,14 +26,13 @@ from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective, objective_of
 from nextword.training.checkpoint import (
     JINJA,
-    STATE,
     Checkpoint,
     best_of,
-    find_damage,
     list_checkpoints,
     unreadable_checkpoints,
 )
 from nextword.training.loop import Plan
+from nextword.training.vouched import STATE, find_damage
 from nextword.vocabulary.options import VocabularySettings
 from nextword.vocabulary.prepared import CorpusFacts
 from nextword.vocabulary.reading import read_tokenizer_config

@@ -20,23 +20,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from nextword.base.cache import digest_of
 from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file, publish
 from nextword.base.records import Count, read_record
 from nextword.machine.copies import Copies
 from nextword.machine.parts import is_divided, part_of, resting_weights, rows_like
 from nextword.machine.ranks import Meeting, Ranks
-from nextword.model.config import CONFIG
-from nextword.model.folder import WEIGHTS, Snapshot, write_model
+from nextword.model.folder import Snapshot, write_model
 from nextword.model.layouts import Ids
 from nextword.model.transformer import Transformer
 from nextword.training.eager_optimizer import EagerOptimizer
-from nextword.vocabulary.reading import TOKENIZER, TOKENIZER_CONFIG
+from nextword.training.vouched import MANIFEST, OPTIMIZER, STATE
 from nextword.vocabulary.tokenizer import Vocabulary
 
-FOLDER, STATE, MANIFEST = "checkpoints", "training", "manifest.json"
-OPTIMIZER = "optimizer.safetensors"
+FOLDER = "checkpoints"
 JINJA = "chat_template.jinja"
 """Where newer programs look for how a chat is written down."""
 
@@ -224,15 +221,6 @@ def _cannot_write(final: Path, error: Exception) -> RunError:
     )
 
 
-ALWAYS = (
-    CONFIG,
-    WEIGHTS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    f"{STATE}/state.json",
-    f"{STATE}/{OPTIMIZER}",
-)
-"""Files that each checkpoint has."""
 _ASIDE, _OLD, _GONE = ".aside", ".old", ".gone"
 
 
@@ -308,34 +296,6 @@ def template_of(model: Snapshot, vocabulary: Vocabulary) -> str:
     if model.labels is None:
         return "begin"
     return "begin" if model.shape.causal and vocabulary.pad_id is None else "both"
-
-
-def find_damage(folder: Path, *, whole: bool) -> str:
-    """Name the first file of a checkpoint that is not as it was saved; "" where all are.
-
-    Args:
-        folder: of the checkpoint.
-        whole: look at the state of training too, and not only at the model.
-    """
-    manifest = folder / STATE / MANIFEST
-    try:
-        digests = read_record(manifest, dict[str, str], RunError)
-    except RunError:
-        return f"{manifest}: missing or damaged, so what it vouches for cannot be trusted"
-    for name in ALWAYS:
-        if name not in digests:
-            return f"{manifest}: says nothing of {name}, so it vouches for nothing"
-    there = {str(file.relative_to(folder).as_posix()): file for file in folder.rglob("*")}
-    for name, digest in digests.items():
-        if not whole and name.startswith(f"{STATE}/"):
-            continue
-        if (
-            name not in there
-            or not there[name].is_file()
-            or digest_of(there[name], digest) != digest
-        ):
-            return f"{folder / name[:80]}: missing or changed since it was saved"
-    return ""
 
 
 def restore_optimizers(

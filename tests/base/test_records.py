@@ -16,8 +16,9 @@ from nextword.explanation.replay import read_pins
 from nextword.model.config import read_config
 from nextword.model.layouts import labels_of, shape_of
 from nextword.prediction.loading import run_facts
-from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
+from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import read_manifest
 from nextword.vocabulary.reading import read_tokenizer_config
 

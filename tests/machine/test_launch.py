@@ -14,7 +14,8 @@ import torch.distributed
 from safetensors.torch import load_file
 
 from nextword.base.errors import is_left_alone
-from nextword.training.checkpoint import find_damage, list_checkpoints, remove_checkpoints
+from nextword.training.checkpoint import list_checkpoints, remove_checkpoints
+from nextword.training.vouched import find_damage
 from tests.elastic import disturb, started_by
 from tests.place import Place
 from tests.training.test_bad_weather import log

@@ -12,10 +12,14 @@ from tests.compared import near
 from tests.model.test_transformer import SHAPE, ids, scattered
 
 
+@pytest.mark.parametrize("many", [True, False])
 @pytest.mark.parametrize("qk_norm", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-def test_transformers_opens_it_with_the_same_logits(tmp_path, qk_norm, tied):
+def test_transformers_opens_it_with_the_same_logits(tmp_path, monkeypatch, qk_norm, tied, many):
     from transformers import AutoModelForCausalLM
+
+    if many:  # as more than 5 GB would be written
+        monkeypatch.setattr("nextword.model.folder.MOST_FILE_BYTES", 10_000)
 
     shape = Shape(
         **{
@@ -27,6 +31,13 @@ def test_transformers_opens_it_with_the_same_logits(tmp_path, qk_norm, tied):
     )
     model = scattered(shape)
     write_model(model, tmp_path, Ids(0, 1))
+    files = list(tmp_path.glob("*.safetensors"))
+    assert (len(files) > 1) == many == (tmp_path / "model.safetensors.index.json").is_file()
+    if many:
+        told = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+        sizes = [value.nbytes for file in files for value in load_file(file).values()]
+        assert told["metadata"]["total_size"] == sum(sizes) == 4 * shape.parameters()
+        assert {tmp_path / name for name in told["weight_map"].values()} == set(files)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     with torch.no_grad():
         near("transformers, logits", model(ids()), theirs(ids()).logits, most=1e-4)

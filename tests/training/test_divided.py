@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from nextword.machine.copies import Copies
 from nextword.machine.parts import Part, rows_of
 from nextword.machine.ranks import Ranks
-from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.training.checkpoint import list_checkpoints
+from nextword.training.vouched import find_damage
 from tests.place import Place
 from tests.several import POISONED, ROLLBACK, all_well, together
 
@@ -159,10 +160,15 @@ def test_it_goes_on_with_other_processes_and_divided_otherwise(trained):
     place, _ = trained
     begun = run_of(place, "causal-muon")
     shutil.copytree(begun, run_of(place, "chain"))
-    for count, way, upto in (3, "fsdp", 24), (2, "ddp", 28), (1, "auto", 32):
+    whole = str(1 << 40)
+    of_chain = (3, "fsdp", 24, "50000"), (2, "ddp", 28, "90000"), (1, "auto", 32, whole)
+    for count, way, upto, most in of_chain:  # the first two in several files of weights
         words = ["--resume", "chain", f"--training.steps={upto}", f"--machine.parallel={way}"]
-        all_well(together(place, count, ["train", *words]))
+        all_well(together(place, count, ["train", *words], FILE=most))
         assert list_checkpoints(run_of(place, "chain"))[-1].step == upto
+        files = list(last_of(place, "chain").glob("model*.safetensors"))
+        assert (len(files) > 1) == (most != whole)
+        assert not find_damage(last_of(place, "chain"), whole=True)
     shutil.copytree(begun, run_of(place, "alone"))
     words = [["--resume", "alone", f"--training.steps={upto}"] for upto in (24, 28, 32)]
     all_well(together(place, 1, *(["train", *one] for one in words)))

@@ -18,7 +18,8 @@ from nextword.prediction.evaluate import evaluate
 from nextword.prediction.loading import open_model, prepared_folder, run_facts
 from nextword.settings import read_recipe, resolve
 from nextword.training import live
-from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.training.checkpoint import list_checkpoints
+from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import open_prepared
 from tests.training.test_bad_weather import OPTIONS, log
 

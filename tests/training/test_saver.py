@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nextword.base.errors import RunError
+from nextword.model.folder import WEIGHTS
 from nextword.model.transformer import Transformer
 from nextword.rendering.training import describe_saving
 from nextword.training.checkpoint import TrainingSnapshot
@@ -54,17 +55,21 @@ def test_a_copy_is_what_was_there_when_it_was_taken_also_where_an_older_one_is_w
         optimizer.step()
         then = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         kept = TrainingSnapshot.of(model, [optimizer], room)
-        places = {tensor.data_ptr() for tensor in kept.model.weights.tensors.values()}
+        places = {tensor.data_ptr() for tensor in kept.model.weights[WEIGHTS].tensors.values()}
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(1.0)
-        assert all(kept.model.weights.tensors[name].equal(value) for name, value in then.items())
+        assert all(
+            kept.model.weights[WEIGHTS].tensors[name].equal(value) for name, value in then.items()
+        )
         assert (
             kept.optimizers.tensors["model.norm.weight/exp_avg"].shape
             == model.model.norm.weight.shape
         )
         if room is not None:
-            assert places == {tensor.data_ptr() for tensor in room.model.weights.tensors.values()}
+            assert places == {
+                tensor.data_ptr() for tensor in room.model.weights[WEIGHTS].tensors.values()
+            }
         room = kept
 
 

@@ -19,7 +19,8 @@ from nextword.base.errors import RunError
 from nextword.base.files import digest_of_file
 from nextword.base.writer import HOLDER, holder_of, one_writer
 from nextword.prediction.loading import find_checkpoint
-from nextword.training.checkpoint import find_damage, list_checkpoints
+from nextword.training.checkpoint import list_checkpoints
+from nextword.training.vouched import find_damage
 from tests.training.test_bad_weather import OPTIONS as LONGER
 from tests.training.test_bad_weather import log, poison  # noqa: F401 - a fixture
 from tests.training.test_reliability import OPTIONS, assert_same, damaged

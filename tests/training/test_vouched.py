@@ -9,9 +9,11 @@ import torch
 
 from nextword import fit
 from nextword.base.errors import RunError
+from nextword.model.folder import read_model
 from nextword.prediction.loading import find_model_folder, open_model
 from nextword.training import checkpoint, dividing, plan, room
-from nextword.training.checkpoint import ALWAYS, find_damage, list_checkpoints, mend_checkpoints
+from nextword.training.checkpoint import list_checkpoints, mend_checkpoints
+from nextword.training.vouched import ALWAYS, find_damage
 
 SMALL = (
     *("--corpus.stories", "40", "--vocabulary.kind", "byte", "--training.steps", "2"),
@@ -97,3 +99,59 @@ def test_a_network_is_refused_with_its_copy_where_this_machine_holds_it(place, m
             plan.check_memory(shape, training, machine)
         needs.append(float(re.search(r"needs ([\d.]+) GB", str(refused.value))[1]))
     assert needs == [28.0, 16.0]  # weights, gradients, two moments; weights and moments once more
+
+
+def in_several_files(place, monkeypatch, name="several"):
+    """Return a run's last checkpoint, whose weights stand in several files."""
+    monkeypatch.setattr("nextword.model.folder.MOST_FILE_BYTES", 8_000)
+    done = place.nextword("train", "--name", name, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return list_checkpoints(place.folder / "runs" / name)[-1].folder
+
+
+def test_weights_in_several_files_are_vouched_for_one_by_one(place, monkeypatch):
+    folder = in_several_files(place, monkeypatch)
+    files = sorted(folder.glob("model-*.safetensors"))
+    assert len(files) > 2
+    assert not (folder / "model.safetensors").exists()
+    assert find_damage(folder, whole=True) == ""
+    index = folder / "model.safetensors.index.json"
+    for file in (*files, index):
+        kept = file.read_bytes()
+        file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        assert file.name in find_damage(folder, whole=False)
+        file.unlink()
+        assert file.name in find_damage(folder, whole=False)
+        file.write_bytes(kept)
+    manifest = folder / "training" / "manifest.json"
+    told = json.loads(manifest.read_text())
+    for file in (*files, index):
+        rest = {name: digest for name, digest in told.items() if name != file.name}
+        manifest.write_text(json.dumps(rest))
+        assert file.name in find_damage(folder, whole=False)
+
+
+def test_an_index_that_came_later_is_not_followed(run):
+    """It would lead to other weights than those that were saved."""
+    folder = list_checkpoints(run)[-1].folder
+    shutil.copy(folder / "model.safetensors", folder / "model-other.safetensors")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model-other.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "was not there when" in find_damage(folder, whole=False)
+
+
+def test_a_run_in_several_files_goes_on_as_in_one(place, monkeypatch):
+    in_several_files(place, monkeypatch)
+    done = place.nextword("train", "--resume", "several", "--training.steps", "4")
+    assert done.returncode == 0, done.stderr
+    last = list_checkpoints(place.folder / "runs" / "several")[-1].folder
+    assert len(list(last.glob("model-*.safetensors"))) > 2
+    monkeypatch.setattr("nextword.model.folder.MOST_FILE_BYTES", 1 << 40)
+    for words in (["--name", "one", *SMALL], ["--resume", "one", "--training.steps", "4"]):
+        assert place.nextword("train", *words).returncode == 0
+    ours, theirs = (
+        read_model(list_checkpoints(place.folder / "runs" / name)[-1].folder).state_dict()
+        for name in ("several", "one")
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
