@@ -46,8 +46,8 @@ from nextword.training.dividing import choose_division, free_for_each, gathered_
 from nextword.training.gradients import forget_gradients
 from nextword.training.journal import Journal
 from nextword.training.layers import (
+    arrange_layers,
     first_line,
-    layer_runner,
     refuse_compiling,
     try_out,
     with_compiling,
@@ -276,11 +276,10 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
     """
     asked, machine = run.settings.machine, run.machine
     of = (run.shape, run.plan, run.ranks.size)
-    goes_on, divides = run.saved is not None, run.ranks.divides_weights
-    plan = with_compiling(asked, machine.device, *of, goes_on=goes_on, divided=divides)
+    plan = with_compiling(asked, machine.device, *of, goes_on=run.saved is not None)
     while True:
         run.plan = plan
-        model.model.runner = layer_runner(machine.device, plan, lengths_vary=task.lengths_vary)
+        arrange_layers(model, machine.device, plan, lengths_vary=task.lengths_vary)
         if not plan.compiled:
             return
         run.progress.say("compiling the layers, once for all of them")

@@ -5,8 +5,8 @@
 They find each other as torchrun's would. What is told by the environment, in one process or all:
 PATIENCE (seconds), FREE (bytes of memory that are said to be free), HOW and AT (the second process
 dies, or finds no room, as it writes its rows for the AT-th time), UNLIKE (a later process times
-steps for longer than an earlier one), SENT (a file for what each step
-sends, and what is held).
+steps for longer than an earlier one), FILE (bytes of weights that one file may hold), COUNTED (say
+how many graphs were compiled), SENT (a file for what each step sends, and what is held).
 """
 
 import datetime
@@ -210,7 +210,16 @@ def main(commands: Sequence[Sequence[str]]) -> int:
     return status
 
 
+def say_how_many_graphs() -> None:
+    """Say how many the compiler has made."""
+    from torch._dynamo.utils import counters
+
+    sys.stderr.write(f"graphs that were compiled: {counters['stats']['unique_graphs']}\n")
+
+
 if __name__ == "__main__":
     ended = main(json.loads(sys.argv[1]))
+    if "COUNTED" in os.environ:
+        say_how_many_graphs()
     sys.stderr.flush()
     os._exit(ended)  # gloo's threads may still be ending, which aborts an orderly exit now and then

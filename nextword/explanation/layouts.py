@@ -174,10 +174,12 @@ def _best(
             f"{1 - USABLE:.0%} are there"
         )
     work = Work(
-        rows=mine, micro_rows=micro, recompute=recompute,
-        # Layers whose weights are divided are computed as they stand.
-        compiled=parallel == "ddp", optimizer=training.optimizer,
-    )  # fmt: skip
+        rows=mine,
+        micro_rows=micro,
+        recompute=recompute,
+        compiled=True,  # as auto does for any run that is worth a plan
+        optimizer=training.optimizer,
+    )
     seconds = step_seconds(shape, fleet, parallel, work)
     rate = rows * shape.context / seconds
     within, between = sent_bytes(shape, fleet, parallel, work)

@@ -5,7 +5,7 @@ keeping less: what the gradient needs is computed a second time instead of being
 """
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,44 @@ def compiled(step: Step, *, lengths_vary: bool) -> Step:
     dynamic = True if lengths_vary else None
     made: Step = torch.compile(own, fullgraph=True, dynamic=dynamic)
     return made
+
+
+def within(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+    """Compute a layer without what others have hung on its call: (B, T, D) to (B, T, D)."""
+    computed: Tensor = type(layer).forward(layer, x, cosine, sine, None, seen)
+    return computed
+
+
+def compile_within(layers: Iterable[nn.Module], step: Step, *, lengths_vary: bool) -> None:
+    """Compile what each layer's call does inside, once for all of them.
+
+    Around it stays what is hung on the call: gathering its weights, and letting go of them.
+
+    Args:
+        layers: of a network.
+        step: `within`, or that keeping less.
+        lengths_vary: as of `compiled`.
+    """
+    made = compiled(step, lengths_vary=lengths_vary)
+
+    def inside(layer: nn.Module) -> Callable[..., Any]:
+        def forward(
+            x: Tensor, cosine: Tensor, sine: Tensor, cache: Any = None, seen: Any = None
+        ) -> Any:
+            if cache is None and torch.is_grad_enabled():
+                return made(layer, x, cosine, sine, seen)
+            return type(layer).forward(layer, x, cosine, sine, cache, seen)
+
+        return forward
+
+    for layer in layers:
+        layer.forward = inside(layer)
+
+
+def as_written(layers: Iterable[nn.Module]) -> None:
+    """Undo what `compile_within` did, if it did anything."""
+    for layer in layers:
+        vars(layer).pop("forward", None)
 
 
 def keeping_less(step: Step, how: str) -> Step:

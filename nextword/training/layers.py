@@ -16,8 +16,18 @@ from nextword.base.errors import SettingsError, is_out_of_memory
 from nextword.base.signals import Broken
 from nextword.machine.device import Machine
 from nextword.machine.options import MachineSettings
-from nextword.model.runner import LayerRunner, as_it_stands, compiled, keeping_less
+from nextword.machine.parts import is_divided
+from nextword.model.runner import (
+    LayerRunner,
+    as_it_stands,
+    as_written,
+    compile_within,
+    compiled,
+    keeping_less,
+    within,
+)
 from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
 from nextword.training.loop import Plan
 from nextword.training.step import add_gradients
 
@@ -60,29 +70,41 @@ def with_compiling(
     ranks: int,
     *,
     goes_on: bool,
-    divided: bool = False,
 ) -> Plan:
     """Return a plan that says whether layers are compiled, with parts of one shape if they are.
 
-    A run that goes on is compiled as it was, where this machine is one that compiles. Layers whose
-    weights are divided among processes are gathered one by one, and computed as they stand.
-
-    Raises:
-        SettingsError: it is asked for where it cannot be.
+    A run that goes on is compiled as it was, where this machine is one that compiles.
     """
-    if divided:
-        if settings.compile == "on":
-            raise SettingsError(
-                "machine.compile = 'on': layers whose weights are divided among processes are not "
-                "compiled; leave it out, or choose --machine.parallel ddp"
-            )
-        return replace(plan, compiled=False)
     wanted = compiles(settings, device, shape, plan)
     if goes_on:
         return replace(plan, compiled=plan.compiled and (wanted or device.type in COMPILES))
     if not wanted:
         return plan
     return replace(plan, compiled=True, micro_rows=even_rows(plan, ranks))
+
+
+def arrange_layers(
+    model: Transformer, device: torch.device, plan: Plan, *, lengths_vary: bool
+) -> None:
+    """Let a network's layers be computed as a plan says.
+
+    Of divided ones what is compiled is the layer itself: its weights are gathered around that, one
+    layer's while the one before is computed.
+
+    Args:
+        model: the network.
+        device: where it is.
+        plan: of the run.
+        lengths_vary: whether rows and positions change from step to step.
+    """
+    layers = model.model.layers
+    as_written(layers)
+    runner = layer_runner(device, plan, lengths_vary=lengths_vary)
+    if plan.compiled and is_divided(model):
+        step = keeping_less(within, plan.recompute) if plan.recompute != "none" else within
+        compile_within(layers, step, lengths_vary=lengths_vary)
+        runner = LayerRunner(blocks=runner is not None and runner.blocks)
+    model.model.runner = runner
 
 
 def layer_runner(device: torch.device, plan: Plan, *, lengths_vary: bool) -> LayerRunner | None:

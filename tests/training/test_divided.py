@@ -201,11 +201,26 @@ def test_a_process_that_fails_while_saving_leaves_the_checkpoint_before_it(train
     assert apart(last_of(place, name) / "model.safetensors", theirs / "model.safetensors") == 0
 
 
+@pytest.mark.parametrize("recompute", ["none", "selective"])
+def test_layers_are_compiled_around_what_is_gathered(trained, recompute):
+    """Once for all of them, whatever their number, and the same losses come of it."""
+    place, _ = trained
+    name = f"compiled-{recompute}"
+    words = ["train", "--name", name, "--machine.parallel=fsdp", *SMALL, *KINDS["causal-muon"]]
+    words += ["--machine.compile=on", f"--machine.recompute={recompute}"]
+    said = all_well(together(place, 2, words, COUNTED="yes"))
+    assert "compiling the layers, once for all of them" in said
+    assert json.loads((run_of(place, name) / "run.json").read_text())["plan"]["compiled"]
+    ours, theirs = (events(place, one, "step") for one in (name, "causal-muon-fsdp-2"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    assert "graphs that were compiled: 1" in said
+
+
 def test_what_cannot_be_is_said_in_a_line(trained):
     place, _ = trained
     asked = [
         (["--machine.parallel=hsdp"], "the 2 processes run on one machine"),
-        (["--machine.parallel=fsdp", "--machine.compile=on"], "are not compiled"),
     ]
     for words, why in asked:
         (status, said), _ = together(place, 2, ["train", "--name", "no", *SMALL, *words])
