@@ -138,6 +138,28 @@ def h200():
     return found
 
 
+def muon():
+    """Reckon which share of a step Muon takes beside AdamW, on eight cards with 16,384 tokens."""
+    found = []
+    for depth, width, context in ((12, 768, 1024), (24, 2048, 2048), (32, 4096, 4096)):
+        shape = resolve_shape(ModelSettings(depth=depth, hidden_size=width), 50_304, context)
+        fleet = Fleet(card=find_accelerator("h100", {}), count=8, per_machine=8)
+        for way in ("ddp", "fsdp"):
+            work = Work(
+                rows=16_384 // context, micro_rows=16_384 // context, recompute="none",
+                compiled=True, optimizer="muon",
+            )  # fmt: skip
+            both = [
+                step_seconds(shape, fleet, way, replace(work, optimizer=optimizer))
+                for optimizer in ("adamw", "muon")
+            ]
+            found.append({
+                "parameters": shape.parameters(), "way": way,
+                "share_of_a_step": round(1 - both[0] / both[1], 4),
+            })  # fmt: skip
+    return found
+
+
 WORKED = {
     "7 B on 256 H100": (
         *("--model.depth", "32", "--model.hidden-size", "4096", "--model.context", "4096"),
@@ -190,6 +212,7 @@ def main():
         ],
         "llama-3.1-8b": llama(published["llama-3.1-8b"]["runs"]),
         "h200": h200(),
+        "muon_on_8": muon(),
         "worked": worked(),
     }
     text = json.dumps(result, indent=1)
