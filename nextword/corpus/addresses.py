@@ -85,28 +85,58 @@ class Listed(NamedTuple):
     """What its place says that changes when it does; "" where it says nothing."""
 
 
-VERSIONS = ("ETag", "etag", "sha256", "mtime", "LastModified", "last_modified", "created")
+VERSIONS = (
+    *("ETag", "etag", "sha256", "sha", "blob_id", "lfs", "mtime", "LastModified"),
+    *("last_modified", "created"),
+)
 """What drivers call that."""
+WEB = ("http://", "https://")
+"""Places whose folders are pages: to look into one is to follow what links there are."""
+
+
+def names_in_folder(address: str) -> list[str]:
+    """List the names in a folder at an address; nothing where there is none, or it is a page.
+
+    Raises:
+        CorpusError: it cannot be reached, or a package is missing.
+    """
+    if address.startswith(WEB) or glob.has_magic(address) or "::" in address:
+        return []
+    with _reported(address):
+        system, inner = _open_system(address)
+        if _kind(system, inner) != "folder":
+            return []
+        return [str(name).rstrip("/").rpartition("/")[2] for name in system.ls(inner, detail=False)]
 
 
 def list_files(address: str) -> dict[str, Listed]:
     """List the files below a folder at an address, by their names from there on.
 
     Raises:
-        CorpusError: it cannot be reached, a package is missing, or a name leads out of the folder.
+        CorpusError: it cannot be reached, a package is missing, the place does not say how large a
+            file is, or a name would lead out of the folder.
     """
     with _reported(address):
         system, inner = _open_system(address)
-        found = system.find(inner, detail=True)
-        below = inner.rstrip("/") + "/"
+        below = inner.strip("/") + "/"
         listed = {}
-        for full, info in found.items():
-            name = full.lstrip("/")[len(below.lstrip("/")) :]
-            if not name or ".." in name.split("/"):
+        for full, info in system.find(inner, detail=True).items():
+            name = full.lstrip("/").removeprefix(below)
+            if not name or name.endswith("/"):  # what stands for the folder itself
+                continue
+            if not full.lstrip("/").startswith(below) or not _stays_below(name):
                 raise CorpusError(f"{address}: holds {full!r}, which leads out of it")
+            if info.get("size") is None:
+                raise CorpusError(f"{address}: does not say how large {name} is; copy it to a disk")
             version = next((str(info[key]) for key in VERSIONS if info.get(key)), "")
-            listed[name] = Listed(_full(address, inner, full), int(info["size"] or 0), version)
+            listed[name] = Listed(_full(address, inner, full), int(info["size"]), version)
         return dict(sorted(listed.items()))
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a name, joined to a folder's path on any system, is a place below that folder."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or set(part) & set("\\:") for part in parts)
 
 
 def read_ranges(parts: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -125,8 +155,12 @@ def read_ranges(parts: Sequence[tuple[str, int, int]]) -> list[bytes]:
         places = [_open_system(address) for address, _, _ in parts]
         system, inner = places[0][0], [one for _, one in places]
         starts, stops = [part[1] for part in parts], [part[2] for part in parts]
-        found: list[bytes] = system.cat_ranges(inner, starts, stops, on_error="raise")
+        # Whatever is asked for, some versions return what went wrong among the results.
+        found: list[Any] = system.cat_ranges(inner, starts, stops, on_error="return")
     for (address, start, stop), data in zip(parts, found, strict=True):
+        with _reported(address):
+            if isinstance(data, BaseException):
+                raise data
         if len(data) != stop - start:
             raise CorpusError(
                 f"{address}: gave {len(data):,} of the {stop - start:,} bytes from {start:,} on; "

@@ -21,6 +21,8 @@ USABLE = 0.92
 gaps between pieces."""
 FEW = 4
 """Among how many a rehearsal divides weights; what each of more holds of them is reckoned."""
+COPIES = 6
+"""Of a matrix while it is made orthogonal, at most, in float32."""
 LEAST_TOKENS = 4096
 """At once in a rehearsal: more than the loss works on at once."""
 
@@ -79,11 +81,14 @@ class _Rehearsals:
             self._rehearsed(*of, recompute)
             for of in ((few, self.least), (FEW, self.least), (FEW, 2 * self.least))
         )
-        one = _among_more(one, few / shares)
+        floor = _of_an_owner(self.shape) if self.training.optimizer == "muon" else 0
+        one = _among_more(one, few / shares, floor)
         # A row takes as much whoever holds the weights.
         slopes = [(b - a) / self.least for a, b in zip(less.peaks, more.peaks, strict=True)]
 
         def held(rows: int) -> Held:
+            if rows < self.least:  # below what the loss works on at once it is no straight line
+                return _among_more(self._rehearsed(few, rows, recompute), few / shares, floor)
             further = [round(slope * (rows - self.least)) for slope in slopes]
             peaks = [peak + row for peak, row in zip(one.peaks, further, strict=True)]
             return Held(one.weights, one.gradients, one.state, *peaks)
@@ -100,17 +105,33 @@ class _Rehearsals:
         return self._known[among, rows, recompute]
 
 
-def _among_more(held: Held, share: float) -> Held:
-    """Return what is held where weights are divided among more cards, each of which has a share."""
+def _of_an_owner(shape: Shape) -> int:
+    """Return the bytes that who makes the largest matrix orthogonal needs, however many share."""
+    numbers = shape.hidden_size * max(
+        shape.intermediate_size, shape.num_attention_heads * shape.head_dim
+    )
+    return COPIES * 4 * numbers
+
+
+def _among_more(held: Held, share: float, floor: int) -> Held:
+    """Return what is held where weights are divided among more cards, each of which has a share.
+
+    Args:
+        held: by a card of fewer.
+        share: of what is divided, in units of that card's.
+        floor: bytes that an update needs beside that, whatever the share.
+    """
     weights, gradients, state = (
         round(part * share) for part in (held.weights, held.gradients, held.state)
     )
     less = held.weights + held.state - weights - state
     fewer = held.gradients - gradients
     forward, early, late, update = held.peaks
-    # Until half of the layers have gradients, those are not what is most. An update needs nothing
-    # but what is divided: matrices that are made orthogonal have owners.
-    late, update = max(late - less - fewer, 0), round(update * share)
+    # Until half of the layers have gradients, those are not what is most. In an update matrices
+    # have owners, of which each has a share, but no less than one matrix.
+    beside = update - held.weights - held.gradients - held.state
+    late = max(late - less - fewer, 0)
+    update = weights + gradients + state + max(round(beside * share), min(beside, floor))
     return Held(weights, gradients, state, forward - less, early - less, late, update)
 
 
@@ -165,7 +186,9 @@ def _best(
     most = max(1, min(most // shape.context, mine))
     room = USABLE * fleet.card.memory * 1e9
     held = rehearsals.held(parallel, recompute)
-    micro = next((n for n in range(most, 0, -1) if held(n).peak <= room), 1)
+    # Layers are compiled for parts of one size, so they share a card's rows evenly.
+    even = [n for n in range(most, 0, -1) if mine % n == 0]
+    micro = next((n for n in even if held(n).peak <= room), 1)
     memory = held(micro)
     lacks = ""
     if memory.peak > room:
@@ -195,7 +218,9 @@ def _best(
             "optimizer": memory.state,
             "step": memory.beside,
         },
-        host_bytes=(memory.weights + memory.state) * min(fleet.per_machine, fleet.count),
+        # Where each card holds all, the first saves it.
+        host_bytes=(memory.weights + memory.state)
+        * (1 if parallel == "ddp" else min(fleet.per_machine, fleet.count)),
         sent_within=within,
         sent_between=between,
         step_seconds=seconds,

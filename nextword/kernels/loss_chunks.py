@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from nextword.kernels.loss_options import RowOptions
-from nextword.kernels.loss_rows import Finished, Rows, Scratch, borrowed, finish_rows
+from nextword.kernels.loss_rows import (
+    Finished,
+    Rows,
+    Scratch,
+    borrowed,
+    finish_rows,
+    forget_buffers,
+)
 
 FEW_ROWS, USUAL_ROWS, MANY_ROWS = 512, 1024, 2048
 FEW_ENTRIES, MANY_ENTRIES = 8192, 52 * 1024
@@ -260,7 +267,7 @@ class _Pass:
 
     def _gives_float32(self, narrow: Tensor) -> bool:
         is_narrow = narrow.dtype.itemsize < 4 and self.exact == torch.float32
-        return is_narrow and _gives_float32(narrow.dtype, narrow.device)
+        return is_narrow and gives_float32(narrow.dtype, narrow.device)
 
     def _look(
         self, narrow: Tensor, part: slice, space: Scratch, *, write: bool
@@ -324,8 +331,14 @@ class _Pass:
                 total[part] += wide[:count].copy_(product[:count])
 
 
+def forget() -> None:
+    """Let go of buffers, and of what was found by trying: a step without numbers leaves neither."""
+    forget_buffers()
+    gives_float32.cache_clear()
+
+
 @cache
-def _gives_float32(kind: torch.dtype, device: torch.device) -> bool:
+def gives_float32(kind: torch.dtype, device: torch.device) -> bool:
     """Whether products of narrow numbers can come out unrounded here: CUDA's can, a CPU's not."""
     one = torch.ones(16, 16, dtype=kind, device=device)
     total = torch.ones(16, 16, dtype=torch.float32, device=device)

@@ -138,7 +138,10 @@ def find_accelerator(name: str, given: dict[str, float]) -> Accelerator:
             raise SettingsError(f"--{what} {value:g}: must be above 0, and no more than can be")
     if not given:
         return known
-    reached = 1.0 if "tflops" in given else known.reached
+    peak, reached = known.tflops, known.reached
+    if "tflops" in given:  # of products as they are; the peak stays what MFU is a share of
+        peak = max(peak, given["tflops"])
+        reached = given["tflops"] / peak
     told = ", ".join(f"{what} {value:g}" for what, value in given.items())
-    changed: dict[str, Any] = {**given, "reached": reached}
+    changed: dict[str, Any] = {**given, "tflops": peak, "reached": reached}
     return replace(known, **changed, source=f"{known.source}; given: {told}")

@@ -58,10 +58,16 @@ class Linear(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.precision = torch.float32
         """Of the product; float32 stands for the weight's own."""
+        self.is_divided = False
+        """Whether processes divide the weight, so that a copy of it must not be kept by a compiler
+        either, which likes to keep what is small."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, inputs) to (…, outputs)."""
         narrow = precision_of(self.weight, self.precision)
+        if self.is_divided and narrow != self.weight.dtype and torch.compiler.is_compiling():
+            opaque: Tensor = narrow_product(x.to(narrow), self.weight)
+            return opaque
         if is_looked_at(x) or is_looked_at(self.weight):
             return F.linear(x.to(narrow), self.weight.to(narrow))
         if kernel := kernel_for("linear", x):
@@ -88,12 +94,53 @@ class _NarrowProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        narrow, grad_x, grad_weight = weight.to(x.dtype), None, None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ narrow
-        if ctx.needs_input_grad[1]:
-            grad_weight = (grad.flatten(0, -2).T @ x.flatten(0, -2)).to(weight.dtype)
-        return grad_x, grad_weight
+        wants_x, wants_weight = ctx.needs_input_grad
+        return (
+            _gradient_of_input(grad, weight) if wants_x else None,
+            _gradient_of_weight(grad, x, weight) if wants_weight else None,
+        )
+
+
+def _gradient_of_input(grad: Tensor, weight: Tensor) -> Tensor:
+    return grad @ weight.to(grad.dtype)
+
+
+def _gradient_of_weight(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return (grad.flatten(0, -2).T @ x.flatten(0, -2)).to(weight.dtype)
+
+
+@torch.library.custom_op("nextword::narrow_product", mutates_args=())
+def narrow_product(x: Tensor, weight: Tensor) -> Tensor:
+    """Compute the same as one step, which a compiler does not look into."""
+    return F.linear(x, weight.to(x.dtype))
+
+
+@torch.library.custom_op("nextword::narrow_gradients", mutates_args=())
+def narrow_gradients(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute its gradients so too: a cast that stood open would be made before, and kept."""
+    return _gradient_of_input(grad, weight), _gradient_of_weight(grad, x, weight)
+
+
+@narrow_product.register_fake
+def _shape_of_product(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@narrow_gradients.register_fake
+def _shapes_of_gradients(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    found: tuple[Tensor, Tensor] = narrow_gradients(grad.contiguous(), *ctx.saved_tensors)
+    return found
+
+
+narrow_product.register_autograd(_backward, setup_context=_keep)
 
 
 class FeedForward(nn.Module):

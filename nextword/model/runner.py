@@ -87,6 +87,9 @@ def compile_within(layers: Iterable[nn.Module], step: Step, *, lengths_vary: boo
 
     for layer in layers:
         layer.forward = inside(layer)
+        for part in layer.modules():
+            if hasattr(part, "is_divided"):
+                setattr(part, "is_divided", True)  # noqa: B010 - a plain value, no submodule
 
 
 def as_written(layers: Iterable[nn.Module]) -> None:
@@ -117,7 +120,7 @@ def keeping_less(step: Step, how: str) -> Step:
     return sparing
 
 
-DEAR = ("mm", "addmm", "bmm", "flex_attention")
+DEAR = ("mm", "addmm", "bmm", "flex_attention", "narrow_product")
 """Operations whose results are kept."""
 ATTENTION = "_scaled_dot_product_"
 """How the names of attention's kernels begin, of which a device has several."""

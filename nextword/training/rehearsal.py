@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from nextword.base.errors import SettingsError
 from nextword.kernels.choose import plain_only
-from nextword.kernels.loss_chunks import MANY_ROWS
-from nextword.kernels.loss_rows import forget_buffers
+from nextword.kernels.loss_chunks import MANY_ROWS, forget, gives_float32
 from nextword.machine.parts import own_rows
 from nextword.machine.ranks import Ranks
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
@@ -223,9 +222,11 @@ def _count(
 
     mesh = mesh_of(ranks) if ranks.divides_weights else None
     counter, device = _Counter(), torch.device("cpu")
-    forget_buffers()
+    forget()
+    if not plain:
+        gives_float32(precision, device)  # as this machine's processor does; a card always does
     with contextlib.ExitStack() as within:
-        within.callback(forget_buffers)
+        within.callback(forget)
         within.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         within.enter_context(FakeTensorMode(allow_non_fake_inputs=True))

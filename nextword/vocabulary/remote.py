@@ -6,6 +6,8 @@ index a file that ends in .at says where the tokens lie. What a step reads is as
 
 import hashlib
 import json
+import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,15 +18,19 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from nextword.base.errors import CorpusError
-from nextword.base.files import cache_folder, write_json
+from nextword.base.files import cache_folder, publish
 from nextword.base.records import Count, read_json, read_record
-from nextword.corpus.addresses import Listed, is_address, list_files, read_ranges
+from nextword.corpus.addresses import (
+    Listed,
+    is_address,
+    list_files,
+    names_in_folder,
+    read_ranges,
+)
 
 AT = ".at"
 SHARD = ".ds"
-MANIFEST = "manifest.json"
-WHOLE = "remote.json"
-"""Written last: the folder holds all that it should."""
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 HELD_OUT = "holdout-"
 """How shards begin that are read again and again, and are small: they are fetched whole."""
 SMALL = (".json", ".txt", ".model", ".index", ".bytes")
@@ -126,8 +132,10 @@ def ask_ahead(wanted: Iterable[Wanted]) -> None:
 
 
 def is_remote(file: Path) -> bool:
-    """Whether a shard lies at an address."""
-    return Path(f"{file}{AT}").is_file()
+    """Whether a shard lies at an address, by what `mirror` has written into the cache."""
+    if file.exists() or not Path(f"{file}{AT}").is_file():
+        return False
+    return file.resolve().is_relative_to(cache_folder().resolve())
 
 
 def holds_remote_shards(path: str) -> bool:
@@ -136,11 +144,10 @@ def holds_remote_shards(path: str) -> bool:
     Raises:
         CorpusError: it cannot be reached.
     """
-    if not is_address(path) or any(sign in path for sign in "*?[") or "::" in path:
+    if not is_address(path):
         return False
-    if PurePosixPath(path).suffix:  # a file, whatever it holds
-        return False
-    return any(name.endswith(SHARD) for name in list_files(path))
+    names = names_in_folder(path)
+    return any(name.endswith(SHARD) for name in names) or {MANIFEST, TOKENIZER} <= {*names}
 
 
 def mirror(address: str) -> Path:
@@ -156,33 +163,45 @@ def mirror(address: str) -> Path:
     known = [[name, *one] for name, one in found.items()]
     digest = hashlib.blake2b(json.dumps(known).encode(), digest_size=12).hexdigest()
     folder = cache_folder() / digest
-    if not (folder / WHOLE).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        small = {name: one for name, one in found.items() if _is_small(name)}
-        _fetch(small, folder)
-        for name, one in found.items():
-            if name.endswith(SHARD) and name not in small:
-                file = folder / f"{name}{AT}"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_json(file, {"address": one.address, "size": one.size})
-        _refuse_elsewhere(folder, address)
-        write_json(folder / WHOLE, {"address": address, "files": len(found)})
+    if not folder.is_dir():
+        # Aside first: another process may do the same, and one that is killed leaves half of it.
+        aside = folder.with_name(f".{digest}.{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            _write(found, aside, address)
+            publish(aside, folder)
+        except OSError:
+            if not folder.is_dir():  # nobody else was first
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _write(found: dict[str, Listed], folder: Path, address: str) -> None:
+    """Write what is fetched whole, and of the rest where it lies."""
+    small = {name: one for name, one in found.items() if _is_small(name)}
+    full = [(one.address, 0, one.size) for one in small.values() if one.size]
+    data = iter(read_ranges(full))
+    folder.mkdir(parents=True)
+    for name, one in found.items():
+        if name in small:
+            file, content = folder / name, next(data) if one.size else b""
+        elif name.endswith(SHARD):
+            where = {"address": one.address, "size": one.size}
+            file, content = folder / f"{name}{AT}", json.dumps(where).encode()
+        else:
+            continue
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise CorpusError(f"{address}: holds {name!r}, which leads out of it")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    _refuse_elsewhere(folder, address)
 
 
 def _is_small(name: str) -> bool:
     last = PurePosixPath(name).name
     return last.endswith(SMALL) or (last.startswith(HELD_OUT) and last.endswith(SHARD))
-
-
-def _fetch(files: dict[str, Listed], folder: Path) -> None:
-    """Copy files whole."""
-    full = [(one.address, 0, one.size) for one in files.values() if one.size]
-    data = iter(read_ranges(full))
-    for name, one in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(next(data) if one.size else b"")
 
 
 def _refuse_elsewhere(folder: Path, address: str) -> None:

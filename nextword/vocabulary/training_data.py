@@ -106,7 +106,11 @@ def open_ready(
     if is_address(path):
         mirrored = mirror(path)
         try:
-            return open_ready(str(mirrored), corpus_settings, settings)
+            prepared = open_ready(str(mirrored), corpus_settings, settings)
+            name = path.rstrip("/").rpartition("/")[2]
+            known = prepared.facts["corpus"]
+            facts = {**prepared.facts, "corpus": name if known == mirrored.name else known}
+            return replace(prepared, facts=facts)
         except CorpusError as error:  # it is the address that something is wrong with
             raise CorpusError(str(error).replace(str(mirrored), path)) from None
     folder = Path(path)

@@ -1,6 +1,7 @@
 """Shards at an address are read by ranges: the same run as on shards that lie here."""
 
 import json
+import urllib.request
 
 import fsspec
 import numpy as np
@@ -49,6 +50,8 @@ def bucket(monkeypatch):
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
+    forget = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(forget, timeout=60).close()  # what a server before it was given
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
@@ -134,6 +137,7 @@ def test_shards_of_datatroves_layout_are_read_there_too(place, shards, afar):
     done = place.nextword("train", afar, "--name", "there", *FEW)
     assert done.returncode == 0, done.stderr
     assert "were not looked for" in done.stderr + done.stdout
+    assert "text        afar: 2,000 documents" in done.stderr + done.stdout
 
 
 def test_what_changes_there_is_looked_up_again(shards, afar):
@@ -148,10 +152,12 @@ def test_a_mirror_that_was_cut_off_is_made_again(afar, monkeypatch):
     def fails(*_):
         raise CorpusError("cut off")
 
+    fsspec.filesystem("memory").pipe("/afar/remote.json", b"{}")
     with monkeypatch.context() as patch:
         patch.setattr(remote, "_refuse_elsewhere", fails)
-        with pytest.raises(CorpusError, match="cut off"):
-            remote.mirror(afar)
+        for _ in range(2):
+            with pytest.raises(CorpusError, match="cut off"):
+                remote.mirror(afar)
     assert len(gather([afar], *OF).train)
 
 
@@ -190,13 +196,78 @@ def test_a_manifest_that_points_elsewhere_is_refused(afar, name, content, said):
         gather([afar], *OF)
 
 
-def test_names_that_lead_out_are_refused(afar, monkeypatch):
-    found = {"/afar/../../x.ds": {"size": 1, "type": "file"}}
+@pytest.mark.parametrize(
+    "name",
+    ["/afar/../../x.json", "/afar//tmp/x.json", "/afar/./x.json", "/other/x.json", "/afar/c:x.json",
+     "/afar/..\\x.json"],
+)  # fmt: skip
+def test_names_that_lead_out_are_refused(afar, monkeypatch, name):
     system = fsspec.filesystem("memory")
     with monkeypatch.context() as patch:
-        patch.setattr(type(system), "find", lambda *_, **__: found)
+        patch.setattr(type(system), "find", lambda *_, **__: {name: {"size": 1, "type": "file"}})
         with pytest.raises(CorpusError, match="leads out of it"):
             remote.mirror(afar)
+
+
+def test_a_file_whose_size_nobody_says_is_refused(afar, monkeypatch):
+    system = fsspec.filesystem("memory")
+    with monkeypatch.context() as patch:
+        found = {"/afar/manifest.json": {"size": None, "type": "file"}}
+        patch.setattr(type(system), "find", lambda *_, **__: found)
+        with pytest.raises(CorpusError, match=r"does not say how large manifest\.json is"):
+            remote.mirror(afar)
+
+
+def test_what_says_where_shards_lie_is_believed_in_the_cache_alone(shards, afar):
+    """A folder from elsewhere could make training read whatever address it names."""
+    for file in shards.glob("train-*.ds"):
+        told = {"address": f"{afar}/{file.name}", "size": file.stat().st_size}
+        file.with_name(f"{file.name}.at").write_text(json.dumps(told))
+    assert not open_prepared(shards).train.is_afar  # where it lies here, too
+    (shards / "train-00000.ds").unlink()
+    with pytest.raises(CorpusError, match="no such token shard"):
+        open_prepared(shards)
+
+
+def test_two_that_fetch_at_once_do_not_meet(afar, monkeypatch):
+    """The second finds the first's folder whole, and leaves it as it is."""
+    real, first = remote._write, []
+
+    def slowly(found, folder, address):
+        real(found, folder, address)
+        if not first:
+            first.append(1)
+            first.append(remote.mirror(afar))
+
+    monkeypatch.setattr(remote, "_write", slowly)
+    assert remote.mirror(afar) == first[1]
+    assert not list(first[1].parent.glob(".*"))
+    assert len(gather([afar], *OF).train)
+
+
+def test_the_file_that_failed_is_named(place, shards, bucket):
+    """With S3's own driver, which reads several at once."""
+    bucket.put(str(shards), "bucket/shards", recursive=True)
+    prepared = gather(["s3://bucket/shards"], *OF)
+    bucket.rm("bucket/shards/train-00001.ds")
+    second = prepared.train._starts[1]
+    with pytest.raises(CorpusError, match=r"^s3://bucket/shards/train-00001\.ds: no such file"):
+        prepared.train.ask_ahead([(3, 9), (second + 3, second + 9)])
+
+
+def test_a_folders_own_mark_and_names_with_dots_do_not_hide_shards(shards, bucket):
+    bucket.put(str(shards), "bucket/shards-v1.0", recursive=True)
+    bucket.pipe("bucket/shards-v1.0/", b"")  # as the console leaves one
+    bucket.pipe("bucket/texts/README", b"We are all humans.")
+    assert holds_shards("s3://bucket/shards-v1.0")
+    assert len(gather(["s3://bucket/shards-v1.0"], *OF).train)
+    assert not holds_shards("s3://bucket/texts/README")
+    assert not holds_shards("s3://bucket/texts")
+
+
+def test_pages_are_not_crawled(monkeypatch):
+    monkeypatch.setattr("nextword.corpus.addresses._open_system", lambda _: 1 / 0)
+    assert not holds_shards("http://host/ebooks/1342")
 
 
 def test_text_at_an_address_is_text(afar):
