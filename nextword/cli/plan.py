@@ -63,7 +63,7 @@ def plan(
     json_: AsJson = False,
     **options: Any,
 ) -> None:
-    """Say how a network would be trained on many cards: memory, traffic, time."""
+    """Say what a network takes on many cards: memory, traffic, time."""
     from nextword.base.errors import SettingsError
     from nextword.base.options import check_options
     from nextword.explanation.layouts import plan_layouts, usual_rows, usual_tokens
