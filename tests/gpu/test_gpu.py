@@ -222,7 +222,7 @@ def test_the_loss_is_that_of_float64(kind, with_bias, smoothing, z_loss, softcap
 
 @on_cuda
 def test_narrow_products_come_out_in_float32():
-    assert loss_chunks._gives_float32(torch.bfloat16, torch.device("cuda", 0))
+    assert loss_chunks.gives_float32(torch.bfloat16, torch.device("cuda", 0))
 
 
 @on_cuda

@@ -6,7 +6,6 @@ it (`pytest -m gpu`).
 
 import json
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,17 +16,8 @@ from nextword.kernels.choose import plain_only
 from nextword.machine.device import Machine
 from nextword.machine.options import MachineSettings
 from nextword.model.documents import BLOCK, blocks_to_look_at, may_look
-from nextword.model.runner import (
-    LayerRunner,
-    as_it_stands,
-    as_written,
-    compile_within,
-    compiled,
-    keeping_less,
-    within,
-)
-from nextword.model.shape import ModelSettings, Shape, resolve_shape
-from nextword.model.transformer import Transformer
+from nextword.model.runner import LayerRunner, as_it_stands, compiled, keeping_less
+from nextword.model.shape import Shape
 from nextword.training import layers
 from nextword.training.layers import compiles, even_rows, expected_seconds, layer_runner, try_out
 from nextword.training.loop import Plan
@@ -374,37 +364,3 @@ def test_new_blocks_each_step_compile_nothing_again():
                 x = runner(layer, x, cosine, sine, blocks)
         torch.testing.assert_close(model.model.norm(x), plain, atol=1e-4, rtol=1e-4)
     assert not counters["stats"]["unique_graphs"]
-
-
-@pytest.mark.parametrize("how", ["none", "selective"])
-def test_compiled_inside_no_narrow_copy_of_a_weight_is_kept(how):
-    """By the compiler's own choice of what to keep: it likes a cast, which is half as large."""
-    shape = resolve_shape(ModelSettings(depth=2, hidden_size=96, num_key_value_heads=1), 50, 32)
-    model = Transformer(shape)
-    model.set_precision(torch.bfloat16)
-    step = within if how == "none" else keeping_less(within, how)
-    with pytest.MonkeyPatch.context() as patch:
-        chosen = partial(torch.compile, backend="aot_eager_decomp_partition")
-        patch.setattr(torch, "compile", chosen)
-        compile_within(model.model.layers, step, lengths_vary=False)
-    weights = {tuple(weight.shape) for weight in model.model.layers.parameters() if weight.ndim > 1}
-    weights |= {size[::-1] for size in weights}
-    kept = []
-
-    def note(tensor):
-        kept.append((tensor.dtype, tuple(tensor.shape)))
-        return tensor
-
-    ids = torch.randint(50, (3, 32))
-    with plain_only(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        states = model.hidden(ids)
-    assert kept
-    assert not [size for kind, size in kept if kind == torch.bfloat16 and size in weights]
-    states.sum().backward()
-    found = {name: weight.grad.clone() for name, weight in model.named_parameters()}
-    as_written(model.model.layers)
-    model.zero_grad()
-    with plain_only():
-        model.hidden(ids).sum().backward()
-    for name, weight in model.named_parameters():
-        torch.testing.assert_close(found[name], weight.grad, rtol=0.02, atol=0.02)
