@@ -63,7 +63,7 @@ def test_others_configurations_are_read_whatever_turns_their_positions(place, mo
         (("--vocabulary.size", "0"), "vocabulary.size"),
         (("--model.depth", "0"), "model.depth"),
         (("nobody",), "no run 'nobody'"),
-        (("gone.json",), "gone.json"),
+        (("gone.json",), "gone.json: no such file"),
         (("config.json",), "not JSON"),
         (("small", "--model.depth", "3"), "--model.depth is said by small"),
     ],

@@ -121,6 +121,8 @@ def _shape(model: str | None, options: dict[str, Any], entries: int) -> "Shape":
     if other:
         raise SettingsError(f"--{other[0]} is said by {model}; give the one or the other")
     file = Path(model)
+    if file.suffix == ".json" and not file.is_file():
+        raise SettingsError(f"{model}: no such file; name a run, a model folder or a config.json")
     if not file.is_file():
         file = find_model_folder(model)[0] / CONFIG
     sizes = sizes_of(read_config_file(file), file)
