@@ -29,6 +29,7 @@ from nextword.callbacks import (
     save_once,
     stop_when_asked,
 )
+from nextword.machine.parts import whole_size
 from nextword.model.folder import read_weights
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
@@ -107,7 +108,7 @@ class Task(ABC):
     def bytes_beside(self, run: Run, model: Transformer) -> int:
         """Bound what a step needs beside the weights: their gradients and the optimizer's state."""
         copies = 3 if run.training.optimizer == "adamw" else 2
-        return 4 * copies * sum(weight.numel() for weight in model.parameters())
+        return 4 * copies * whole_size(model)
 
     def bytes_saved(self, run: Run, model: Transformer) -> int:
         """Bound the copy that is kept to be saved: weights and the optimizer's state."""
@@ -208,7 +209,7 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     free, asked = free_for_each(run.ranks, run.machine.device), run.settings.machine.recompute
     if run.saved is None and asked != "auto":
         run.plan = replace(run.plan, recompute=asked)
-    shares = run.ranks.shares
+    shares = run.ranks.pieces
     beside = task.bytes_beside(run, model) // shares + gathered_bytes(run.shape, run.ranks)
     saved = task.bytes_saved(run, model) // shares
     if run.machine.device.type == "cpu":
@@ -264,6 +265,8 @@ def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     beside = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = None
     kept = beside + layers * (kept - beside)
+    if run.ranks.divides_weights:  # of that each has its share
+        kept, beside = kept / run.ranks.together, beside / run.ranks.together
     size = run.machine.precision.itemsize
     return needs_of_row(kept, beside, run.shape, run.plan.context, size)
 
@@ -275,7 +278,7 @@ def choose_layers(run: Run, task: Task, model: Transformer) -> None:
         SettingsError: they cannot be compiled, and that was asked for.
     """
     asked, machine = run.settings.machine, run.machine
-    of = (run.shape, run.plan, run.ranks.size)
+    of = (run.shape, run.plan, run.ranks.groups)
     plan = with_compiling(asked, machine.device, *of, goes_on=run.saved is not None)
     while True:
         run.plan = plan

@@ -62,10 +62,11 @@ from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
-from nextword.training.dividing import begin_divided
+from nextword.training.dividing import begin_divided, meshes_of
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
+from nextword.training.spreading import spread_rows
 from nextword.training.step import LanguageModelLoss
 from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import Prepared
@@ -148,8 +149,8 @@ class LanguageModeling(Task):
 
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""
-        divides = run.ranks.divides_weights
-        model = begin_divided(run.shape, run.ranks) if divides else Transformer(run.shape)
+        divides, meshes = run.ranks.divides_weights, meshes_of(run.ranks)
+        model = begin_divided(run.shape, run.ranks, meshes) if divides else Transformer(run.shape)
         if run.saved is not None:
             read_weights(model, run.saved.folder)
         elif self.warm_start is not None:
@@ -160,6 +161,7 @@ class LanguageModeling(Task):
                 begin_with_bigrams(model, bigrams_of(self.prepared), run.training.seed)
         if not divides:
             model.to(run.machine.device)
+            spread_rows(model, None, meshes.context)
         model.set_precision(run.machine.precision)
         return model
 

@@ -8,9 +8,10 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nextword.base.errors import RunError, SettingsError
 from nextword.corpus.hub import pin
@@ -32,6 +33,7 @@ from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import check_memory, default_context, default_soft_targets, make_plan
+from nextword.training.spreading import arranged, check_heads
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
@@ -127,7 +129,7 @@ def _lay_out(
     settings = _with_defaults(settings, objective, fresh, warm_start)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
-    ranks = join_ranks(machine.device)
+    ranks = arranged(join_ranks(machine.device), settings.machine)
     if not ranks.is_first:
         ranks.wait_for_first("text")  # to find it prepared then
     prepared = gather(paths, settings.corpus, with_source(settings.vocabulary), progress.say)
@@ -153,6 +155,7 @@ def _lay_out(
             context = default_context(settings.model, train_tokens)
             shape = of_depth(settings, None, context)
         smaller = None if warm_start is not None else partial(of_depth, settings)
+        check_heads(shape, ranks)
         least = ranks.least_share(settings.machine.parallel, machine.device)
         check_memory(shape, settings.training, machine, smaller, least)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
@@ -162,7 +165,8 @@ def _lay_out(
             train_tokens,
             fresh=fresh,
             device=machine.device.type,
-            ranks=ranks.size,
+            ranks=ranks.groups,
+            together=ranks.together,
         )
         return Run(
             *(folder, settings, prepared.vocabulary, shape, plan, settings.training),
@@ -282,7 +286,7 @@ def resume(
     target: str,
     *,
     steps: int | None = None,
-    parallel: str | None = None,
+    machine: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Pretrained:
     """Go on with a run from its last checkpoint, bit for bit as if it had not stopped.
@@ -290,7 +294,8 @@ def resume(
     Args:
         target: the run, or RUN@STEP to go on from there.
         steps: train to this step instead of the run's own last.
-        parallel: how several processes divide the weights, where that is to be another way.
+        machine: how several processes divide the work (`parallel`, `tensor`, `context`), where that
+            is to be another way.
         progress: where to say what happens.
 
     Raises:
@@ -303,17 +308,16 @@ def resume(
             f"{resumed.folder.name}: learned from examples; nextword.finetune.resume goes on with "
             "it"
         )
-    if parallel is not None:
-        computing = dataclasses.replace(settings.machine, parallel=parallel)
-        settings = dataclasses.replace(settings, machine=computing)
-    machine = choose_machine(settings.machine)
+    computing = dataclasses.replace(settings.machine, **(machine or {}))
+    settings = dataclasses.replace(settings, machine=computing)
+    here = choose_machine(computing)
     plan = dataclasses.replace(Plan(**facts["plan"]), steps=resumed.steps)
     prepared = open_prepared(Path(facts["prepared"]))
     left = None if resumed.checkpoint is None else resumed.checkpoint.seconds_left
     run = Run(
         *(resumed.folder, settings, prepared.vocabulary, Shape(**facts["shape"]), plan),
-        *(settings.training, machine, progress or Progress(quiet=True), facts["paths"]),
-        join_ranks(machine.device),
+        *(settings.training, here, progress or Progress(quiet=True), facts["paths"]),
+        arranged(join_ranks(here.device), computing),
         resumed=resumed,
         clock=None if steps or left is None else Clock(time.monotonic() + left, 0.0),
     )

@@ -18,6 +18,7 @@ from nextword.base.files import LONGEST_NAME, publish, write_json, write_text
 from nextword.corpus.hub import hub_sources
 from nextword.machine.about import versions
 from nextword.machine.device import Machine
+from nextword.machine.parts import whole_size
 from nextword.machine.ranks import Meeting, Ranks
 from nextword.model.folder import read_shape
 from nextword.model.shape import Shape
@@ -304,13 +305,15 @@ def facts_of(run: Run, model: Transformer, facts: Mapping[str, Any]) -> dict[str
         "warm_start": None if run.warm_start is None else str(run.warm_start.absolute()),
         "hub": hub_sources(run.paths, run.warm_start),
         "shape": dataclasses.asdict(run.shape),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": whole_size(model),
         "flops_per_token": run.shape.flops_per_token(),
         "plan": dataclasses.asdict(run.plan),
         "versions": versions(),
         "hardware": run.machine.describe(),
         "processes": run.ranks.size,
         "parallel": run.ranks.parallel,
+        "tensor": run.ranks.tensor,
+        "context": run.ranks.context,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv[1:] if Path(sys.argv[0]).name.startswith("nextword") else [],
     }

@@ -135,8 +135,12 @@ def _again(asked: Several, run: Path, command: Sequence[str]) -> list[str]:
     steps = (
         [] if asked.steps is None or asked.resume is None else [f"--training.steps={asked.steps}"]
     )
-    ways = [f"--machine.parallel={way}" for way in _values(command, "--machine.parallel")]
-    return [command[0], "--resume", str(run), *steps, *ways[-1:], *trackers, *told]
+    ways = [
+        f"{option}={_values(command, option)[-1]}"
+        for option in ("--machine.parallel", "--machine.tensor", "--machine.context")
+        if _values(command, option)
+    ]
+    return [command[0], "--resume", str(run), *steps, *ways, *trackers, *told]
 
 
 def _values(command: Sequence[str], option: str) -> list[str]:

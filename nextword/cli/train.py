@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from nextword.finetune.task import Finetuned
     from nextword.rendering.progress import Progress
 
-WITH_RESUME = {"training.steps", "machine.parallel"}
+DIVIDING = ("parallel", "tensor", "context")
+WITH_RESUME = {"training.steps", *(f"machine.{name}" for name in DIVIDING)}
 """Options that change how far a run goes or who holds what of it, and nothing that it learns."""
 TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
@@ -117,7 +118,7 @@ def train(
     ):
         raise SettingsError(
             "--resume goes on with a run as it is; only --training.steps may be given with it, and "
-            "of several processes --machine.parallel"
+            "of several processes --machine.parallel, --machine.tensor and --machine.context"
         )
     settings = resolve(read_recipe(recipe) if recipe else None, options)
     if paths:
@@ -147,8 +148,10 @@ def train(
             _tell_of(taught, progress, json_=json_)
             return
         if resume is not None:
-            parallel = options.get("machine.parallel")
-            done = pretrain.resume(resume, steps=steps, parallel=parallel, progress=progress)
+            machine = {
+                name: options[f"machine.{name}"] for name in DIVIDING if f"machine.{name}" in options
+            }
+            done = pretrain.resume(resume, steps=steps, machine=machine, progress=progress)
         else:
             done = pretrain.train(
                 *(paths, settings), name=name, start=from_, progress=progress, began=began

@@ -6,6 +6,7 @@ disk, none in the system's page cache, and one fast digest.
 
 import errno
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -127,19 +128,25 @@ class Copies:
         begins = len(self._header(metadata))
         # Never opened for reading: on a network disk a whole page would be read then and written
         # back, with what another machine has written into it meanwhile.
-        flags = os.O_WRONLY | getattr(os, "O_DSYNC", 0) | getattr(os, "O_BINARY", 0)
-        handle = os.open(file, flags)
+        # Of blocks each row is a piece of its own: all are brought to the disk at once, at the end.
+        blocks = any(part.is_block for part in self.parts.values())
+        sync = 0 if blocks else getattr(os, "O_DSYNC", 0)
+        handle = os.open(file, os.O_WRONLY | sync | getattr(os, "O_BINARY", 0))
         try:
             for name, place, shape in self._layout():
                 part, rows = self.parts[name], self.tensors[name]
                 if part.is_copy or not rows.numel():
                     continue
-                row = rows.nbytes // len(rows) if shape else 0
-                os.lseek(handle, begins + place + part.first * row, os.SEEK_SET)
-                data = memoryview(rows.reshape(-1).view(torch.uint8).numpy().data)
-                done = 0
-                while done < len(data):
-                    done += os.write(handle, data[done : done + _CHUNK])
+                row = math.prod(shape[1:]) * rows.element_size()
+                first = begins + place + part.first * row
+                if not part.is_block:
+                    _write_at(handle, first, rows)
+                    continue
+                first += part.left * rows.element_size()
+                for number, piece in enumerate(rows):
+                    _write_at(handle, first + number * row, piece)
+            if blocks:
+                os.fsync(handle)
         finally:
             os.close(handle)
 
@@ -177,6 +184,15 @@ class Copies:
 
 def _up(size: int) -> int:
     return -(-size // PAGE) * PAGE
+
+
+def _write_at(handle: int, place: int, rows: torch.Tensor) -> None:
+    """Write rows, one after the other, to a place in a file."""
+    os.lseek(handle, place, os.SEEK_SET)
+    data = memoryview(rows.reshape(-1).view(torch.uint8).numpy().data)
+    done = 0
+    while done < len(data):
+        done += os.write(handle, data[done : done + _CHUNK])
 
 
 def _alike(values: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]) -> bool:

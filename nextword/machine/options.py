@@ -32,6 +32,20 @@ class MachineSettings:
         "within each machine (hsdp); auto divides them where they do not fit",
         choices=("auto", "ddp", "fsdp", "hsdp"),
     )
+    tensor: int = option(
+        1,
+        "processes that compute each layer together, each with some heads and some of the inner "
+        "width (tensor parallelism)",
+        minimum=1,
+        maximum=64,
+    )
+    context: int = option(
+        1,
+        "processes that share the positions of each row, where a context is too long for one "
+        "(context parallelism)",
+        minimum=1,
+        maximum=1024,
+    )
     threads: int | None = option(
         None, "CPU threads", minimum=1, maximum=4096, rule="what torch chooses", of=("the machine",)
     )

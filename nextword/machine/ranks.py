@@ -35,22 +35,61 @@ class Ranks:
     machine (hsdp)."""
     why: str = ""
     """In words."""
+    tensor: int = 1
+    """How many compute each layer together, one after the other by number."""
+    context: int = 1
+    """How many of those groups share the positions of each row."""
 
     @property
     def divides_weights(self) -> bool:
         """Whether weights are divided: whatever asks the network is done by all at once then."""
-        return self.size > 1 and self.parallel != "ddp"
+        return self.size > 1 and (self.parallel != "ddp" or self.tensor > 1)
+
+    @property
+    def averages(self) -> int:
+        """By what gradients are divided as they are added up: DDP averages, `fully_shard` adds."""
+        return 1 if self.divides_weights else self.size
 
     @property
     def shares(self) -> int:
-        """Into how many shares the weights are divided."""
-        return (
-            1
-            if not self.divides_weights
-            else self.size
-            if self.parallel == "fsdp"
-            else self.on_machine
-        )
+        """Into how many shares `fully_shard` divides what a process has of the weights."""
+        whole = {"fsdp": self.size, "hsdp": self.on_machine}.get(self.parallel, self.tensor)
+        return whole // self.tensor if self.divides_weights else 1
+
+    @property
+    def pieces(self) -> int:
+        """Into how many pieces the weights are divided in all."""
+        return self.shares * self.tensor
+
+    @property
+    def together(self) -> int:
+        """How many work on the same rows."""
+        return self.tensor * self.context
+
+    @property
+    def groups(self) -> int:
+        """How many read rows of their own: processes, or groups of those that share rows."""
+        return self.size // self.together
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether this one counts the rows that its group reads."""
+        return self.rank % self.together == 0
+
+    @property
+    def workers(self) -> int:
+        """How many can compute something by themselves: processes, or those that must together."""
+        return self.size // self.tensor
+
+    @property
+    def worker(self) -> int:
+        """Which of them this one is, or belongs to."""
+        return self.rank // self.tensor
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what this one says counts, of those that compute the same."""
+        return self.rank % self.tensor == 0
 
     @property
     def are_several_machines(self) -> bool:
@@ -69,7 +108,7 @@ class Ranks:
             parallel: what was asked for.
             device: a processor's memory is that of all on its machine.
         """
-        shares = {"ddp": 1, "hsdp": self.on_machine}.get(parallel, self.size)
+        shares = {"ddp": self.tensor, "hsdp": self.on_machine}.get(parallel, self.size)
         return (self.on_machine if device.type == "cpu" else 1) / shares
 
     def share(self, rows: int) -> tuple[int, int]:
@@ -78,14 +117,15 @@ class Ranks:
         A run may go on with a number of processes that does not divide its rows.
 
         Raises:
-            SettingsError: there are fewer rows than processes.
+            SettingsError: there are fewer rows than processes, or groups of them.
         """
-        if rows < self.size:
+        if rows < self.groups:
             raise SettingsError(
                 f"a step of this run reads {rows} rows, which {self.size} processes cannot share; "
-                f"start {rows} at most"
+                f"start {rows * self.together} at most"
             )
-        return rows * self.rank // self.size, rows * (self.rank + 1) // self.size
+        mine = self.rank // self.together
+        return rows * mine // self.groups, rows * (mine + 1) // self.groups
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """Add a tensor up over all processes, in place."""

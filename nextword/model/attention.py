@@ -67,6 +67,21 @@ def attention(
     )
 
 
+class Mix(nn.Module):
+    """The part of attention that looks at other positions; it has no weights."""
+
+    def __init__(self, *, causal: bool) -> None:
+        """Take whether positions look only at what stands before."""
+        super().__init__()
+        self.causal = causal
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, seen: "Seen | None" = None
+    ) -> Tensor:
+        """Map (B, Hq, T, K), twice (B, Hk, S, K), and who may look at what, to (B, Hq, T, K)."""
+        return attention(queries, keys, values, seen, causal=self.causal)
+
+
 class Attention(nn.Module):
     """Grouped-query attention to one side or both; rotary positions and, if asked, QK-norm."""
 
@@ -103,6 +118,7 @@ class Attention(nn.Module):
         self.k_proj = Linear(width, keys)
         self.v_proj = Linear(width, keys)
         self.o_proj = Linear(queries, width)
+        self.mix = Mix(causal=causal)
         self.q_norm: nn.Module = RMSNorm(self.head_dim, eps) if qk_norm else nn.Identity()
         self.k_norm: nn.Module = RMSNorm(self.head_dim, eps) if qk_norm else nn.Identity()
 
@@ -129,7 +145,7 @@ class Attention(nn.Module):
         queries, keys, values = self.project(x, cosine, sine)
         if cache is not None:
             keys, values = cache.extend(self.layer, keys, values)
-        mixed = attention(queries, keys, values, seen, causal=self.causal)
+        mixed: Tensor = self.mix(queries, keys, values, seen)
         gathered: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return gathered
 

@@ -287,6 +287,10 @@ def _read_rows(file: Path, parts: Mapping[str, Part]) -> dict[str, Part]:
             shape, rows = torch.Size(there.get_shape()), torch.empty(0)
             part = parts.get(name)
             if part is not None and part.shape == shape and part.rows.numel():
-                rows = there[part.first : part.first + len(part.rows)]
+                first, left = part.first, part.left
+                rows = there[first : first + len(part.rows)]
+                if part.is_block:
+                    end = first + len(part.rows)
+                    rows = there[first:end, left : left + part.rows.shape[1]]
             found[name] = Part(rows, shape)
     return found

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from nextword.machine.parts import fill, resting_weights
+from nextword.machine.parts import fill, resting_weights, whole_shape
 from nextword.model.transformer import Transformer
 
 EMBEDDING_STD = 0.002
@@ -51,7 +51,7 @@ def initialize(model: Transformer, seed: int) -> None:
     for name, weight in resting_weights(model):
         if not name.startswith(("model.", "lm_head.")):
             continue  # a head with labels begins as it was built
-        first = torch.empty(weight.shape, dtype=torch.float32)
+        first = torch.empty(whole_shape(weight), dtype=torch.float32)
         if name.endswith("down_proj.weight"):
             first.zero_()
         elif name.endswith("o_proj.weight"):
@@ -59,7 +59,7 @@ def initialize(model: Transformer, seed: int) -> None:
         elif name.startswith(("model.embed_tokens", "lm_head")):
             first.normal_(0.0, EMBEDDING_STD, generator=generator)
         elif weight.ndim == 2:
-            bound = math.sqrt(3.0 / weight.shape[1])
+            bound = math.sqrt(3.0 / first.shape[1])
             if not model.shape.qk_norm and name.endswith(("q_proj.weight", "k_proj.weight")):
                 bound *= QK_START
             first.uniform_(-bound, bound, generator=generator)

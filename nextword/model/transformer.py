@@ -72,14 +72,15 @@ class Backbone(nn.Module):
         self.shape = shape
         self.lay_angles()
 
-    def lay_angles(self, device: torch.device | None = None) -> None:
+    def lay_angles(self, device: torch.device | None = None, room: int | None = None) -> None:
         """Compute the angles of rotation, which no folder holds.
 
         Args:
             device: where they are to lie; default: where a new tensor does.
+            room: positions that are read at most; default: a context.
         """
         shape = self.shape
-        cosine, sine = rotary_tables(shape.context, shape.head_dim, shape.rope_theta)
+        cosine, sine = rotary_tables(room or shape.context, shape.head_dim, shape.rope_theta)
         for name, table in ("cosine", cosine), ("sine", sine):
             self.register_buffer(name, table[:, None].to(device or table.device), persistent=False)
 

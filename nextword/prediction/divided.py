@@ -22,7 +22,7 @@ def add_up(
     width: int,
     ranks: Ranks = ALONE,
 ) -> NDArray[np.float64]:
-    """Add up what batches come to, each by one of the processes.
+    """Add up what batches come to, each by one of the processes, or those that compute together.
 
     What each batch came to is told to all, and added up in the batches' order: the sums are the
     same to the last bit, however many processes there are.
@@ -42,10 +42,11 @@ def add_up(
     found = []
     for number, batch in enumerate(batches):
         _look_up(number, ranks)
-        mine = number % ranks.size == ranks.rank
-        found.append(score(batch) if mine else np.zeros(width))
+        mine = number % ranks.workers == ranks.worker
+        scored = score(batch) if mine else np.zeros(width)
+        found.append(scored if ranks.speaks else np.zeros(width))
         last = batch
-    if ranks.divides_weights and 0 < len(found) % ranks.size <= ranks.rank:
+    if ranks.divides_weights and 0 < len(found) % ranks.workers <= ranks.worker:
         score(last)  # for nothing: a network whose weights are divided is asked by all or by none
     each = np.stack(found) if found else np.zeros((0, width))
     if ranks.size > 1:  # zeros but by one: nothing is rounded

@@ -9,13 +9,15 @@ tokens once more.
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import torch
 
 from nextword.machine.parts import agreed, is_divided
-from nextword.model.attention import KeyValueCache
+from nextword.model.attention import Attention, KeyValueCache
 from nextword.model.decode import Decoder
+from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.prediction.options import GenerationSettings
 from nextword.prediction.sample import choose
@@ -53,7 +55,7 @@ class Reader:
         self.model = model
         self.context = model.shape.context
         self.windows: list[list[int]] = [[]]
-        self.cache = KeyValueCache(model.shape, 1, model.device)
+        self.cache = KeyValueCache(_as_here(model), 1, model.device)
         self.decoder = None if is_divided(model) else Decoder(model)
         """What reads one token faster; it needs the weights whole."""
 
@@ -95,6 +97,13 @@ class Reader:
         if logits is None:
             raise ValueError("nothing to read")
         return logits
+
+
+def _as_here(model: Transformer) -> Shape:
+    """Return a network's sizes with as many heads as this process has of it."""
+    attention = model.get_submodule("model.layers.0.self_attn")
+    assert isinstance(attention, Attention)
+    return replace(model.shape, num_key_value_heads=attention.heads[1])
 
 
 class _Text:

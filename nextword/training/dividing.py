@@ -7,18 +7,21 @@ where they are held. The network knows nothing of it.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from nextword.base.errors import SettingsError
 from nextword.machine.device import give_back_freed_memory
 from nextword.machine.memory import free_memory
+from nextword.machine.parts import mark
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import bytes_held
+from nextword.training.spreading import cut_layers, spread_rows
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -29,6 +32,10 @@ HOLDS = {
     "ddp": "each holds all weights",
     "fsdp": "they divide the weights among them",
     "hsdp": "those of each machine divide the weights among them",
+}
+GROUPS = {
+    "tensor": "; {} at a time compute each layer together",
+    "context": "; {} at a time share the positions of each row",
 }
 
 
@@ -58,22 +65,41 @@ def choose_division(
     """
     if ranks.size == 1:
         return ranks  # one holds all, whatever it is called
+    chosen = _choose(asked, ranks, shape, training, device, before)
+    groups = {name: getattr(chosen, name) for name in GROUPS}
+    more = "".join(GROUPS[name].format(n) for name, n in groups.items() if n > 1)
+    return replace(chosen, why=chosen.why + more)
+
+
+def _choose(
+    asked: str,
+    ranks: Ranks,
+    shape: Shape,
+    training: TrainingSettings,
+    device: torch.device,
+    before: Mapping[str, Any] | None,
+) -> Ranks:
+    """Say what processes hold of a network's weights, beside who computes what together."""
     if asked == "hsdp" and not ranks.are_several_machines:
         raise SettingsError(
             f"machine.parallel = 'hsdp': the {ranks.size} processes run on one machine, or not as "
             "many on each; within one machine choose fsdp"
         )
     way = before and before.get("parallel")
-    if asked == "auto" and before and before.get("processes") == ranks.size and way in HOLDS:
+    alike = before and before.get("processes") == ranks.size
+    alike = alike and all(before.get(name, 1) == getattr(ranks, name) for name in GROUPS)
+    if asked == "auto" and alike and way in HOLDS:
         return replace(ranks, parallel=way, why=f"{HOLDS[way]}, as before")
     if asked != "auto":
         return replace(ranks, parallel=asked, why=f"{HOLDS[asked]}, as was asked for")
-    held, free = bytes_held(shape, training, device), free_for_each(ranks, device)
+    held = bytes_held(shape, training, device) / ranks.tensor
+    free = free_for_each(ranks, device)
     if ROOM * held <= free:
         return replace(ranks, parallel="ddp", why=f"{HOLDS['ddp']}, which fit")
-    within = ranks.are_several_machines and held <= free * ranks.on_machine
+    within = ranks.are_several_machines and held * ranks.tensor <= free * ranks.on_machine
     way = "hsdp" if within else "fsdp"
-    needed = f"whole they take {held / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are free for each"
+    whole = held * ranks.tensor / 1e9
+    needed = f"whole they take {whole:,.2f} GB, and {free / 1e9:,.2f} GB are free for each"
     return replace(ranks, parallel=way, why=f"{HOLDS[way]}; {needed}")
 
 
@@ -100,18 +126,51 @@ def gathered_bytes(shape: Shape, ranks: Ranks) -> int:
     return 3 * 4 * tables * shape.vocab_size * shape.hidden_size if ranks.divides_weights else 0
 
 
-def mesh_of(ranks: Ranks) -> "DeviceMesh":
-    """Lay processes out as weights are divided among them: copies of shares, or shares alone."""
+class Meshes(NamedTuple):
+    """How processes stand to each other."""
+
+    layers: "DeviceMesh | None" = None
+    """Among whom the weights of layers are divided: copies of shares, or shares alone."""
+    rest: "DeviceMesh | None" = None
+    """The same of all others, which who computes a layer together divides among itself too."""
+    tensor: "dist.ProcessGroup | None" = None
+    """Who computes each layer together with this one."""
+    context: "dist.ProcessGroup | None" = None
+    """Who shares this one's rows, of those that do not."""
+
+    @property
+    def sharers(self) -> "dist.ProcessGroup":
+        """Among whom weights are divided in all."""
+        assert self.rest is not None
+        group: dist.ProcessGroup = self.rest.get_group(self.rest.ndim - 1)
+        return group
+
+
+def meshes_of(ranks: Ranks) -> Meshes:
+    """Lay processes out: who holds copies, who shares, who computes together."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    inner = ranks.shares
-    sizes = (ranks.size,) if inner == ranks.size else (ranks.size // inner, inner)
-    names = ("copies", "shares")[-len(sizes) :]
     kind = "cpu" if ranks.device is None else ranks.device.type
-    return init_device_mesh(kind, sizes, mesh_dim_names=names)
+    context = layers = rest = tensor = None
+    if ranks.context > 1:
+        sizes, names = (ranks.groups, ranks.context, ranks.tensor), ("rows", "context", "tensor")
+        context = init_device_mesh(kind, sizes, mesh_dim_names=names).get_group("context")
+    if ranks.divides_weights:
+        inner, copies = ranks.pieces, ranks.size // ranks.pieces
+        some = slice(copies == 1, None)  # nobody holds a copy
+        layers = rest = init_device_mesh(
+            kind, (copies, inner)[some], mesh_dim_names=("copies", "shares")[some]
+        )
+    if ranks.tensor > 1:
+        every = init_device_mesh(
+            kind, (copies, ranks.shares, ranks.tensor), mesh_dim_names=("copies", "shares", "tensor")
+        )
+        tensor = every.get_group("tensor")
+        layers = every["copies", "shares"] if copies > 1 else every["shares"]
+    return Meshes(layers, rest, tensor, context)
 
 
-def begin_divided(shape: Shape, ranks: Ranks, mesh: "DeviceMesh | None" = None) -> Transformer:
+def begin_divided(shape: Shape, ranks: Ranks, meshes: Meshes) -> Transformer:
     """Return a network of which each process holds some rows, with nothing in them yet.
 
     Nobody ever holds all of it: the weights are to be given one by one.
@@ -119,7 +178,7 @@ def begin_divided(shape: Shape, ranks: Ranks, mesh: "DeviceMesh | None" = None) 
     Args:
         shape: the network's sizes.
         ranks: the processes, which all call this.
-        mesh: theirs, if it is there already.
+        meshes: theirs.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
@@ -128,13 +187,16 @@ def begin_divided(shape: Shape, ranks: Ranks, mesh: "DeviceMesh | None" = None) 
         give_back_freed_memory()
     with torch.device("meta"):
         model = Transformer(shape)
-    mesh = mesh or mesh_of(ranks)
+    slabs = {}
+    if meshes.tensor is not None:
+        slabs = cut_layers(model, meshes.tensor, meshes.sharers)
     for layer in model.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=meshes.layers)
+    fully_shard(model, mesh=meshes.rest)
     register_fsdp_forward_method(model, "hidden")
     model.to_empty(device=device)
     model.model.lay_angles(device)
+    spread_rows(model, meshes.tensor, meshes.context)
     # Gathered once here: what is gathered for the first time where no gradient is wanted, as by
     # the first look at a sentence, could never be learned with.
     with torch.inference_mode(mode=False):
@@ -142,4 +204,10 @@ def begin_divided(shape: Shape, ranks: Ranks, mesh: "DeviceMesh | None" = None) 
             if isinstance(part, FSDPModule):
                 part.unshard()
                 part.reshard()
+                # Gradients are added up and not averaged: whoever shares them, by one rule.
+                part.set_gradient_divide_factor(1.0)
+                part.set_force_sum_reduction_for_comms(enable=True)
+    for name, weight in model.named_parameters():
+        if name in slabs:
+            mark(weight, slabs[name])
     return model

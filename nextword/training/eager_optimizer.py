@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from nextword.machine.parts import part_of
+from nextword.machine.parts import part_of, whole_shape
 
 
 class EagerOptimizer(torch.optim.Optimizer):
@@ -31,7 +31,7 @@ class EagerOptimizer(torch.optim.Optimizer):
         if known := self.state.get(weight):
             return {name: part_of(value, weight).shape for name, value in known.items()}
         single = dict.fromkeys(self.SINGLE, torch.Size())
-        return {**dict.fromkeys(self.LIKE_WEIGHT, weight.shape), **single}
+        return {**dict.fromkeys(self.LIKE_WEIGHT, whole_shape(weight)), **single}
 
     def own_gradients(self) -> list[torch.Tensor]:
         """Return the gradients that it gathers itself, of what is no weight of the network."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nextword.base.errors import DivergedError
-from nextword.machine.parts import own_rows, shared_by
+from nextword.machine.parts import own_rows, shared_by, slab_of
 from nextword.training.eager_optimizer import EagerOptimizer
 
 
@@ -32,10 +32,14 @@ class Gradient:
     @classmethod
     def of(cls, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()) -> "Gradient":
         """Measure what has been added up."""
-        named = {name: weight.grad for name, weight in model.named_parameters()}
-        there = {name: gradient for name, gradient in named.items() if gradient is not None}
-        if group := next(map(shared_by, there.values()), None):
-            return cls.measured([own_rows(one) for one in there.values()], list(there), group)
+        learned = {n: weight for n, weight in model.named_parameters() if weight.grad is not None}
+        there = {name: weight.grad for name, weight in learned.items() if weight.grad is not None}
+        if group := next(map(shared_by, learned.values()), None):
+            slabs = map(slab_of, learned.values())
+            # What several have whole counts once.
+            once = [slab is None or slab.dim is not None or slab.rank == 0 for slab in slabs]
+            rows = [own_rows(one) for one in there.values()]
+            return cls.measured(rows, list(there), group, once)
         own = [
             gradient
             for optimizer in optimizers
@@ -47,12 +51,25 @@ class Gradient:
     @classmethod
     @torch.no_grad()
     def measured(
-        cls, tensors: list[Tensor], names: list[str], group: "dist.ProcessGroup | None" = None
+        cls,
+        tensors: list[Tensor],
+        names: list[str],
+        group: "dist.ProcessGroup | None" = None,
+        counts: Sequence[bool] = (),
     ) -> "Gradient":
-        """Measure gradients, or this process's rows of those that a group has divided."""
+        """Measure gradients, or this process's rows of those that a group has divided.
+
+        Args:
+            tensors: the gradients, or the rows.
+            names: of the first of them.
+            group: has divided them.
+            counts: which of this process's count there; default: all.
+        """
         norms = list(torch._foreach_norm(tensors)) if tensors else []
         if group is not None:
             squares = torch.stack(norms).double().square()
+            if not all(counts):
+                squares *= squares.new_tensor(counts)
             dist.all_reduce(squares, group=group)
             norms = list(squares.sqrt().to(norms[0].dtype))
         whole = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())

@@ -56,9 +56,14 @@ def compiles(settings: MachineSettings, device: torch.device, shape: Shape, plan
     return device.type in COMPILES and expected_seconds(shape, plan) >= WORTH_SECONDS
 
 
-def even_rows(plan: Plan, ranks: int) -> int:
-    """Return the most rows at once that divide a process's share evenly: each shape is compiled."""
-    share = plan.rows // ranks
+def even_rows(plan: Plan, groups: int) -> int:
+    """Return the most rows at once that divide a process's share evenly: each shape is compiled.
+
+    Args:
+        plan: of the run.
+        groups: processes, or groups of them, that read rows of their own.
+    """
+    share = plan.rows // groups
     return next(rows for rows in range(min(plan.micro_rows, share), 0, -1) if share % rows == 0)
 
 
@@ -67,7 +72,7 @@ def with_compiling(
     device: torch.device,
     shape: Shape,
     plan: Plan,
-    ranks: int,
+    groups: int,
     *,
     goes_on: bool,
 ) -> Plan:
@@ -80,7 +85,7 @@ def with_compiling(
         return replace(plan, compiled=plan.compiled and (wanted or device.type in COMPILES))
     if not wanted:
         return plan
-    return replace(plan, compiled=True, micro_rows=even_rows(plan, ranks))
+    return replace(plan, compiled=True, micro_rows=even_rows(plan, groups))
 
 
 def arrange_layers(

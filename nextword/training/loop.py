@@ -24,6 +24,7 @@ from nextword.training.ahead import Ahead, BatchLike, Ready
 from nextword.training.gradients import Gradient, add_up_parts, checked, forget_gradients, move
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
+from nextword.training.spreading import add_up_copies
 from nextword.training.step import add_gradients
 
 REMEMBERED_NORMS, FEWEST_NORMS = 100, 20
@@ -197,9 +198,11 @@ def _gradients(training: Training, ready: Ready) -> Tensor | float | None:
     if not training.every_token_is_a_target:
         targets = ready.num_targets
         if ranks.size > 1:
-            targets = float(ranks.sum(torch.tensor(targets, device=device)))
+            counted = targets if ranks.counts_rows else 0
+            targets = float(ranks.sum(torch.tensor(counted, device=device)))
     try:
-        parts = add_gradients(training.loss, ready.batches, targets, device, ranks.size)
+        parts = add_gradients(training.loss, ready.batches, targets, device, ranks.averages)
+        add_up_copies(training.model)
     except (RuntimeError, MemoryError) as error:
         can_halve = not training.has_halved and training.plan.micro_rows > 1
         if ranks.size > 1 or not can_halve or not is_out_of_memory(error):
@@ -351,7 +354,7 @@ def _parts(training: Training) -> list[slice]:
             slice(start, min(start + plan.micro_rows, end))
             for start in range(first, end, plan.micro_rows)
         ]
-    most = -(-plan.rows // ranks.size)
+    most = -(-plan.rows // ranks.groups)
     parts = -(-most // plan.micro_rows)
     cuts = [first + (end - first) * number // parts for number in range(parts + 1)]
     return [slice(*pair) for pair in itertools.pairwise(cuts)]

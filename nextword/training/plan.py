@@ -94,6 +94,7 @@ def make_plan(
     fresh: bool,
     device: str,
     ranks: int,
+    together: int = 1,
 ) -> Plan:
     """Resolve steps and batch.
 
@@ -103,7 +104,8 @@ def make_plan(
         train_tokens: in the training part.
         fresh: the text is drawn and never ends; it is then read once.
         device: kind of device, for what fits in memory.
-        ranks: number of processes.
+        ranks: number of processes, or of groups of them, that read rows of their own.
+        together: processes in such a group.
 
     """
     wanted = settings.batch_tokens
@@ -112,6 +114,7 @@ def make_plan(
     rows = max(1, round(wanted / shape.context))
     rows = max(1, rows // ranks) * ranks
     micro = settings.micro_batch_tokens or MICRO_BATCH_TOKENS.get(device, 4096)
+    micro *= together  # each has its share of the positions
     micro_rows = max(1, min(micro // shape.context, rows // ranks))
     steps = settings.steps
     if steps is None:

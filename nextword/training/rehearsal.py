@@ -27,10 +27,11 @@ from nextword.machine.ranks import Ranks
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
-from nextword.training.dividing import begin_divided, mesh_of
+from nextword.training.dividing import begin_divided, meshes_of
 from nextword.training.gradients import Gradient, move
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
+from nextword.training.spreading import add_up_copies, spread_rows
 from nextword.training.step import LanguageModelLoss, add_gradients
 
 STEPS = 2
@@ -220,7 +221,7 @@ def _count(
 ) -> Held:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    mesh = mesh_of(ranks) if ranks.divides_weights else None
+    meshes = meshes_of(ranks)
     counter, device = _Counter(), torch.device("cpu")
     forget()
     if not plain:
@@ -233,7 +234,11 @@ def _count(
         if plain:
             within.enter_context(plain_only())
         within.enter_context(counter.counting())
-        model = Transformer(shape) if mesh is None else begin_divided(shape, ranks, mesh)
+        if ranks.divides_weights:
+            model = begin_divided(shape, ranks, meshes)
+        else:
+            model = Transformer(shape)
+            spread_rows(model, None, meshes.context)
         weights = counter.now
         model.set_precision(precision)
         if recompute != "none":
@@ -245,7 +250,8 @@ def _count(
         ids = torch.zeros(rows, shape.context, dtype=torch.long)
         for _ in range(STEPS):
             counter.begin_phases()
-            add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
+            add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.averages)
+            add_up_copies(model)
             gradients = _bytes(weight.grad for weight in model.parameters())
             counter.next_phase()
             move(optimizers, Gradient.of(model, optimizers), 1e-3, training.clip_norm, None)

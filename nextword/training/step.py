@@ -15,6 +15,7 @@ from nextword.model.documents import blocks_to_look_at, may_look
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import documents_of
+from nextword.training.spreading import spread_of
 
 
 class LanguageModelLoss(nn.Module):
@@ -67,7 +68,13 @@ class LanguageModelLoss(nn.Module):
         """
         if documents is None and self.end_id is not None:
             documents = self.documents_of(inputs, self.end_id)
+        spread, causal = spread_of(self.model), self.model.shape.causal
+        if spread is not None:
+            inputs, targets, documents = spread.fill_up(inputs, targets, documents, causal=causal)
         seen = None if documents is None else self._seen(documents)
+        if spread is not None:
+            inputs, targets, positions, soft = spread.own(inputs, targets, positions, soft)
+            seen = spread.begin(seen)
         hidden = self.model.hidden(inputs, seen=seen, positions=positions)
         loss = linear_cross_entropy(
             hidden,
@@ -139,14 +146,14 @@ def accumulate(
 
     Each part is divided by the tokens of the whole step, over all batches and processes, so the
     mean is over tokens however they are divided. DDP averages gradients over processes; multiplying
-    by their number undoes that.
+    by their number undoes that. Where weights are divided gradients are added up as they are.
 
     Args:
         loss: a LanguageModelLoss or another that takes what a batch holds, perhaps wrapped.
         batches: this process's parts of the step: arrays, or None.
         total_tokens: targets that ask for something, of the whole step, all processes.
         device: where the network is.
-        ranks: number of processes.
+        ranks: number of processes over which gradients are averaged.
 
     Returns:
         this process's share of the mean loss, in nats a token.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nextword.kernels.symmetric import kernel_for_products
 from nextword.machine.device import has_bfloat16
-from nextword.machine.parts import own_rows, rows_of, shared_by
+from nextword.machine.parts import block_of, own_rows, shared_by, whole_shape
 from nextword.training.eager_optimizer import EagerOptimizer
 from nextword.training.optimizers import adamw
 from nextword.training.options import TrainingSettings
@@ -107,7 +107,7 @@ class Muon(EagerOptimizer):
         torch._foreach_mul_(here, 1 - group["lr"] * group["weight_decay"])
         orthogonal = self._orthogonal(directions, group)
         for weight, own, direction in zip(moving, here, orthogonal, strict=True):
-            rows, columns = weight.shape
+            rows, columns = whole_shape(weight)
             own.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 
     def _directions(self, moving: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
@@ -181,10 +181,10 @@ class DistributedMuon(BatchedMuon):
 
 
 class DividedMuon(BatchedMuon):
-    """Muon for matrices whose rows are divided among processes, and their momenta with them.
+    """Muon for matrices that are divided among processes, and their momenta with them.
 
-    Each process sends the rows that it holds of a direction to the one that makes that matrix
-    orthogonal, and gets its rows of the result back: of all numbers a process sends its own share
+    Each process sends what it holds of a direction to the one that makes that matrix orthogonal,
+    and gets the same part of the result back: of all numbers a process sends its own share
     twice, where a step of `fully_shard` sends three times that of every process.
     """
 
@@ -194,34 +194,39 @@ class DividedMuon(BatchedMuon):
         assert sharers is not None
         # Not all at once: what an owner holds of its matrices, whole and in copies, is bounded.
         most = MOST_TOGETHER * dist.get_world_size(sharers)
-        for some in _rounds([weight.numel() for weight in moving], most):
-            shapes = [weight.shape for weight in moving[some]]
-            yield from self._round(directions[some], shapes, sharers, group)
+        for some in _rounds([math.prod(whole_shape(weight)) for weight in moving], most):
+            yield from self._round(directions[some], moving[some], sharers, group)
 
     def _round(
         self,
         directions: list[Tensor],
-        shapes: list[torch.Size],
+        weights: list[Tensor],
         sharers: "dist.ProcessGroup",
         group: dict[str, Any],
     ) -> Iterable[Tensor]:
-        """Make some matrices orthogonal: of each, this process has the rows and gets them back."""
+        """Make some matrices orthogonal: of each, this process has a block and gets it back."""
         size, rank = dist.get_world_size(sharers), dist.get_rank(sharers)
+        shapes = [whole_shape(weight) for weight in weights]
         owners = share_out([_work_of(shape) for shape in shapes], size)
         owned = [[n for n, owner in enumerate(owners) if owner == one] for one in range(size)]
         narrow = precision_for(directions[0], group["precision"])
-        # Whose rows of which matrix: (from whom to whom, the matrices that the receiver owns).
-        there = [[_rows_in(shapes[n], rank, size) for n in owned[one]] for one in range(size)]
-        mine = [[_rows_in(shapes[n], one, size) for n in owned[rank]] for one in range(size)]
+        empty = directions[0].new_empty(0, dtype=narrow)
+        # Whose block of which matrix: (from whom to whom, the matrices that the receiver owns).
+        blocks = [[block_of(weights[n], one, size) for n in owned[rank]] for one in range(size)]
         parts = [[directions[n].to(narrow) for n in owned[one]] for one in range(size)]
-        pieces = _exchange(parts, mine, sharers, directions[0].new_empty(0, dtype=narrow))
-        wholes = [torch.cat(rows) for rows in zip(*pieces, strict=True)]
+        theirs = [[block.shape for block in each] for each in blocks]
+        pieces = _exchange(parts, theirs, sharers, empty)
+        wholes = [empty.new_empty(shapes[n]) for n in owned[rank]]
+        for each, sent in zip(blocks, pieces, strict=True):
+            for whole, block, piece in zip(wholes, each, sent, strict=True):
+                whole[block.rows, block.columns] = piece
         made = list(super()._orthogonal(wholes, group))
-        starts = [
-            [slice(*rows_of(shapes[n], one, size)) for n in owned[rank]] for one in range(size)
+        back = [
+            [one[block.rows, block.columns] for one, block in zip(made, each, strict=True)]
+            for each in blocks
         ]
-        back = [[one[rows] for one, rows in zip(made, each, strict=True)] for each in starts]
-        results = _exchange(back, there, sharers, directions[0].new_empty(0, dtype=narrow))
+        mine = [[_shape_of(directions[n]) for n in owned[one]] for one in range(size)]
+        results = _exchange(back, mine, sharers, empty)
         found = {n: rows for ns, each in zip(owned, results, strict=True)
                  for n, rows in zip(ns, each, strict=True)}  # fmt: skip
         return (found[number] for number in range(len(shapes)))
@@ -238,10 +243,9 @@ def _rounds(sizes: Sequence[int], most: int) -> Iterable[slice]:
     yield slice(begin, len(sizes))
 
 
-def _rows_in(shape: torch.Size, rank: int, size: int) -> tuple[int, int]:
-    """Return the shape of what one of several processes holds of a matrix."""
-    first, end = rows_of(shape, rank, size)
-    return end - first, shape[1]
+def _shape_of(matrix: Tensor) -> tuple[int, int]:
+    rows, columns = matrix.shape
+    return rows, columns
 
 
 def _exchange(

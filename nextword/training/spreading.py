@@ -1,0 +1,407 @@
+"""Rows spread among processes that compute each layer together, or share a long context.
+
+Each holds some of a row's positions. Processes that compute a layer together (tensor parallelism)
+have some heads of attention and some of the feed-forward's inner width each: positions are gathered
+before either half of a layer, and what the halves of it add is added up and handed out by position
+afterwards. Processes that share a context (context parallelism) swap, within attention, positions
+for heads: each looks with some heads at all positions, and swaps back. Whoever has some heads only
+never sees those of others, so it is exact for any mask, and no position waits longer than another.
+
+All of it hangs on the network from outside, as hooks; the network knows nothing of it. Sources:
+Shoeybi et al. 2019 and Korthikanti et al. 2022 (Megatron), Jacobs et al. 2023 (Ulysses).
+
+Legend of shapes: B rows, T positions, D width, V vocabulary, H heads, K head width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as messages
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nextword.base.errors import SettingsError
+from nextword.machine.options import MachineSettings
+from nextword.machine.parts import Slab, own_rows, slab_of
+from nextword.machine.ranks import Ranks
+from nextword.model.layers import precision_of
+from nextword.model.shape import Shape
+from nextword.model.transformer import Transformer
+from nextword.targets.batch import IGNORED
+
+if TYPE_CHECKING:
+    from nextword.model.attention import Seen
+
+DIVIDED = {
+    "q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1, "gate_proj": 0, "up_proj": 0, "down_proj": 1
+}  # fmt: skip
+"""Along which dimension processes that compute a layer together divide its matrices."""
+PADDED = -1
+"""Document of positions that fill a row up, which nobody looks at."""
+
+
+class Rows(NamedTuple):
+    """What one process has of a batch."""
+
+    inputs: Tensor
+    """(B, T / context), which it embeds, and keeps its share of."""
+    targets: Tensor
+    """(B, T / (context · tensor))"""
+    positions: Tensor
+    """As of inputs."""
+    soft: Tensor | None
+    """As of targets, and V."""
+
+
+@dataclass
+class Spread:
+    """How rows are spread among processes, and whether those of the pass under way are."""
+
+    tensor: "dist.ProcessGroup | None"
+    """Who computes each layer together with this one."""
+    context: "dist.ProcessGroup | None"
+    """Who shares each row's positions with it."""
+    announced: bool = False
+    active: bool = False
+    """Whether the pass under way, or the one whose gradient is, has a share of positions; else
+    all of them, as one who is asked outside of training."""
+    seen: "Seen | None" = None
+    """Who may look where, of whole rows."""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many compute a layer together, and how many share a row."""
+        return _size(self.tensor), _size(self.context)
+
+    def fill_up(
+        self, inputs: Tensor, targets: Tensor, documents: Tensor | None, *, causal: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fill rows up so that all have as many positions, by some that ask and tell nothing.
+
+        Args:
+            inputs: (B, T) ids.
+            targets: (B, T).
+            documents: (B, T), or None.
+            causal: whether nobody sees later positions anyhow.
+        """
+        tensor, context = self.sizes
+        lacks = -inputs.shape[1] % (tensor * context)
+        if not lacks:
+            return inputs, targets, documents
+        if documents is None and not causal:
+            documents = torch.zeros_like(inputs)
+        if documents is not None:
+            documents = F.pad(documents, (0, lacks), value=PADDED)
+        return F.pad(inputs, (0, lacks)), F.pad(targets, (0, lacks), value=IGNORED), documents
+
+    def own(
+        self, inputs: Tensor, targets: Tensor, positions: Tensor | None, soft: Tensor | None
+    ) -> Rows:
+        """Return this process's share of rows that are filled up.
+
+        Args:
+            inputs: (B, T).
+            targets: (B, T).
+            positions: (B, T), before they were filled up; None where each is its place in the row.
+            soft: (B, T, V), before they were filled up; or None.
+        """
+        length, (tensor, context) = inputs.shape[1], self.sizes
+        mine = length // context
+        first = _rank(self.context) * mine
+        shared = slice(first, first + mine)
+        first += _rank(self.tensor) * (mine // tensor)
+        asked = slice(first, first + mine // tensor)
+        if positions is None:
+            positions = torch.arange(length, device=inputs.device).expand(len(inputs), -1)
+        positions = F.pad(positions, (0, length - positions.shape[1]))
+        if soft is not None:
+            soft = F.pad(soft, (0, 0, 0, length - soft.shape[1]))[:, asked]
+        return Rows(inputs[:, shared], targets[:, asked], positions[:, shared], soft)
+
+    def begin(self, seen: "Seen | None") -> "Seen | None":
+        """Announce a pass over shares of rows; return the mask that it is to be told of."""
+        self.announced, self.seen = True, seen
+        return seen if self.context is None else None  # it does not fit the share that is asked
+
+
+def _size(group: "dist.ProcessGroup | None") -> int:
+    return 1 if group is None else dist.get_world_size(group)
+
+
+def _rank(group: "dist.ProcessGroup | None") -> int:
+    return 0 if group is None else dist.get_rank(group)
+
+
+def spread_of(model: nn.Module) -> Spread | None:
+    """Return how a network's rows are spread; None where each process has whole ones."""
+    found: Spread | None = vars(model).get("_spread")
+    return found
+
+
+def arranged(ranks: Ranks, settings: MachineSettings) -> Ranks:
+    """Let processes compute layers together, and share rows.
+
+    Args:
+        ranks: all of them.
+        settings: say how many.
+
+    Raises:
+        SettingsError: there are not as many, or not on one machine.
+    """
+    tensor, context = settings.tensor, settings.context
+    together = tensor * context
+    if ranks.size % together:
+        asked = [f"machine.{name} = {number}" for name, number in
+                 (("tensor", tensor), ("context", context)) if number > 1]  # fmt: skip
+        raise SettingsError(
+            f"{' and '.join(asked)}: {ranks.size} "
+            f"process{'es' if ranks.size > 1 else ''} cannot be divided into groups of {together}; "
+            "start a multiple (--processes, or torchrun), or choose others"
+        )
+    if ranks.on_machine % tensor and ranks.size > 1:
+        raise SettingsError(
+            f"machine.tensor = {tensor}: the {ranks.on_machine} processes of a machine cannot be "
+            f"divided into groups of {tensor}, and such a group talks too much for a network"
+        )
+    return replace(ranks, tensor=tensor, context=context)
+
+
+def check_heads(shape: Shape, ranks: Ranks) -> None:
+    """Refuse a network whose heads or inner width cannot be divided so.
+
+    Raises:
+        SettingsError: names what cannot.
+    """
+    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+    for number, what in ((keys, "heads of keys"), (shape.intermediate_size, "inner width")):
+        if number % ranks.tensor:
+            raise SettingsError(
+                f"machine.tensor = {ranks.tensor}: the network's {what} ({number}) cannot be "
+                f"divided by it; choose another number, or other sizes of the network"
+            )
+    heads, mine = queries // ranks.tensor, keys // ranks.tensor
+    if heads % ranks.context or (mine % ranks.context and ranks.context % mine):
+        of_each = f", of which each of {ranks.tensor} has {heads} and {mine}" * (ranks.tensor > 1)
+        raise SettingsError(
+            f"machine.context = {ranks.context}: {queries} heads of queries and {keys} of "
+            f"keys{of_each} cannot be shared out among so many"
+        )
+
+
+def cut_layers(
+    model: Transformer, tensor: "dist.ProcessGroup", sharers: "dist.ProcessGroup"
+) -> dict[str, Slab]:
+    """Cut the layers of a network with nothing in it down to what this process has of them.
+
+    Args:
+        model: on no device yet.
+        tensor: who computes a layer together with this one.
+        sharers: among whom weights are divided in all.
+
+    Returns:
+        what it has of each weight of a layer, by name.
+    """
+    rank, size, found = _rank(tensor), _size(tensor), {}
+    for number, layer in enumerate(model.model.layers):
+        attention: Any = layer.self_attn
+        queries, keys = attention.heads
+        attention.heads = queries // size, keys // size
+        for name, weight in list(layer.named_parameters()):
+            owner, _, what = name.rpartition(".")
+            dim = DIVIDED.get(owner.rpartition(".")[2])
+            if dim is not None:
+                cut = weight.detach().chunk(size, dim)[rank].clone()
+                setattr(layer.get_submodule(owner), what, nn.Parameter(cut))
+            found[f"model.layers.{number}.{name}"] = Slab(dim, rank, size, tensor, sharers)
+    return found
+
+
+def spread_rows(
+    model: Transformer,
+    tensor: "dist.ProcessGroup | None",
+    context: "dist.ProcessGroup | None",
+) -> None:
+    """Hang on a network what lets several processes compute its rows together.
+
+    Args:
+        model: the network, whose layers have been cut where `tensor` is given.
+        tensor: who computes each layer together with this one.
+        context: who shares this one's rows, of those that do not.
+    """
+    if tensor is None and context is None:
+        return
+    spread = Spread(tensor, context)
+    vars(model)["_spread"] = spread
+    if lacks := -model.shape.context % (_size(tensor) * _size(context)):  # rows are filled up
+        model.model.lay_angles(model.device, model.shape.context + lacks)
+
+    def begin(backbone: nn.Module, given: Any) -> None:
+        spread.active, spread.announced = spread.announced, False
+
+    model.model.register_forward_pre_hook(begin)
+    if tensor is not None:
+        model.model.embed_tokens.register_forward_hook(_keep_share(spread))
+    for layer in model.model.layers:
+        if tensor is not None:
+            for half, first in (("self_attn", "q_proj"), ("mlp", "gate_proj")):
+                part = layer.get_submodule(half)
+                part.register_forward_pre_hook(_gather(spread, part.get_submodule(first)))
+                part.register_forward_hook(_hand_out(spread))
+        if context is not None:
+            mix = layer.get_submodule("self_attn.mix")
+            mix.register_forward_pre_hook(_positions_to_heads(spread))
+            mix.register_forward_hook(_heads_to_positions(spread))
+
+
+class _Gathered(torch.autograd.Function):
+    """All positions of rows of which each process has some; backward, its own of their sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _all(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _own_of_sum(grad, ctx.group), None
+
+
+class _HandedOut(torch.autograd.Function):
+    """A process's own positions of what all have added up; backward, those of all."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _own_of_sum(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _all(grad, ctx.group), None
+
+
+class _Swapped(torch.autograd.Function):
+    """What each process has for this one, of equal pieces; backward the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _swap(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _swap(grad, ctx.group), None
+
+
+def _all(x: Tensor, group: Any) -> Tensor:
+    return _arrived(messages.all_gather_tensor(x.contiguous(), 1, group))
+
+
+def _own_of_sum(x: Tensor, group: Any) -> Tensor:
+    return _arrived(messages.reduce_scatter_tensor(x.contiguous(), "sum", 1, group))
+
+
+def _swap(x: Tensor, group: Any) -> Tensor:
+    return _arrived(messages.all_to_all_single(x.contiguous(), None, None, group))
+
+
+def _arrived(x: Tensor) -> Tensor:
+    """Wait for a message, where nobody else does: a compiler sees to it by itself."""
+    done: Tensor = x.wait() if isinstance(x, messages.AsyncCollectiveTensor) else x
+    return done
+
+
+def _keep_share(spread: Spread) -> Callable[..., Any]:
+    def hook(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
+        if not spread.active:
+            return embedded
+        return embedded.chunk(_size(spread.tensor), dim=1)[_rank(spread.tensor)]
+
+    return hook
+
+
+def _gather(spread: Spread, first: Any) -> Callable[..., Any]:
+    """Return what gathers all positions before half of a layer, in the type of its products."""
+
+    def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not spread.active:
+            return given
+        x = given[0].to(precision_of(first.weight, first.precision))
+        return (_Gathered.apply(x, spread.tensor), *given[1:])  # type: ignore[no-untyped-call]
+
+    return hook
+
+
+def _hand_out(spread: Spread) -> Callable[..., Any]:
+    """Return what adds up half of a layer, and gives each its positions of that."""
+
+    def hook(module: nn.Module, given: Any, added: Tensor) -> Tensor:
+        if spread.active:
+            own: Tensor = _HandedOut.apply(added, spread.tensor)  # type: ignore[no-untyped-call]
+            return own
+        return _arrived(messages.all_reduce(added.contiguous(), "sum", spread.tensor))
+
+    return hook
+
+
+def _positions_to_heads(spread: Spread) -> Callable[..., Any]:
+    """Return what lets attention have some heads at all positions, for all at some."""
+
+    def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not spread.active:
+            return given
+        queries, keys, values, _ = given
+        size = _size(spread.context)
+        if keys.shape[1] < size:  # one that serves several heads of queries is needed by each
+            each = size // keys.shape[1]
+            keys, values = (one.repeat_interleave(each, 1) for one in (keys, values))
+        mine = (_some_heads(one, spread.context, size) for one in (queries, keys, values))
+        return (*mine, spread.seen)
+
+    return hook
+
+
+def _some_heads(x: Tensor, group: Any, size: int) -> Tensor:
+    """Map (B, H, T / size, K) to (B, H / size, T, K)."""
+    # What goes to each: its heads, at these positions.
+    sent = x.unflatten(1, (size, -1)).movedim(1, 0).flatten(0, 1)
+    found: Tensor = _Swapped.apply(sent, group)  # type: ignore[no-untyped-call]
+    # What came from each: its positions, of these heads.
+    return found.unflatten(0, (size, -1)).movedim(0, 2).flatten(2, 3)
+
+
+def _heads_to_positions(spread: Spread) -> Callable[..., Any]:
+    """Return what gives attention's results back: all heads, at some positions."""
+
+    def hook(module: nn.Module, given: Any, mixed: Tensor) -> Tensor:
+        if not spread.active:
+            return mixed
+        size = _size(spread.context)
+        sent = mixed.unflatten(2, (size, -1)).movedim(2, 0).flatten(0, 1)
+        found: Tensor = _Swapped.apply(sent, spread.context)  # type: ignore[no-untyped-call]
+        return found.unflatten(0, (size, -1)).movedim(0, 1).flatten(1, 2)
+
+    return hook
+
+
+@torch.no_grad()
+def add_up_copies(model: nn.Module) -> None:
+    """Add up gradients of weights that several have whole, each of its own positions or heads.
+
+    Of all layers at once, when a step's gradients are there.
+    """
+    marked = [(slab_of(weight), weight.grad) for weight in model.parameters()]
+    mine = [
+        own_rows(grad)
+        for slab, grad in marked
+        if slab is not None and slab.dim is None and grad is not None
+    ]
+    if not mine:
+        return
+    group = next(slab.group for slab, _ in marked if slab is not None)
+    together = torch.cat([one.flatten() for one in mine])
+    dist.all_reduce(together, group=group)
+    for one, added in zip(mine, together.split([one.numel() for one in mine]), strict=True):
+        one.copy_(added.view_as(one))
