@@ -28,12 +28,12 @@ from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
 from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
+from nextword.training.dividing import arranged, check_heads
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import check_memory, default_context, default_soft_targets, make_plan
-from nextword.training.spreading import arranged, check_heads
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather

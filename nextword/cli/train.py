@@ -149,7 +149,9 @@ def train(
             return
         if resume is not None:
             machine = {
-                name: options[f"machine.{name}"] for name in DIVIDING if f"machine.{name}" in options
+                name: options[f"machine.{name}"]
+                for name in DIVIDING
+                if f"machine.{name}" in options
             }
             done = pretrain.resume(resume, steps=steps, machine=machine, progress=progress)
         else:

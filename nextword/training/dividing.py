@@ -15,6 +15,7 @@ import torch.distributed as dist
 from nextword.base.errors import SettingsError
 from nextword.machine.device import give_back_freed_memory
 from nextword.machine.memory import free_memory
+from nextword.machine.options import MachineSettings
 from nextword.machine.parts import mark
 from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
@@ -33,10 +34,61 @@ HOLDS = {
     "fsdp": "they divide the weights among them",
     "hsdp": "those of each machine divide the weights among them",
 }
+TOGETHER_HOLD = "those who compute a layer together hold all weights"
 GROUPS = {
     "tensor": "; {} at a time compute each layer together",
     "context": "; {} at a time share the positions of each row",
 }
+
+
+def arranged(ranks: Ranks, settings: MachineSettings) -> Ranks:
+    """Let processes compute layers together, and share rows.
+
+    Args:
+        ranks: all of them.
+        settings: say how many.
+
+    Raises:
+        SettingsError: there are not as many, or not on one machine.
+    """
+    tensor, context = settings.tensor, settings.context
+    together = tensor * context
+    if ranks.size % together:
+        asked = [f"machine.{name} = {number}" for name, number in
+                 (("tensor", tensor), ("context", context)) if number > 1]  # fmt: skip
+        raise SettingsError(
+            f"{' and '.join(asked)}: {ranks.size} "
+            f"process{'es' if ranks.size > 1 else ''} cannot be divided into groups of {together}; "
+            "start a multiple (--processes, or torchrun), or choose others"
+        )
+    if ranks.on_machine % tensor and ranks.size > 1:
+        raise SettingsError(
+            f"machine.tensor = {tensor}: the {ranks.on_machine} processes of a machine cannot be "
+            f"divided into groups of {tensor}, and such a group talks too much for a network"
+        )
+    return replace(ranks, tensor=tensor, context=context)
+
+
+def check_heads(shape: Shape, ranks: Ranks) -> None:
+    """Refuse a network whose heads or inner width cannot be divided so.
+
+    Raises:
+        SettingsError: names what cannot.
+    """
+    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+    for number, what in ((keys, "heads of keys"), (shape.intermediate_size, "inner width")):
+        if number % ranks.tensor:
+            raise SettingsError(
+                f"machine.tensor = {ranks.tensor}: the network's {what} ({number}) cannot be "
+                f"divided by it; choose another number, or other sizes of the network"
+            )
+    heads, mine = queries // ranks.tensor, keys // ranks.tensor
+    if heads % ranks.context or (mine % ranks.context and ranks.context % mine):
+        of_each = f", of which each of {ranks.tensor} has {heads} and {mine}" * (ranks.tensor > 1)
+        raise SettingsError(
+            f"machine.context = {ranks.context}: {queries} heads of queries and {keys} of "
+            f"keys{of_each} cannot be shared out among so many"
+        )
 
 
 def choose_division(
@@ -85,22 +137,23 @@ def _choose(
             f"machine.parallel = 'hsdp': the {ranks.size} processes run on one machine, or not as "
             "many on each; within one machine choose fsdp"
         )
+    holds = HOLDS | ({"ddp": TOGETHER_HOLD} if ranks.tensor > 1 else {})
     way = before and before.get("parallel")
-    alike = before and before.get("processes") == ranks.size
-    alike = alike and all(before.get(name, 1) == getattr(ranks, name) for name in GROUPS)
+    now = {"processes": ranks.size, "tensor": ranks.tensor, "context": ranks.context}
+    alike = before and now == {name: before.get(name, 1) for name in now}
     if asked == "auto" and alike and way in HOLDS:
-        return replace(ranks, parallel=way, why=f"{HOLDS[way]}, as before")
+        return replace(ranks, parallel=way, why=f"{holds[way]}, as before")
     if asked != "auto":
-        return replace(ranks, parallel=asked, why=f"{HOLDS[asked]}, as was asked for")
+        return replace(ranks, parallel=asked, why=f"{holds[asked]}, as was asked for")
     held = bytes_held(shape, training, device) / ranks.tensor
     free = free_for_each(ranks, device)
     if ROOM * held <= free:
-        return replace(ranks, parallel="ddp", why=f"{HOLDS['ddp']}, which fit")
+        return replace(ranks, parallel="ddp", why=f"{holds['ddp']}, which fit")
     within = ranks.are_several_machines and held * ranks.tensor <= free * ranks.on_machine
     way = "hsdp" if within else "fsdp"
     whole = held * ranks.tensor / 1e9
     needed = f"whole they take {whole:,.2f} GB, and {free / 1e9:,.2f} GB are free for each"
-    return replace(ranks, parallel=way, why=f"{HOLDS[way]}; {needed}")
+    return replace(ranks, parallel=way, why=f"{holds[way]}; {needed}")
 
 
 def free_for_each(ranks: Ranks, device: torch.device) -> float:
@@ -148,26 +201,28 @@ class Meshes(NamedTuple):
 
 def meshes_of(ranks: Ranks) -> Meshes:
     """Lay processes out: who holds copies, who shares, who computes together."""
-    from torch.distributed.device_mesh import init_device_mesh
-
     kind = "cpu" if ranks.device is None else ranks.device.type
     context = layers = rest = tensor = None
     if ranks.context > 1:
-        sizes, names = (ranks.groups, ranks.context, ranks.tensor), ("rows", "context", "tensor")
-        context = init_device_mesh(kind, sizes, mesh_dim_names=names).get_group("context")
+        rows = _mesh(kind, rows=ranks.groups, context=ranks.context, tensor=ranks.tensor)
+        context = rows.get_group("context")
     if ranks.divides_weights:
         inner, copies = ranks.pieces, ranks.size // ranks.pieces
-        some = slice(copies == 1, None)  # nobody holds a copy
-        layers = rest = init_device_mesh(
-            kind, (copies, inner)[some], mesh_dim_names=("copies", "shares")[some]
-        )
+        layers = rest = _mesh(kind, copies=copies, shares=inner)
     if ranks.tensor > 1:
-        every = init_device_mesh(
-            kind, (copies, ranks.shares, ranks.tensor), mesh_dim_names=("copies", "shares", "tensor")
-        )
+        every = _mesh(kind, copies=copies, shares=ranks.shares, tensor=ranks.tensor)
         tensor = every.get_group("tensor")
         layers = every["copies", "shares"] if copies > 1 else every["shares"]
     return Meshes(layers, rest, tensor, context)
+
+
+def _mesh(kind: str, **sizes: int) -> "DeviceMesh":
+    """Lay all processes out, one after the other in the last dimension; nobody holds one copy."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if sizes.get("copies") == 1:
+        del sizes["copies"]
+    return init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
 
 def begin_divided(shape: Shape, ranks: Ranks, meshes: Meshes) -> Transformer:

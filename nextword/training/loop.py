@@ -198,7 +198,7 @@ def _gradients(training: Training, ready: Ready) -> Tensor | float | None:
     if not training.every_token_is_a_target:
         targets = ready.num_targets
         if ranks.size > 1:
-            counted = targets if ranks.counts_rows else 0
+            counted = float(targets) if ranks.counts_rows else 0.0
             targets = float(ranks.sum(torch.tensor(counted, device=device)))
     try:
         parts = add_gradients(training.loss, ready.batches, targets, device, ranks.averages)

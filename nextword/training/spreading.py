@@ -14,23 +14,19 @@ Legend of shapes: B rows, T positions, D width, V vocabulary, H heads, K head wi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as messages
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextword.base.errors import SettingsError
-from nextword.machine.options import MachineSettings
 from nextword.machine.parts import Slab, own_rows, slab_of
-from nextword.machine.ranks import Ranks
 from nextword.model.layers import precision_of
-from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.targets.batch import IGNORED
+from nextword.training.exchange import added_up, gathered, handed_out, swapped
 
 if TYPE_CHECKING:
     from nextword.model.attention import Seen
@@ -141,56 +137,6 @@ def spread_of(model: nn.Module) -> Spread | None:
     return found
 
 
-def arranged(ranks: Ranks, settings: MachineSettings) -> Ranks:
-    """Let processes compute layers together, and share rows.
-
-    Args:
-        ranks: all of them.
-        settings: say how many.
-
-    Raises:
-        SettingsError: there are not as many, or not on one machine.
-    """
-    tensor, context = settings.tensor, settings.context
-    together = tensor * context
-    if ranks.size % together:
-        asked = [f"machine.{name} = {number}" for name, number in
-                 (("tensor", tensor), ("context", context)) if number > 1]  # fmt: skip
-        raise SettingsError(
-            f"{' and '.join(asked)}: {ranks.size} "
-            f"process{'es' if ranks.size > 1 else ''} cannot be divided into groups of {together}; "
-            "start a multiple (--processes, or torchrun), or choose others"
-        )
-    if ranks.on_machine % tensor and ranks.size > 1:
-        raise SettingsError(
-            f"machine.tensor = {tensor}: the {ranks.on_machine} processes of a machine cannot be "
-            f"divided into groups of {tensor}, and such a group talks too much for a network"
-        )
-    return replace(ranks, tensor=tensor, context=context)
-
-
-def check_heads(shape: Shape, ranks: Ranks) -> None:
-    """Refuse a network whose heads or inner width cannot be divided so.
-
-    Raises:
-        SettingsError: names what cannot.
-    """
-    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
-    for number, what in ((keys, "heads of keys"), (shape.intermediate_size, "inner width")):
-        if number % ranks.tensor:
-            raise SettingsError(
-                f"machine.tensor = {ranks.tensor}: the network's {what} ({number}) cannot be "
-                f"divided by it; choose another number, or other sizes of the network"
-            )
-    heads, mine = queries // ranks.tensor, keys // ranks.tensor
-    if heads % ranks.context or (mine % ranks.context and ranks.context % mine):
-        of_each = f", of which each of {ranks.tensor} has {heads} and {mine}" * (ranks.tensor > 1)
-        raise SettingsError(
-            f"machine.context = {ranks.context}: {queries} heads of queries and {keys} of "
-            f"keys{of_each} cannot be shared out among so many"
-        )
-
-
 def cut_layers(
     model: Transformer, tensor: "dist.ProcessGroup", sharers: "dist.ProcessGroup"
 ) -> dict[str, Slab]:
@@ -256,68 +202,12 @@ def spread_rows(
             mix.register_forward_hook(_heads_to_positions(spread))
 
 
-class _Gathered(torch.autograd.Function):
-    """All positions of rows of which each process has some; backward, its own of their sum."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _all(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _own_of_sum(grad, ctx.group), None
-
-
-class _HandedOut(torch.autograd.Function):
-    """A process's own positions of what all have added up; backward, those of all."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _own_of_sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _all(grad, ctx.group), None
-
-
-class _Swapped(torch.autograd.Function):
-    """What each process has for this one, of equal pieces; backward the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        return _swap(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _swap(grad, ctx.group), None
-
-
-def _all(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.all_gather_tensor(x.contiguous(), 1, group))
-
-
-def _own_of_sum(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.reduce_scatter_tensor(x.contiguous(), "sum", 1, group))
-
-
-def _swap(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.all_to_all_single(x.contiguous(), None, None, group))
-
-
-def _arrived(x: Tensor) -> Tensor:
-    """Wait for a message, where nobody else does: a compiler sees to it by itself."""
-    done: Tensor = x.wait() if isinstance(x, messages.AsyncCollectiveTensor) else x
-    return done
-
-
 def _keep_share(spread: Spread) -> Callable[..., Any]:
     def hook(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
         if not spread.active:
             return embedded
-        return embedded.chunk(_size(spread.tensor), dim=1)[_rank(spread.tensor)]
+        mine = embedded.chunk(_size(spread.tensor), dim=1)[_rank(spread.tensor)]
+        return mine.contiguous()  # as all later layers read it: they are compiled as one
 
     return hook
 
@@ -329,7 +219,7 @@ def _gather(spread: Spread, first: Any) -> Callable[..., Any]:
         if not spread.active:
             return given
         x = given[0].to(precision_of(first.weight, first.precision))
-        return (_Gathered.apply(x, spread.tensor), *given[1:])  # type: ignore[no-untyped-call]
+        return (gathered(x, spread.tensor), *given[1:])
 
     return hook
 
@@ -339,9 +229,8 @@ def _hand_out(spread: Spread) -> Callable[..., Any]:
 
     def hook(module: nn.Module, given: Any, added: Tensor) -> Tensor:
         if spread.active:
-            own: Tensor = _HandedOut.apply(added, spread.tensor)  # type: ignore[no-untyped-call]
-            return own
-        return _arrived(messages.all_reduce(added.contiguous(), "sum", spread.tensor))
+            return handed_out(added, spread.tensor)
+        return added_up(added, spread.tensor)
 
     return hook
 
@@ -366,10 +255,10 @@ def _positions_to_heads(spread: Spread) -> Callable[..., Any]:
 def _some_heads(x: Tensor, group: Any, size: int) -> Tensor:
     """Map (B, H, T / size, K) to (B, H / size, T, K)."""
     # What goes to each: its heads, at these positions.
-    sent = x.unflatten(1, (size, -1)).movedim(1, 0).flatten(0, 1)
-    found: Tensor = _Swapped.apply(sent, group)  # type: ignore[no-untyped-call]
+    sent = torch.unflatten(x, 1, (size, -1)).movedim(1, 0).flatten(0, 1)
     # What came from each: its positions, of these heads.
-    return found.unflatten(0, (size, -1)).movedim(0, 2).flatten(2, 3)
+    came = torch.unflatten(swapped(sent, group), 0, (size, -1))
+    return came.movedim(0, 2).flatten(2, 3)
 
 
 def _heads_to_positions(spread: Spread) -> Callable[..., Any]:
@@ -379,9 +268,9 @@ def _heads_to_positions(spread: Spread) -> Callable[..., Any]:
         if not spread.active:
             return mixed
         size = _size(spread.context)
-        sent = mixed.unflatten(2, (size, -1)).movedim(2, 0).flatten(0, 1)
-        found: Tensor = _Swapped.apply(sent, spread.context)  # type: ignore[no-untyped-call]
-        return found.unflatten(0, (size, -1)).movedim(0, 1).flatten(1, 2)
+        sent = torch.unflatten(mixed, 2, (size, -1)).movedim(2, 0).flatten(0, 1)
+        came = torch.unflatten(swapped(sent, spread.context), 0, (size, -1))
+        return came.movedim(0, 1).flatten(1, 2)
 
     return hook
 
@@ -403,5 +292,6 @@ def add_up_copies(model: nn.Module) -> None:
     group = next(slab.group for slab, _ in marked if slab is not None)
     together = torch.cat([one.flatten() for one in mine])
     dist.all_reduce(together, group=group)
-    for one, added in zip(mine, together.split([one.numel() for one in mine]), strict=True):
+    pieces = torch.split(together, [one.numel() for one in mine])
+    for one, added in zip(mine, pieces, strict=True):
         one.copy_(added.view_as(one))
