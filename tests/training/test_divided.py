@@ -22,6 +22,7 @@ SMALL = [
     "--training.micro-batch-tokens=160", "--training.clip-norm=0.5", "--model.depth=2",
     "--model.hidden-size=48", "--model.context=32", "--corpus.stories=120",
     "--machine.precision=float32", "--evaluation.batch-tokens=300", "--training.keep-last=3",
+    "--generation.max-tokens=12",
 ]  # fmt: skip
 KINDS = {
     "causal-muon": ["--training.optimizer=muon"],
