@@ -53,6 +53,19 @@ def plan(
             help="at once on a card, at most (default: 32,768)",
         ),
     ] = None,
+    tensor: Annotated[
+        int | None,
+        Parameter(
+            name="--machine.tensor",
+            help="cards that compute each layer together (default: one, and a machine's)",
+        ),
+    ] = None,
+    shared: Annotated[
+        int | None,
+        Parameter(
+            name="--machine.context", help="groups of them that share each row (default: one)"
+        ),
+    ] = None,
     tokens: Annotated[
         float | None,
         Parameter(name="--training.tokens", help="to learn from (default: 20 a parameter)"),
@@ -66,7 +79,7 @@ def plan(
     """Say what a network takes on many cards: memory, traffic, time."""
     from nextword.base.errors import SettingsError
     from nextword.base.options import check_options
-    from nextword.explanation.layouts import plan_layouts, usual_rows, usual_tokens
+    from nextword.explanation.layouts import plan_layouts, usual_tokens, ways_of
     from nextword.explanation.step_time import Fleet
     from nextword.machine.accelerators import GIVEN, find_accelerator
     from nextword.rendering.layouts import describe_layouts
@@ -93,16 +106,19 @@ def plan(
     check_name(training)
     fleet = Fleet(card=card, count=devices, per_machine=per_machine)
     wanted = batch_tokens or default_batch(training, shape, 1 << 62, fresh=False)
-    rows = usual_rows(shape, wanted, fleet)
     total = tokens or usual_tokens(shape)
+    for name, many in (("tensor", tensor), ("context", shared)):
+        if many is not None and not 1 <= many <= devices:
+            raise SettingsError(f"--machine.{name} {many}: must be 1 to {devices:,}, the cards")
+    ways = ways_of(shape, fleet, tensor, shared)
     if not json_:
-        say("counting what each card would hold, in each way there is (half a minute)")
-    found = plan_layouts(shape, training, fleet, rows=rows, tokens=total)
+        say("counting what each card would hold, in each way there is (a minute)")
+    found = plan_layouts(shape, training, fleet, batch_tokens=wanted, tokens=total, ways=ways)
     if json_:
         write(json.dumps([one.as_dict() for one in found]))
         return
     color = has_color()
-    lines = describe_layouts(found, shape, fleet, rows=rows, tokens=total, color=color)
+    lines = describe_layouts(found, shape, fleet, tokens=total, color=color)
     write(lines, is_colored=color)
 
 

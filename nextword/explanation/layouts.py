@@ -4,13 +4,17 @@ Memory is counted by a rehearsal, which runs the program itself without numbers;
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nextword.base.errors import SettingsError
-from nextword.explanation.step_time import Fleet, Work, sent_bytes, step_seconds
+from nextword.explanation.step_time import Fleet, Work, pieces_of, sent_bytes, step_seconds
+from nextword.machine.options import MachineSettings
+from nextword.machine.ranks import Ranks
 from nextword.model.shape import Shape
+from nextword.training.dividing import arranged, check_heads
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS, TOKENS_PER_PARAMETER
 from nextword.training.rehearsal import Held, pretended, rehearse
@@ -33,7 +37,14 @@ class Layout:
 
     parallel: str
     recompute: str
+    tensor: int
+    """Cards that compute each layer together."""
+    context: int
+    """Groups of those that share the positions of each row."""
+    rows: int
+    """Of a step, all cards."""
     micro_rows: int
+    """At once, of a card or its group."""
     parts: int
     memory: dict[str, int]
     """Bytes of a card by part: weights, gradients, optimizer, step."""
@@ -64,45 +75,63 @@ class Layout:
         return {**asdict(self), "memory_bytes": self.memory_bytes}
 
 
+@dataclass(frozen=True)
+class Way:
+    """A way of dividing a network among cards."""
+
+    parallel: str
+    recompute: str
+    tensor: int = 1
+    context: int = 1
+
+    @property
+    def together(self) -> int:
+        """Cards that work on the same rows."""
+        return self.tensor * self.context
+
+
 class _Rehearsals:
     """What a card holds in each way, from a few rehearsals."""
 
     def __init__(self, shape: Shape, training: TrainingSettings, fleet: Fleet) -> None:
         self.shape, self.training, self.fleet = shape, training, fleet
-        self.least = -(-LEAST_TOKENS // shape.context)
-        self._known: dict[tuple[int, int, str], Held] = {}
+        self._known: dict[tuple[int, int, Way], Held] = {}
 
-    def held(self, parallel: str, recompute: str) -> Callable[[int], Held]:
+    def held(self, way: Way) -> Callable[[int], Held]:
         """Return a function: rows at once → what a card holds."""
-        count = self.fleet.count
-        shares = {"ddp": 1, "fsdp": count}.get(parallel, self.fleet.per_machine)
-        few = min(count, 1 if parallel == "ddp" else FEW)
+        least = -(-LEAST_TOKENS * way.together // self.shape.context)
+        shares = pieces_of(self.fleet, way.parallel, way.tensor) // way.tensor
+        some = -(-FEW // way.context) * way.context  # who shares rows divides weights too
+        few = 1 if way.parallel == "ddp" else min(shares, some)
         one, less, more = (
-            self._rehearsed(*of, recompute)
-            for of in ((few, self.least), (FEW, self.least), (FEW, 2 * self.least))
+            self._rehearsed(*of, way) for of in ((few, least), (some, least), (some, 2 * least))
         )
         floor = _of_an_owner(self.shape) if self.training.optimizer == "muon" else 0
         one = _among_more(one, few / shares, floor)
         # A row takes as much whoever holds the weights.
-        slopes = [(b - a) / self.least for a, b in zip(less.peaks, more.peaks, strict=True)]
+        slopes = [(b - a) / least for a, b in zip(less.peaks, more.peaks, strict=True)]
 
         def held(rows: int) -> Held:
-            if rows < self.least:  # below what the loss works on at once it is no straight line
-                return _among_more(self._rehearsed(few, rows, recompute), few / shares, floor)
-            further = [round(slope * (rows - self.least)) for slope in slopes]
+            if rows < least:  # below what the loss works on at once it is no straight line
+                return _among_more(self._rehearsed(few, rows, way), few / shares, floor)
+            further = [round(slope * (rows - least)) for slope in slopes]
             peaks = [peak + row for peak, row in zip(one.peaks, further, strict=True)]
             return Held(one.weights, one.gradients, one.state, *peaks)
 
         return held
 
-    def _rehearsed(self, among: int, rows: int, recompute: str) -> Held:
+    def _rehearsed(self, among: int, rows: int, way: Way) -> Held:
         """Return what a card holds where so many divide the weights; 1: where each holds all."""
-        if (among, rows, recompute) not in self._known:
-            way, size = ("ddp", min(self.fleet.count, 2)) if among == 1 else ("fsdp", among)
-            with pretended(size, size, way) as ranks:
+        key = (among, rows, replace(way, parallel="ddp" if among == 1 else "fsdp"))
+        if key not in self._known:
+            groups = min(self.fleet.count // way.together, 2) * way.context
+            size = way.tensor * (groups if among == 1 else among)
+            with pretended(
+                size, size, key[2].parallel, tensor=way.tensor, context=way.context
+            ) as ranks:
                 of = (self.shape, self.training, ranks, rows)
-                self._known[among, rows, recompute] = rehearse(*of, recompute=recompute)
-        return self._known[among, rows, recompute]
+                self._known[key] = rehearse(*of, recompute=way.recompute)
+        return self._known[key]
 
 
 def _of_an_owner(shape: Shape) -> int:
@@ -140,9 +169,9 @@ def plan_layouts(
     training: TrainingSettings,
     fleet: Fleet,
     *,
-    rows: int,
+    batch_tokens: int,
     tokens: float,
-    ways: Sequence[tuple[str, str]] = (),
+    ways: Sequence[Way] = (),
 ) -> list[Layout]:
     """Return every way that this program knows of, the fastest that fits first.
 
@@ -150,9 +179,10 @@ def plan_layouts(
         shape: of the network.
         training: says the optimizer, and the tokens at once if that was said.
         fleet: the cards.
-        rows: of a step, all cards; a multiple of their number.
+        batch_tokens: of a step, all cards; made a multiple of what they read at least.
         tokens: to learn from.
-        ways: of dividing, with what is computed a second time; default: all there are.
+        ways: of dividing, with what is computed a second time; default: all there are, with layers
+            computed by one card and by a whole machine's.
 
     Raises:
         SettingsError: the cards do not fill their machines.
@@ -162,30 +192,53 @@ def plan_layouts(
             f"{fleet.count} cards do not fill machines of {fleet.per_machine}; say how many each "
             "has by --per-machine"
         )
-    known = ["ddp"] + ["fsdp"] * (fleet.count > 1) + ["hsdp"] * (fleet.machines > 1)
     rehearsals = _Rehearsals(shape, training, fleet)
     found = [
-        _best(rehearsals, way, recompute, rows=rows, tokens=tokens)
-        for way, recompute in ways or itertools.product(known, RECOMPUTE)
+        _best(rehearsals, way, batch_tokens=batch_tokens, tokens=tokens)
+        for way in ways or ways_of(shape, fleet)
     ]
     return sorted(found, key=lambda one: (bool(one.lacks), -one.tokens_per_second))
 
 
-def _best(
-    rehearsals: _Rehearsals,
-    parallel: str,
-    recompute: str,
-    *,
-    rows: int,
-    tokens: float,
-) -> Layout:
+def ways_of(
+    shape: Shape, fleet: Fleet, tensor: int | None = None, context: int | None = None
+) -> list[Way]:
+    """List the ways of dividing a network.
+
+    Args:
+        shape: of the network.
+        fleet: the cards.
+        tensor: cards that compute each layer together; default: one, or as many as can of a
+            machine's.
+        context: groups that share rows; default: one.
+
+    Raises:
+        SettingsError: the network or the cards cannot be divided so.
+    """
+    known = ["ddp"] + ["fsdp"] * (fleet.count > 1) + ["hsdp"] * (fleet.machines > 1)
+    here = min(fleet.per_machine, fleet.count)
+    ranks = Ranks(size=fleet.count, on_machine=here, is_even=True)
+    asked = MachineSettings(tensor=tensor or 1, context=context or 1)
+    check_heads(shape, arranged(ranks, asked))
+    most = math.gcd(here, shape.num_key_value_heads, shape.intermediate_size)
+    tensors = [tensor] if tensor else [1, most] if most > 1 and not context else [1]
+    return [
+        Way(parallel, recompute, many, asked.context)
+        for many in tensors
+        for parallel, recompute in itertools.product(known, RECOMPUTE)
+        if many == 1 or parallel == "ddp" or many < {"fsdp": fleet.count}.get(parallel, here)
+    ]
+
+
+def _best(rehearsals: _Rehearsals, way: Way, *, batch_tokens: int, tokens: float) -> Layout:
     """Return a way with the most rows at once that fit, or with one where none does."""
     shape, training, fleet = rehearsals.shape, rehearsals.training, rehearsals.fleet
-    mine = rows // fleet.count
+    rows = usual_rows(shape, batch_tokens, fleet.count // way.together)
+    mine = rows * way.together // fleet.count
     most = training.micro_batch_tokens or MICRO_BATCH_TOKENS["cuda"]
-    most = max(1, min(most // shape.context, mine))
+    most = max(1, min(most * way.together // shape.context, mine))
     room = USABLE * fleet.card.memory * 1e9
-    held = rehearsals.held(parallel, recompute)
+    held = rehearsals.held(way)
     # Layers are compiled for parts of one size, so they share a card's rows evenly.
     even = [n for n in range(most, 0, -1) if mine % n == 0]
     micro = next((n for n in even if held(n).peak <= room), 1)
@@ -199,17 +252,22 @@ def _best(
     work = Work(
         rows=mine,
         micro_rows=micro,
-        recompute=recompute,
+        recompute=way.recompute,
         compiled=True,  # as auto does for any run that is worth a plan
         optimizer=training.optimizer,
+        tensor=way.tensor,
+        context=way.context,
     )
-    seconds = step_seconds(shape, fleet, parallel, work)
+    seconds = step_seconds(shape, fleet, way.parallel, work)
     rate = rows * shape.context / seconds
-    within, between = sent_bytes(shape, fleet, parallel, work)
+    within, between = sent_bytes(shape, fleet, way.parallel, work)
     hours = tokens / rate / 3600
     return Layout(
-        parallel=parallel,
-        recompute=recompute,
+        parallel=way.parallel,
+        recompute=way.recompute,
+        tensor=way.tensor,
+        context=way.context,
+        rows=rows,
         micro_rows=micro,
         parts=work.parts,
         memory={
@@ -220,7 +278,7 @@ def _best(
         },
         # Where each card holds all, the first saves it.
         host_bytes=(memory.weights + memory.state)
-        * (1 if parallel == "ddp" else min(fleet.per_machine, fleet.count)),
+        * (way.tensor if way.parallel == "ddp" else min(fleet.per_machine, fleet.count)),
         sent_within=within,
         sent_between=between,
         step_seconds=seconds,
@@ -232,10 +290,10 @@ def _best(
     )
 
 
-def usual_rows(shape: Shape, batch_tokens: int, fleet: Fleet) -> int:
-    """Return the rows of a step: what was asked for, shared out evenly, at least one a card."""
+def usual_rows(shape: Shape, batch_tokens: int, groups: int) -> int:
+    """Return the rows of a step: what was asked for, shared out evenly, at least one a group."""
     rows = max(1, round(batch_tokens / shape.context))
-    return max(1, rows // fleet.count) * fleet.count
+    return max(1, rows // groups) * groups
 
 
 def usual_tokens(shape: Shape) -> int:

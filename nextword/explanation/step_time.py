@@ -44,14 +44,19 @@ class Fleet:
         """How many machines there are."""
         return self.count // self.per_machine
 
-    def bandwidth(self, among: int) -> float:
+    def bandwidth(self, among: int, apart: int = 1) -> float:
         """Return the bytes a second that each card of a group receives, other groups at work too.
 
-        A message to all of several machines enters each of them over the networks of all its cards.
+        A message to all of several machines enters each of them over the networks of those of its
+        cards that belong to the group.
+
+        Args:
+            among: how many they are.
+            apart: by number, from one to the next.
         """
-        link = self.card.link
-        if among > self.per_machine:
-            link = min(link, self.per_machine * self.card.network)
+        link, here = self.card.link, max(self.per_machine // apart, 1)
+        if among > here:
+            link = min(link, here * self.card.network)
         return LINKED * 1e9 * link
 
     def between(self) -> float:
@@ -61,10 +66,10 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a card does in a step."""
+    """What a card does in a step, alone or with others."""
 
     rows: int
-    """Of a step, of this card."""
+    """Of a step, of this card or its group."""
     micro_rows: int
     recompute: str
     compiled: bool
@@ -75,6 +80,10 @@ class Work:
     """Of each gradient as it is added up."""
     stays: bool = False
     """Whether gathered weights stay until their gradient, and are not gathered twice."""
+    tensor: int = 1
+    """Cards that compute each layer together."""
+    context: int = 1
+    """Groups of those that share the positions of each row."""
 
     @property
     def parts(self) -> int:
@@ -92,7 +101,7 @@ def step_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float
         work: what each does.
     """
     card, layers, width = fleet.card, shape.num_hidden_layers, shape.hidden_size
-    tokens = work.micro_rows * shape.context
+    tokens = work.micro_rows * shape.context / (work.tensor * work.context)
     layer, tables = _weights(shape)
     passes = FUSED_PASSES if work.compiled else PLAIN_PASSES
     products = 2 * layer * tokens / card.products
@@ -108,7 +117,10 @@ def step_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float
     head = 6 * shape.vocab_size * width * tokens / card.products
     head += LOGIT_BYTES * shape.vocab_size * tokens / (card.bandwidth * 1e12)
     update = _update_seconds(shape, fleet, parallel, work)
-    if parallel == "ddp":
+    # What is sent in the middle of a layer nothing hides.
+    within = _seconds_within_layers(shape, fleet, work)
+    forward, backward = forward + within, backward + within * (1 + (work.recompute != "none"))
+    if parallel == "ddp" and work.tensor == 1:
         whole = layers * layer + tables
         message = _all_reduce(work.added_bytes * whole, fleet)
         hidden = layers * backward * 0.9  # the last gradients have nothing to hide behind
@@ -117,15 +129,16 @@ def step_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float
             + max(message - hidden, message / max(layers, 1))
             + update
         )
-    inner = fleet.count if parallel == "fsdp" else min(fleet.per_machine, fleet.count)
-    gather = _gathering(work.sent_bytes * layer, inner, fleet)
-    add = _gathering(work.added_bytes * layer, inner, fleet) + _copies_add(
-        work.added_bytes * layer / inner, inner, fleet
+    pieces, apart = pieces_of(fleet, parallel, work.tensor), work.tensor
+    inner = pieces // apart
+    gather = _gathering(work.sent_bytes * layer / apart, inner, fleet, apart)
+    add = _gathering(work.added_bytes * layer / apart, inner, fleet, apart) + _copies_add(
+        work.added_bytes * layer / pieces, pieces, fleet
     )
     again = 0.0 if work.stays else gather
     of_layers = layers * (max(forward, gather) + max(backward, again + add))
-    exposed = _gathering((work.sent_bytes + work.added_bytes) * tables, inner, fleet)
-    exposed += _copies_add(work.added_bytes * tables / inner, inner, fleet)
+    exposed = _gathering((work.sent_bytes + work.added_bytes) * tables, pieces, fleet)
+    exposed += _copies_add(work.added_bytes * tables / pieces, pieces, fleet)
     return work.parts * (of_layers + head + exposed) + update
 
 
@@ -136,10 +149,39 @@ def _weights(shape: Shape) -> tuple[int, int]:
     return layer, tables if shape.tie_word_embeddings else 2 * tables
 
 
-def _gathering(whole: float, among: int, fleet: Fleet) -> float:
+def pieces_of(fleet: Fleet, parallel: str, tensor: int) -> int:
+    """Return into how many pieces the weights are divided."""
+    inner = {"ddp": tensor, "hsdp": fleet.per_machine}.get(parallel, fleet.count)
+    return min(inner, fleet.count)
+
+
+def _seconds_within_layers(shape: Shape, fleet: Fleet, work: Work) -> float:
+    """Reckon the time of a layer's own messages, forward or backward."""
+    group, among = within_layers(shape, work), work.tensor
+    together = group[0] / fleet.bandwidth(among) + 4 * HOP_SECONDS * (among - 1)
+    shared = group[1] / fleet.bandwidth(work.context, among) + 2 * HOP_SECONDS * (work.context - 1)
+    return together + shared
+
+
+def within_layers(shape: Shape, work: Work) -> tuple[float, float]:
+    """Return the bytes that a card sends in a layer's forward pass, and as many in its backward.
+
+    To those that compute it together: all positions twice gathered and twice handed out. To those
+    that share its rows: queries, keys and values, and what comes of them. In bfloat16.
+    """
+    tensor, context = work.tensor, work.context
+    positions = work.micro_rows * shape.context / context
+    together = 2 * 4 * positions * shape.hidden_size * (tensor - 1) / tensor
+    queries = shape.num_attention_heads / tensor
+    keys = max(shape.num_key_value_heads / tensor, context) if context > 1 else 0
+    shared = 2 * positions * shape.head_dim * (2 * queries + 2 * keys) * (context - 1) / context
+    return together, shared
+
+
+def _gathering(whole: float, among: int, fleet: Fleet, apart: int = 1) -> float:
     """Reckon the time until each of a group has all shares, or the sum of its own."""
     others = among - 1
-    return whole * others / among / fleet.bandwidth(among) + HOP_SECONDS * others
+    return whole * others / among / fleet.bandwidth(among, apart) + HOP_SECONDS * others
 
 
 def _all_reduce(whole: float, fleet: Fleet) -> float:
@@ -147,17 +189,19 @@ def _all_reduce(whole: float, fleet: Fleet) -> float:
     return 2 * _gathering(whole, fleet.count, fleet)
 
 
-def _copies_add(share: float, inner: int, fleet: Fleet) -> float:
+def _copies_add(share: float, pieces: int, fleet: Fleet) -> float:
     """Reckon the time until those that hold the same share have its sum."""
-    copies = fleet.count // inner
+    copies = fleet.count // pieces
     if copies == 1:
         return 0.0
+    if pieces < fleet.per_machine:
+        return 2 * _gathering(share, copies, fleet, pieces)
     return 2 * (share * (copies - 1) / copies / fleet.between() + HOP_SECONDS * (copies - 1))
 
 
 def _update_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> float:
     """Reckon the time of moving the weights."""
-    shares = {"ddp": 1, "fsdp": fleet.count}.get(parallel, fleet.per_machine)
+    shares = pieces_of(fleet, parallel, work.tensor)
     layer, tables = _weights(shape)
     layers = shape.num_hidden_layers
     held = (layers * layer + tables) / shares
@@ -165,14 +209,15 @@ def _update_seconds(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> fl
     seconds = 28 * held / (fleet.card.bandwidth * 1e12)
     if work.optimizer != "muon":
         return seconds
-    share = fleet.count if parallel == "ddp" else shares
+    is_whole = parallel == "ddp" and work.tensor == 1
+    share = fleet.count if is_whole else shares
     operations = 0.0
     for rows, columns, times in _matrices(shape):
         least, most = sorted((rows, columns))
         # One half of two symmetric products, and one that is none.
         operations += times * ITERATIONS * (3 * least * least * most + least**3)
     seconds += max(operations * layers / share, operations / 7) / fleet.card.products
-    if parallel == "ddp":
+    if is_whole:
         return seconds + _gathering(4 * layers * layer, fleet.count, fleet)
     # Rows go to a matrix's owner and come back.
     moved = 2 * 4 * layers * layer / shares * (shares - 1) / shares
@@ -195,26 +240,45 @@ def sent_bytes(shape: Shape, fleet: Fleet, parallel: str, work: Work) -> tuple[f
     several machines each of a machine's cards sends its part over its own network.
     """
     layer, tables = _weights(shape)
-    layers, machines = shape.num_hidden_layers, fleet.machines
-    of_layers, whole = layers * layer, layers * layer + tables
-    others = (fleet.count - 1) / fleet.count
+    of_layers, apart = shape.num_hidden_layers * layer, work.tensor
     is_muon = work.optimizer == "muon"
-    if parallel == "ddp":
-        total = 4 * (2 * whole + of_layers * is_muon) * others
-        return _split(total, fleet)
-    inner = fleet.count if parallel == "fsdp" else min(fleet.per_machine, fleet.count)
-    beside = (inner - 1) / inner
-    total = 4 * work.parts * (3 * of_layers + 2 * tables) * beside
-    total += 4 * 2 * of_layers / inner * beside * is_muon
-    if parallel == "fsdp":
-        return _split(total, fleet)
-    between = 4 * work.parts * 2 * whole / inner * (machines - 1) / machines
-    return total, between
+    times = work.parts * shape.num_hidden_layers * (2 + (work.recompute != "none"))
+    together, shared = (times * each for each in within_layers(shape, work))
+    if parallel == "ddp" and apart == 1:
+        others = (fleet.count - 1) / fleet.count
+        whole = 4 * (2 * (of_layers + tables) + of_layers * is_muon) * others
+        return _added(_split(whole, fleet, fleet.count), _split(shared, fleet, work.context))
+    pieces = pieces_of(fleet, parallel, apart)
+    inner, copies = pieces // apart, fleet.count // pieces
+    weights = 4 * work.parts * 3 * of_layers / apart * (inner - 1) / inner
+    all_pieces = 4 * work.parts * 2 * tables * (pieces - 1) / pieces
+    all_pieces += 4 * 2 * of_layers / pieces * (pieces - 1) / pieces * is_muon
+    added = 4 * work.parts * 2 * (of_layers + tables) / pieces * (copies - 1) / copies
+    return _added(
+        _split(weights, fleet, inner, apart),
+        _split(all_pieces, fleet, pieces),
+        _split(added, fleet, copies, pieces),
+        _split(together, fleet, apart),
+        _split(shared, fleet, work.context, apart),
+    )
 
 
-def _split(total: float, fleet: Fleet) -> tuple[float, float]:
-    """Divide what a card sends around a ring of all: one of a machine's cards is its last."""
-    if fleet.machines <= 1:
+def _added(*pairs: tuple[float, float]) -> tuple[float, float]:
+    within, between = (sum(one) for one in zip(*pairs, strict=True))
+    return within, between
+
+
+def _split(total: float, fleet: Fleet, among: int, apart: int = 1) -> tuple[float, float]:
+    """Divide what a card of a group sends around its ring: one of a machine's is its last.
+
+    Args:
+        total: bytes.
+        fleet: the cards.
+        among: how many the group has.
+        apart: by number, from one to the next.
+    """
+    here = max(fleet.per_machine // apart, 1)
+    if among <= here:
         return total, 0.0
-    between = total / fleet.per_machine
+    between = total / here
     return total - between, between

@@ -18,6 +18,12 @@ WAYS = {
     "fsdp": "all cards divide the weights among them",
     "hsdp": "the cards of a machine divide the weights among them",
 }
+TOGETHER = {
+    "ddp": "{} cards at a time compute each layer together and hold all",
+    "fsdp": "{} cards at a time compute each layer together, and all divide the weights",
+    "hsdp": "{} cards at a time compute each layer together, and those of a machine divide the "
+    "weights",
+}
 WORDS = {
     "none": "nothing is computed a second time",
     "selective": "all but products and attention is computed a second time",
@@ -26,7 +32,7 @@ WORDS = {
 
 
 def describe_layouts(
-    layouts: Sequence[Layout], shape: Shape, fleet: Fleet, *, rows: int, tokens: float, color: bool
+    layouts: Sequence[Layout], shape: Shape, fleet: Fleet, *, tokens: float, color: bool
 ) -> str:
     """Say what is planned, the fastest way that fits, and all others.
 
@@ -34,11 +40,10 @@ def describe_layouts(
         layouts: the best first, those that cannot be last; at least one.
         shape: of the network.
         fleet: the cards.
-        rows: of a step, all cards.
         tokens: to learn from.
         color: whether those that cannot be are written faintly.
     """
-    card = fleet.card
+    card, rows = fleet.card, layouts[0].rows
     stand = f" in {counted(fleet.machines, 'machine')} of {fleet.per_machine}"
     heads = [
         f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, "
@@ -65,8 +70,12 @@ def _best(best: Layout, shape: Shape, fleet: Fleet) -> list[str]:
             "Nothing fits: more cards, a smaller network or a smaller context would.", 0
         )
     memory = ", ".join(f"{part} {held / 1e9:.1f}" for part, held in best.memory.items())
-    micro = best.micro_rows * shape.context
+    micro = best.micro_rows * shape.context // (best.tensor * best.context)
     way = WAYS[best.parallel] if fleet.count > 1 else "one card holds all"
+    if best.tensor > 1:
+        way = TOGETHER[best.parallel].format(best.tensor)
+    if best.context > 1:
+        way += f", and {best.context} at a time share the positions of each row"
     return [
         *_wrapped(f"Fastest of those that fit: {way}; {WORDS[best.recompute]}.", 0),
         *_wrapped(f"{best.memory_bytes / 1e9:.1f} GB a card at most: {memory}", head="memory"),
@@ -87,16 +96,23 @@ def _best(best: Layout, shape: Shape, fleet: Fleet) -> list[str]:
         ),
         *_advice(best, shape, fleet),
         *_wrapped(
-            f"--machine.parallel {best.parallel} --machine.recompute {best.recompute} "
-            f"--training.micro-batch-tokens {micro}",
+            f"--machine.parallel {best.parallel}"
+            + "".join(f" --machine.{name} {number}" for name, number in _groups(best))
+            + f" --machine.recompute {best.recompute} --training.micro-batch-tokens {micro}",
             head="options",
         ),
     ]
 
 
+def _groups(way: Layout) -> list[tuple[str, int]]:
+    """Name who computes layers together, and who shares rows, where somebody does."""
+    both = (("tensor", way.tensor), ("context", way.context))
+    return [(name, number) for name, number in both if number > 1]
+
+
 def _advice(best: Layout, shape: Shape, fleet: Fleet) -> list[str]:
     """Say where cards would have more to do, if they have little."""
-    mine = best.micro_rows * best.parts * shape.context
+    mine = best.micro_rows * best.parts * shape.context // (best.tensor * best.context)
     if mine >= BUSY_TOKENS:
         return []
     more = -(-BUSY_TOKENS // shape.context) * shape.context * fleet.count
@@ -111,7 +127,7 @@ def _all(layouts: Sequence[Layout], color: bool) -> list[str]:
     heads = ["way", "again", "rows", "GB", "sent GB", "net GB", "tokens/s", "MFU", "days", "MWh"]
     rows = [
         [
-            one.parallel,
+            one.parallel + "".join(f" {name[0]}{number}" for name, number in _groups(one)),
             one.recompute,
             f"{one.micro_rows}×{one.parts}",
             f"{one.memory_bytes / 1e9:.1f}",

@@ -3,19 +3,58 @@
 Under a compiler each becomes operations of its graph.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as messages
 from torch import Tensor
+
+_messages: Any = torch.ops._c10d_functional
+
+
+class Group(NamedTuple):
+    """Processes that send each other something, and this one among them."""
+
+    name: str
+    size: int
+    rank: int
+
+    @classmethod
+    def of(cls, group: "dist.ProcessGroup | None") -> "Group":
+        """Return a group; of this process alone where there is none."""
+        if group is None:
+            return cls("", 1, 0)
+        return cls(group.group_name, dist.get_world_size(group), dist.get_rank(group))
+
+
+def gathered(x: Tensor, group: Group) -> Tensor:
+    """Return all positions, of which each process has some: (B, T / n, …) to (B, T, …)."""
+    done: Tensor = _Gathered.apply(x, group)  # type: ignore[no-untyped-call]
+    return done
+
+
+def handed_out(x: Tensor, group: Group) -> Tensor:
+    """Add up what all have, and return this process's positions: (B, T, …) to (B, T / n, …)."""
+    done: Tensor = _HandedOut.apply(x, group)  # type: ignore[no-untyped-call]
+    return done
+
+
+def swapped(x: Tensor, group: Group) -> Tensor:
+    """Send each process its piece of equal ones, and return what came from each, of its shape."""
+    done: Tensor = _Swapped.apply(x, group)  # type: ignore[no-untyped-call]
+    return done
+
+
+def added_up(x: Tensor, group: Group) -> Tensor:
+    """Add up what all have; without a gradient."""
+    return _arrived(_messages.all_reduce(x.contiguous(), "sum", group.name))
 
 
 class _Gathered(torch.autograd.Function):
     """All positions of rows of which each process has some; backward, its own of their sum."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
         ctx.group = group
         return _all(x, group)
 
@@ -28,7 +67,7 @@ class _HandedOut(torch.autograd.Function):
     """A process's own positions of what all have added up; backward, those of all."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
         ctx.group = group
         return _own_of_sum(x, group)
 
@@ -41,7 +80,7 @@ class _Swapped(torch.autograd.Function):
     """What each process has for this one, of equal pieces; backward the same."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
         ctx.group = group
         return _swap(x, group)
 
@@ -50,43 +89,24 @@ class _Swapped(torch.autograd.Function):
         return _swap(grad, ctx.group), None
 
 
-def gathered(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """Return all positions, of which each process has some: (B, T / n, …) to (B, T, …)."""
-    done: Tensor = _Gathered.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
+def _all(x: Tensor, group: Group) -> Tensor:
+    name, size, _ = group
+    came = _arrived(_messages.all_gather_into_tensor(x.contiguous(), size, name))
+    return torch.unflatten(came, 0, (size, -1)).movedim(0, 1).flatten(1, 2)
 
 
-def handed_out(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """Add up what all have, and return this process's positions: (B, T, …) to (B, T / n, …)."""
-    done: Tensor = _HandedOut.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
+def _own_of_sum(x: Tensor, group: Group) -> Tensor:
+    name, size, _ = group
+    sent = torch.unflatten(x, 1, (size, -1)).movedim(1, 0).flatten(0, 1)
+    return _arrived(_messages.reduce_scatter_tensor(sent.contiguous(), "sum", size, name))
 
 
-def swapped(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """Send each process its piece of equal ones, and return what came from each, of its shape."""
-    done: Tensor = _Swapped.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
-
-
-def added_up(x: Tensor, group: "dist.ProcessGroup | None") -> Tensor:
-    """Add up what all have; without a gradient."""
-    assert group is not None
-    return _arrived(messages.all_reduce(x.contiguous(), "sum", group))
-
-
-def _all(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.all_gather_tensor(x.contiguous(), 1, group))
-
-
-def _own_of_sum(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.reduce_scatter_tensor(x.contiguous(), "sum", 1, group))
-
-
-def _swap(x: Tensor, group: Any) -> Tensor:
-    return _arrived(messages.all_to_all_single(x.contiguous(), None, None, group))
+def _swap(x: Tensor, group: Group) -> Tensor:
+    name, size, _ = group
+    each = [len(x) // size] * size
+    return _arrived(_messages.all_to_all_single(x.contiguous(), each, each, name))
 
 
 def _arrived(x: Tensor) -> Tensor:
-    """Wait for a message, where nobody else does: a compiler sees to it by itself."""
-    done: Tensor = x.wait() if isinstance(x, messages.AsyncCollectiveTensor) else x
+    done: Tensor = _messages.wait_tensor(x)
     return done

@@ -151,7 +151,15 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def pretended(size: int, on_machine: int, parallel: str, device: str = "cpu") -> Iterator[Ranks]:
+def pretended(
+    size: int,
+    on_machine: int,
+    parallel: str,
+    device: str = "cpu",
+    *,
+    tensor: int = 1,
+    context: int = 1,
+) -> Iterator[Ranks]:
     """Be the first of so many processes, the others of which are not there.
 
     Args:
@@ -159,6 +167,8 @@ def pretended(size: int, on_machine: int, parallel: str, device: str = "cpu") ->
         on_machine: how many are on one machine.
         parallel: how they divide weights.
         device: where they lie; without a GPU, "cpu".
+        tensor: how many compute each layer together.
+        context: how many of those groups share each row.
 
     Raises:
         SettingsError: this process is one of several already.
@@ -170,7 +180,8 @@ def pretended(size: int, on_machine: int, parallel: str, device: str = "cpu") ->
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group("fake", store=store, rank=0, world_size=size)
     try:
-        yield Ranks(0, size, torch.device(device), on_machine, is_even=True, parallel=parallel)
+        ranks = Ranks(0, size, torch.device(device), on_machine, is_even=True, parallel=parallel)
+        yield replace(ranks, tensor=tensor, context=context)
     finally:
         dist.destroy_process_group()
 

@@ -26,7 +26,7 @@ from nextword.machine.parts import Slab, own_rows, slab_of
 from nextword.model.layers import precision_of
 from nextword.model.transformer import Transformer
 from nextword.targets.batch import IGNORED
-from nextword.training.exchange import added_up, gathered, handed_out, swapped
+from nextword.training.exchange import Group, added_up, gathered, handed_out, swapped
 
 if TYPE_CHECKING:
     from nextword.model.attention import Seen
@@ -56,9 +56,9 @@ class Rows(NamedTuple):
 class Spread:
     """How rows are spread among processes, and whether those of the pass under way are."""
 
-    tensor: "dist.ProcessGroup | None"
+    tensor: Group
     """Who computes each layer together with this one."""
-    context: "dist.ProcessGroup | None"
+    context: Group
     """Who shares each row's positions with it."""
     announced: bool = False
     active: bool = False
@@ -66,11 +66,6 @@ class Spread:
     all of them, as one who is asked outside of training."""
     seen: "Seen | None" = None
     """Who may look where, of whole rows."""
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """How many compute a layer together, and how many share a row."""
-        return _size(self.tensor), _size(self.context)
 
     def fill_up(
         self, inputs: Tensor, targets: Tensor, documents: Tensor | None, *, causal: bool
@@ -83,8 +78,7 @@ class Spread:
             documents: (B, T), or None.
             causal: whether nobody sees later positions anyhow.
         """
-        tensor, context = self.sizes
-        lacks = -inputs.shape[1] % (tensor * context)
+        lacks = -inputs.shape[1] % (self.tensor.size * self.context.size)
         if not lacks:
             return inputs, targets, documents
         if documents is None and not causal:
@@ -104,12 +98,13 @@ class Spread:
             positions: (B, T), before they were filled up; None where each is its place in the row.
             soft: (B, T, V), before they were filled up; or None.
         """
-        length, (tensor, context) = inputs.shape[1], self.sizes
-        mine = length // context
-        first = _rank(self.context) * mine
+        length = inputs.shape[1]
+        mine = length // self.context.size
+        first = self.context.rank * mine
         shared = slice(first, first + mine)
-        first += _rank(self.tensor) * (mine // tensor)
-        asked = slice(first, first + mine // tensor)
+        mine //= self.tensor.size
+        first += self.tensor.rank * mine
+        asked = slice(first, first + mine)
         if positions is None:
             positions = torch.arange(length, device=inputs.device).expand(len(inputs), -1)
         positions = F.pad(positions, (0, length - positions.shape[1]))
@@ -120,15 +115,7 @@ class Spread:
     def begin(self, seen: "Seen | None") -> "Seen | None":
         """Announce a pass over shares of rows; return the mask that it is to be told of."""
         self.announced, self.seen = True, seen
-        return seen if self.context is None else None  # it does not fit the share that is asked
-
-
-def _size(group: "dist.ProcessGroup | None") -> int:
-    return 1 if group is None else dist.get_world_size(group)
-
-
-def _rank(group: "dist.ProcessGroup | None") -> int:
-    return 0 if group is None else dist.get_rank(group)
+        return seen if self.context.size == 1 else None  # it does not fit the share that is asked
 
 
 def spread_of(model: nn.Module) -> Spread | None:
@@ -150,7 +137,7 @@ def cut_layers(
     Returns:
         what it has of each weight of a layer, by name.
     """
-    rank, size, found = _rank(tensor), _size(tensor), {}
+    (_, size, rank), found = Group.of(tensor), {}
     for number, layer in enumerate(model.model.layers):
         attention: Any = layer.self_attn
         queries, keys = attention.heads
@@ -179,9 +166,11 @@ def spread_rows(
     """
     if tensor is None and context is None:
         return
-    spread = Spread(tensor, context)
+    spread = Spread(Group.of(tensor), Group.of(context))
     vars(model)["_spread"] = spread
-    if lacks := -model.shape.context % (_size(tensor) * _size(context)):  # rows are filled up
+    if lacks := -model.shape.context % (
+        spread.tensor.size * spread.context.size
+    ):  # rows are filled up
         model.model.lay_angles(model.device, model.shape.context + lacks)
 
     def begin(backbone: nn.Module, given: Any) -> None:
@@ -206,7 +195,7 @@ def _keep_share(spread: Spread) -> Callable[..., Any]:
     def hook(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
         if not spread.active:
             return embedded
-        mine = embedded.chunk(_size(spread.tensor), dim=1)[_rank(spread.tensor)]
+        mine = embedded.chunk(spread.tensor.size, dim=1)[spread.tensor.rank]
         return mine.contiguous()  # as all later layers read it: they are compiled as one
 
     return hook
@@ -242,22 +231,22 @@ def _positions_to_heads(spread: Spread) -> Callable[..., Any]:
         if not spread.active:
             return given
         queries, keys, values, _ = given
-        size = _size(spread.context)
+        size = spread.context.size
         if keys.shape[1] < size:  # one that serves several heads of queries is needed by each
             each = size // keys.shape[1]
             keys, values = (one.repeat_interleave(each, 1) for one in (keys, values))
-        mine = (_some_heads(one, spread.context, size) for one in (queries, keys, values))
+        mine = (_some_heads(one, spread.context) for one in (queries, keys, values))
         return (*mine, spread.seen)
 
     return hook
 
 
-def _some_heads(x: Tensor, group: Any, size: int) -> Tensor:
+def _some_heads(x: Tensor, group: Group) -> Tensor:
     """Map (B, H, T / size, K) to (B, H / size, T, K)."""
     # What goes to each: its heads, at these positions.
-    sent = torch.unflatten(x, 1, (size, -1)).movedim(1, 0).flatten(0, 1)
+    sent = torch.unflatten(x, 1, (group.size, -1)).movedim(1, 0).flatten(0, 1)
     # What came from each: its positions, of these heads.
-    came = torch.unflatten(swapped(sent, group), 0, (size, -1))
+    came = torch.unflatten(swapped(sent, group), 0, (group.size, -1))
     return came.movedim(0, 2).flatten(2, 3)
 
 
@@ -267,7 +256,7 @@ def _heads_to_positions(spread: Spread) -> Callable[..., Any]:
     def hook(module: nn.Module, given: Any, mixed: Tensor) -> Tensor:
         if not spread.active:
             return mixed
-        size = _size(spread.context)
+        size = spread.context.size
         sent = torch.unflatten(mixed, 2, (size, -1)).movedim(2, 0).flatten(0, 1)
         came = torch.unflatten(swapped(sent, spread.context), 0, (size, -1))
         return came.movedim(0, 1).flatten(1, 2)
