@@ -7,6 +7,7 @@ that are there; a rehearsal foresaw that for one of them, without any.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -28,16 +29,24 @@ from nextword.machine.ranks import Ranks, join_ranks
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.model.transformer import Transformer
-from nextword.training.dividing import begin_divided
+from nextword.training.dividing import begin_divided, meshes_of
 from nextword.training.gradients import Gradient, move
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.rehearsal import pretended, rehearse
+from nextword.training.spreading import add_up_copies
 from nextword.training.step import LanguageModelLoss, add_gradients, shared_among_processes
 
 DEPTH, WIDTH, ENTRIES, CONTEXT, ROWS, STEPS = 6, 384, 8_000, 256, 16, 2
-WAYS = (("ddp", 1), ("ddp", 2), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4))
-SHAPE = resolve_shape(ModelSettings(depth=DEPTH, hidden_size=WIDTH), ENTRIES, CONTEXT)
+WAYS = (("ddp", 1), ("ddp", 2), ("fsdp", 2), ("fsdp", 4), ("hsdp", 4), ("tensor", 2),
+        ("fsdp-tensor", 4), ("context", 2), ("both", 4))  # fmt: skip
+TOGETHER = {"tensor": ("ddp", 2, 1), "fsdp-tensor": ("fsdp", 2, 1), "context": ("fsdp", 1, 2),
+            "both": ("fsdp", 2, 2)}  # fmt: skip
+"""How processes divide weights, how many compute a layer together, how many share a row."""
+SHAPE = resolve_shape(
+    ModelSettings(depth=DEPTH, hidden_size=WIDTH, num_attention_heads=6, num_key_value_heads=6),
+    ENTRIES, CONTEXT,
+)  # fmt: skip
 
 
 def on_machine(way: str, size: int) -> int:
@@ -45,10 +54,16 @@ def on_machine(way: str, size: int) -> int:
     return size // 2 if way == "hsdp" else size
 
 
+def pretended_as(way: str, size: int, here: int) -> contextlib.AbstractContextManager[Ranks]:
+    """Be the first of so many processes, that work together in one of the ways."""
+    parallel, tensor, context = TOGETHER.get(way, (way, 1, 1))
+    return pretended(size, here, parallel, tensor=tensor, context=context)
+
+
 def foreseen(way: str, size: int, optimizer: str, recompute: str = "none") -> int:
     """Return the bytes that a rehearsal foresees at most."""
     training = TrainingSettings(optimizer=optimizer)
-    with pretended(size, on_machine(way, size), way) as ranks:
+    with pretended_as(way, size, on_machine(way, size)) as ranks:
         told = {"recompute": recompute, "precision": torch.float32, "plain": False}
         return rehearse(SHAPE, training, ranks, ROWS, **told).peak
 
@@ -89,7 +104,8 @@ def peak_of(work: Callable[..., None], *of: Any) -> int:
 def take_steps(shape: Shape, rows: int, ranks: Ranks, optimizer: str, recompute: str) -> None:
     """Take some steps on numbers, as a run does."""
     torch.manual_seed(0)
-    model = begin_divided(shape, ranks) if ranks.divides_weights else Transformer(shape)
+    meshes = meshes_of(ranks)
+    model = begin_divided(shape, ranks, meshes) if ranks.divides_weights else Transformer(shape)
     with torch.no_grad():
         for weight in model.parameters():
             weight.fill_(0.01)
@@ -101,12 +117,15 @@ def take_steps(shape: Shape, rows: int, ranks: Ranks, optimizer: str, recompute:
     if ranks.size > 1 and not ranks.divides_weights:
         loss = shared_among_processes(loss, (ids[:1], ids[:1]), device)
     for _ in range(STEPS):
-        add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.size)
+        add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.averages)
+        add_up_copies(model)
         move(optimizers, Gradient.of(model, optimizers), 1e-3, 1.0, None)
 
 
 def _child(way: str, optimizer: str, recompute: str) -> None:
-    ranks = replace(join_ranks(torch.device("cpu")), parallel=way)
+    parallel, tensor, context = TOGETHER.get(way, (way, 1, 1))
+    ranks = join_ranks(torch.device("cpu"))
+    ranks = replace(ranks, parallel=parallel, tensor=tensor, context=context)
     peak = peak_of(take_steps, SHAPE, ROWS, ranks, optimizer, recompute)
     if ranks.is_first:
         print(peak)

@@ -87,9 +87,11 @@ class Sent(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Look at each operation between processes."""
         kind, _, name = func.name().partition("::")
+        name = name.partition(".")[0].strip("_")
         if kind == "c10d":
-            name = name.partition(".")[0].strip("_")
             self.bytes[name] += SIZES[name](args)
+        elif kind == "_c10d_functional" and name in WITHIN_LAYERS:
+            self.bytes[name] += WITHIN_LAYERS[name](args)
         return func(*args, **(kwargs or {}))
 
 
@@ -111,6 +113,14 @@ SIZES: dict[str, Callable[[Any], int]] = {
     "broadcast": lambda args: args[0][0].nbytes * _others(args[1])[0] // _others(args[1])[1],
     "alltoall_base": _across,
 }
+
+
+WITHIN_LAYERS: dict[str, Callable[[Any], int]] = {
+    "all_gather_into_tensor": lambda args: args[0].nbytes * (args[1] - 1),
+    "reduce_scatter_tensor": lambda args: args[0].nbytes * (args[2] - 1) // args[2],
+    "all_to_all_single": lambda args: args[0].nbytes * (len(args[1]) - 1) // len(args[1]),
+}
+"""The same of what processes that compute a layer together, or share a row, send in its middle."""
 
 
 def watch_steps(file: str) -> None:

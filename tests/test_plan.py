@@ -28,6 +28,24 @@ def test_it_says_what_each_way_takes(place):
     assert f"--machine.parallel {ways[0]}" in best
 
 
+def test_it_says_what_cards_that_work_together_take(place):
+    heads = ("--model.num-attention-heads", "4", "--model.num-key-value-heads", "4")
+    groups = ("--machine.tensor", "2", "--machine.context", "2")
+    done = place.nextword(*SMALL_PLAN, *heads, *groups, "--devices", "16")
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (table,) = [n for n, line in enumerate(lines) if line.startswith("way ")]
+    assert {line.split("  ")[0][4:].strip() for line in lines[table + 1 :]} == {"t2 c2"} | {
+        " t2 c2"[1:]
+    }
+    words = " ".join(done.stdout.split())
+    assert "2 cards at a time compute each layer together" in words
+    assert "and 2 at a time share the positions of each row" in words
+    assert "--machine.tensor 2 --machine.context 2" in words
+
+
 def test_a_model_that_is_there_says_its_sizes(place, run):
     of = ("plan", "small", "--devices", "1", "--device", "a100", "--json")
     found = json.loads(place.nextword(*of).stdout)
@@ -53,6 +71,8 @@ def test_others_configurations_are_read_whatever_turns_their_positions(place, mo
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--machine.tensor", "9"), "--machine.tensor 9: must be 1 to 8"),
+        (("--machine.tensor", "3"), "8 processes cannot be divided into groups of 3"),
         (("--device", "tpu"), "no accelerator 'tpu' in the table"),
         (("--devices", "0"), "--devices 0: must be 1 to"),
         (("--devices", "12"), "12 cards do not fill machines of 8"),

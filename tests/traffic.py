@@ -23,13 +23,17 @@ from safetensors.torch import load_file
 
 from nextword.machine.about import versions
 from nextword.machine.device import processor_name
+from nextword.model.folder import read_shape
+from nextword.model.shape import Shape
 from nextword.training.checkpoint import list_checkpoints
 from tests.place import Place
 from tests.several import all_well, together
 
+TOKENS = 768
 OPTIONS = (
-    "--training.steps=5", "--training.batch-tokens=768", "--model.depth=4", "--model.context=32",
-    "--model.hidden-size=96", "--corpus.stories=120", "--machine.precision=float32",
+    "--training.steps=5", f"--training.batch-tokens={TOKENS}", "--model.depth=4",
+    "--model.context=32", "--model.hidden-size=96", "--corpus.stories=120",
+    "--machine.precision=float32",
 )  # fmt: skip
 WAYS = (("ddp", 2), ("ddp", 3), ("ddp", 4), ("fsdp", 2), ("fsdp", 3), ("fsdp", 4), ("hsdp", 4))
 
@@ -60,11 +64,57 @@ def expected(shapes: Mapping[str, Sequence[int]], way: str, size: int, optimizer
     return total
 
 
+TOGETHER = {
+    "tensor": (2, "ddp", 2, 1), "context": (2, "fsdp", 1, 2), "fsdp-tensor": (4, "fsdp", 2, 1),
+    "both": (4, "fsdp", 2, 2),
+}  # fmt: skip
+"""Processes, how they divide weights, and how many compute a layer together or share a row."""
+HEADS = ("--model.num-attention-heads=4", "--model.num-key-value-heads=4")
+
+
+def expected_together(
+    shapes: Mapping[str, Sequence[int]], way: str, optimizer: str, shape: Shape, tokens: int
+) -> float:
+    """Return what a process sends in a step where several work on the same rows, in float32.
+
+    Args:
+        shapes: of the weights.
+        way: of `TOGETHER`.
+        optimizer: muon or adamw.
+        shape: the network's sizes.
+        tokens: that its group reads in a step.
+    """
+    size, parallel, tensor, context = TOGETHER[way]
+    pieces = size if parallel == "fsdp" else tensor
+    inner, total = pieces // tensor, 0.0
+    for name, sizes in shapes.items():
+        numbers, is_layers = math.prod(sizes), ".layers." in name
+        if not is_layers:
+            held = -(-sizes[0] // pieces) * math.prod(sizes[1:])
+            total += 2 * 4 * held * (pieces - 1)
+            continue
+        mine = numbers / tensor if len(sizes) == 2 else numbers
+        total += 3 * 4 * mine / inner * (inner - 1)
+        if len(sizes) == 1:  # a vector, whose gradients are added up
+            total += 2 * 4 * mine / inner * (tensor - 1) / tensor
+        elif optimizer == "muon":
+            total += 2 * 4 * numbers / pieces * (pieces - 1) / pieces
+    # A layer's halves gather positions and hand them out, forward and backward; attention swaps.
+    positions = tokens / context
+    together = 4 * positions * shape.hidden_size * (tensor - 1) / tensor
+    heads = 2 * (shape.num_attention_heads + shape.num_key_value_heads) / tensor
+    swapped = positions * heads * shape.head_dim * (context - 1) / context
+    return total + 4 * shape.num_hidden_layers * 2 * (together + swapped)
+
+
 def measure(place: Place, way: str, size: int, optimizer: str) -> dict[str, Any]:
     """Train a little, and return what was sent and held."""
     name, file = f"{way}-{size}-{optimizer}", place.folder / "sent"
     words = ["train", "--name", name, *OPTIONS, f"--training.optimizer={optimizer}"]
-    words.append(f"--machine.parallel={way}")
+    _, parallel, tensor, context = TOGETHER.get(way, (size, way, 1, 1))
+    words.append(f"--machine.parallel={parallel}")
+    if way in TOGETHER:
+        words += [*HEADS, f"--machine.tensor={tensor}", f"--machine.context={context}"]
     all_well(together(place, size, words, on_machine=2 if way == "hsdp" else None, SENT=str(file)))
     told = [json.loads(line) for line in file.read_text().splitlines()]
     file.unlink()
@@ -73,7 +123,13 @@ def measure(place: Place, way: str, size: int, optimizer: str) -> dict[str, Any]
         name: list(value.shape) for name, value in load_file(last / "model.safetensors").items()
     }
     counted = sum(sum(one["sent"].values()) for one in told) / size
-    formula = expected(shapes, way, size, optimizer)
+    if way in TOGETHER:
+        facts = read_shape(last)
+        formula = expected_together(
+            shapes, way, optimizer, facts, TOKENS * context * tensor // size
+        )
+    else:
+        formula = expected(shapes, way, size, optimizer)
     held = max(one["weights"] + one["state"] for one in told)
     return {
         "way": way, "processes": size, "optimizer": optimizer,
@@ -111,7 +167,7 @@ def main() -> None:
         place = Place(Path(folder))
         found = [
             measure(place, way, size, optimizer)
-            for way, size in WAYS
+            for way, size in (*WAYS, *((way, told[0]) for way, told in TOGETHER.items()))
             for optimizer in ("muon", "adamw")
         ]
         large = [measure_peak(place, size) for size in (1, 2, 4) if asked.large]

@@ -24,6 +24,10 @@ TOGETHER = {
     "hsdp": "{} cards at a time compute each layer together, and those of a machine divide the "
     "weights",
 }
+MEANT = (
+    "All ways there are; GB that a card holds, and sends in a step within its machine and over its "
+    "network; t, c: cards that compute a layer together, that share rows."
+)
 WORDS = {
     "none": "nothing is computed a second time",
     "selective": "all but products and attention is computed a second time",
@@ -124,7 +128,7 @@ def _advice(best: Layout, shape: Shape, fleet: Fleet) -> list[str]:
 
 def _all(layouts: Sequence[Layout], color: bool) -> list[str]:
     """Lay all ways out, those that cannot be last, with the reason."""
-    heads = ["way", "again", "rows", "GB", "sent GB", "net GB", "tokens/s", "MFU", "days", "MWh"]
+    heads = ["way", "again", "rows", "holds", "sends", "net", "tokens/s", "MFU", "days", "MWh"]
     rows = [
         [
             one.parallel + "".join(f" {name[0]}{number}" for name, number in _groups(one)),
@@ -141,7 +145,7 @@ def _all(layouts: Sequence[Layout], color: bool) -> list[str]:
         for one in layouts
     ]
     lines = table(heads, rows, frozenset((0, 1)))
-    told = [lines[0]]
+    told = [*_wrapped(MEANT, 0), "", lines[0]]
     for one, line in zip(layouts, lines[1:], strict=True):
         if not one.lacks:
             told.append(line)

@@ -12,13 +12,15 @@ from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.training import rehearsal
 from nextword.training.options import TrainingSettings
 from nextword.training.rehearsal import pretended, rehearse
-from tests.rehearsed import peak_of, take_steps
+from tests.rehearsed import peak_of, pretended_as, take_steps
 
 SHAPE = resolve_shape(ModelSettings(depth=4, hidden_size=128), 1_000, 64)
 CASES = [
     ("ddp", 1, 1, "adamw", "full"),
     ("fsdp", 2, 2, "muon", "selective"),
     ("hsdp", 4, 2, "muon", "none"),
+    ("tensor", 2, 2, "muon", "selective"),
+    ("both", 4, 4, "adamw", "none"),
 ]
 
 
@@ -26,10 +28,11 @@ CASES = [
 def test_it_holds_what_the_allocator_gives(one_thread, way, size, here, optimizer, recompute):
     """The others only pretend to be there, so nothing of gloo's own is counted."""
     told = {"recompute": recompute, "precision": torch.float32, "plain": False}
-    with pretended(size, here, way) as ranks:
-        held = rehearse(SHAPE, TrainingSettings(optimizer=optimizer), ranks, 8, **told)
+    shape = replace(SHAPE, num_attention_heads=4, num_key_value_heads=4, head_dim=32)
+    with pretended_as(way, size, here) as ranks:
+        held = rehearse(shape, TrainingSettings(optimizer=optimizer), ranks, 8, **told)
         loss_rows.forget_buffers()
-        real = peak_of(take_steps, SHAPE, 8, ranks, optimizer, recompute)
+        real = peak_of(take_steps, shape, 8, ranks, optimizer, recompute)
     assert held.peak == pytest.approx(real, rel=0.005)
 
 
