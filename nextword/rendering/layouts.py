@@ -135,12 +135,12 @@ def _all(layouts: Sequence[Layout], color: bool) -> list[str]:
             one.recompute,
             f"{one.micro_rows}×{one.parts}",
             f"{one.memory_bytes / 1e9:.1f}",
-            f"{one.sent_within / 1e9:.3g}",
-            f"{one.sent_between / 1e9:.3g}",
+            _short(one.sent_within / 1e9),
+            _short(one.sent_between / 1e9),
             amount(one.tokens_per_second),
             f"{one.mfu:.0%}",
-            f"{one.days:.3g}",
-            f"{one.megawatt_hours:.3g}",
+            _short(one.days),
+            _short(one.megawatt_hours),
         ]
         for one in layouts
     ]
@@ -153,6 +153,13 @@ def _all(layouts: Sequence[Layout], color: bool) -> list[str]:
         words = [line, *_wrapped(one.lacks, 2)]
         told += [f"{FAINT}{word}{PLAIN}" for word in words] if color else words
     return told
+
+
+def _short(number: float) -> str:
+    """Write a number in three digits at least, and two behind the point at most."""
+    return (
+        f"{number:,.0f}" if number >= 100 else f"{number:.2f}" if number < 10 else f"{number:.1f}"
+    )
 
 
 def _wrapped(words: str, indent: int = 12, *, head: str = "") -> list[str]:
