@@ -201,6 +201,7 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
 
 def save_once(run: Run, step: int, save: Save) -> None:
     """Save a checkpoint of a step, where there is none."""
+    run.saver.wait_for_all(run.ranks)
     run.saver.finish()
     is_there = any(saved.step == step for saved in list_checkpoints(run.folder))
     if run.ranks.divides_weights:  # a disk may show it later on another machine: the first says

@@ -35,7 +35,7 @@ from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
 from nextword.prediction.loading import find_checkpoint
 from nextword.rendering.training import describe_fit, describe_saving
-from nextword.run import Interrupted, Run, begin, follow_rates, go_back, prune, save
+from nextword.run import Interrupted, Run, begin, go_back, prune, save
 from nextword.training.ahead import BatchLike
 from nextword.training.checkpoint import (
     Checkpoint,
@@ -62,7 +62,7 @@ from nextword.training.loop import (
     run_loop,
 )
 from nextword.training.optimizers import build_optimizers, groups_of
-from nextword.training.remembered import halved_by, left_out_by, norms_of
+from nextword.training.remembered import follow_rates, halved_by, left_out_by, norms_of
 from nextword.training.room import RECOMPUTE, check_copys_memory, make_it_fit, needs_of_row
 from nextword.training.step import kept_bytes, shared_among_processes
 
@@ -252,10 +252,8 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
 
 def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     """Measure what a row keeps, and foresee what it would with less."""
-    layers = 1
-    if (
-        run.ranks.divides_weights
-    ):  # gathered weights are none that are kept: one layer speaks for all
+    layers, divides = 1, run.ranks.divides_weights
+    if divides:  # gathered weights are none that are kept: one layer speaks for all
         model = Transformer(replace(run.shape, num_hidden_layers=1)).to(run.machine.device)
         model.set_precision(run.machine.precision)
         layers = run.shape.num_hidden_layers
@@ -265,7 +263,7 @@ def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
     beside = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = None
     kept = beside + layers * (kept - beside)
-    if run.ranks.divides_weights:  # of that each has its share
+    if divides:  # of that each has its share
         kept, beside = kept / run.ranks.together, beside / run.ranks.together
     size = run.machine.precision.itemsize
     return needs_of_row(kept, beside, run.shape, run.plan.context, size)
@@ -330,15 +328,14 @@ def _loop(run: Run, task: Task, training: Training, model: Transformer) -> None:
             # Last but one, so that what the page told is written down.
             calls.append(listen(run.folder, model, run.vocabulary, run.pace, run.ranks))
             calls.append(stop)
-            try:
-                _run_through(run, task, training, calls)
-            except Broken as broken:  # in the middle of a step, of which nothing is kept
-                done = broken.step or 0
-                if done:  # before the first there is nothing that its settings do not say
-                    save_once(run, done, keep)
-                raise Interrupted(run.folder, done, stopped_by()) from None
-            finally:
-                run.saver.finish()  # what was saved arrives, however the loop has ended
+            with run.saver.arriving(run.ranks):
+                try:
+                    _run_through(run, task, training, calls)
+                except Broken as broken:  # in the middle of a step, of which nothing is kept
+                    done = broken.step or 0
+                    if done:  # before the first there is nothing that its settings do not say
+                        save_once(run, done, keep)
+                    raise Interrupted(run.folder, done, stopped_by()) from None
     finally:
         run.progress.stop()
     if run.saver.saves and run.ranks.is_first:
@@ -360,6 +357,7 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             run_loop(training, first, callbacks)
             return
         except DivergedError as error:
+            run.saver.wait_for_all(run.ranks)
             run.saver.finish()
             saved = last_good(run)
             good = (

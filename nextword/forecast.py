@@ -25,11 +25,12 @@ from nextword.model.shape import ModelSettings
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.rendering.progress import duration
-from nextword.run import Clock, Run, follow_journal
+from nextword.run import Clock, Run
 from nextword.settings import Settings
 from nextword.training.gradients import update
 from nextword.training.loop import TrainerState, Training
 from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.remembered import follow_journal
 from nextword.training.step import accumulate
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart

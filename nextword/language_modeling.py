@@ -251,6 +251,7 @@ class LanguageModeling(Task):
             "sample": sample,
         }
         preview = preview_holdout(model, self.prepared, state.step)
+        run.saver.wait_for_all(run.ranks)
         if not run.ranks.is_first:
             return None
         words = describe_evaluation(state.step, scores, sample, preview)

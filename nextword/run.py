@@ -49,6 +49,7 @@ from nextword.training.checkpoint import (
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.options import TrainingSettings
+from nextword.training.remembered import follow_journal, note_processes
 from nextword.training.saver import Saver
 from nextword.training.schedule import Pace, read_pace, read_rates
 from nextword.vocabulary.tokenizer import Vocabulary
@@ -215,7 +216,8 @@ def save(
     if run.clock is not None:
         state["seconds_left"] = run.clock.ends - time.monotonic()
 
-    meeting = Meeting(run.ranks)
+    run.saver.wait_for_all(run.ranks)
+    run.saver.meeting = meeting = Meeting(run.ranks)
 
     def write(taken: TrainingSnapshot) -> int:
         if not run.ranks.is_first:
@@ -364,22 +366,6 @@ def open_resumed(target: str, steps: int | None) -> Resumed:
     return Resumed(folder, facts, settings, checkpoint, last)
 
 
-def follow_journal(pace: Pace, folder: Path, step: int) -> None:
-    """Change a pace as a run's log says that it had changed up to a step."""
-    for event in Journal(folder).read("pace"):
-        if event["step"] <= step:
-            pace.change(event["step"], event["steps"])
-
-
-def follow_rates(pace: Pace, folder: Path) -> None:
-    """Lower the rate as a run's log says that it was lowered, before this step and after it.
-
-    Somebody's wish is part of the run: who goes the same way again comes to it again.
-    """
-    for event in Journal(folder).read("rate"):
-        pace.slow_down(event["step"], event["scale"])
-
-
 def go_back(resumed: Resumed, machine: Machine, processes: int, progress: Progress) -> None:
     """Forget what a run did after the checkpoint that it goes on from; say what has changed.
 
@@ -392,7 +378,9 @@ def go_back(resumed: Resumed, machine: Machine, processes: int, progress: Progre
         progress.say("no checkpoint was saved yet: it begins again with its first step")
     # Before the first step the hold-out sentences are judged, which then is done again.
     step = -1 if resumed.checkpoint is None else resumed.checkpoint.step
-    Journal(resumed.folder).forget_after(step)
+    journal = Journal(resumed.folder)
+    journal.forget_after(step)
+    note_processes(journal, step, resumed.facts.get("processes", 1), processes)
     later = [saved for saved in list_checkpoints(resumed.folder) if saved.step > step]
     remove_checkpoints(later, keep=())
     if resumed.steps != resumed.facts["plan"]["steps"]:

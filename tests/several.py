@@ -6,7 +6,9 @@ They find each other as torchrun's would. What is told by the environment, in on
 PATIENCE (seconds), FREE (bytes of memory that are said to be free), HOW and AT (the second process
 dies, or finds no room, as it writes its rows for the AT-th time), UNLIKE (a later process times
 steps for longer than an earlier one), FILE (bytes of weights that one file may hold), COUNTED (say
-how many graphs were compiled), SENT (a file for what each step sends, and what is held).
+how many graphs were compiled), UPTO (a step at
+which all are asked to stop; as a run is, in bfloat16), SENT (a file for what
+each step sends, and what is held).
 """
 
 import datetime
@@ -14,11 +16,12 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,19 +187,40 @@ def fail_while_saving(how: str, at: int) -> None:
     copies.Copies.write_rows = written_or_not
 
 
-def main(commands: Sequence[Sequence[str]]) -> int:
-    """Do the commands; return the first status that is not 0."""
+def stop_at(step: str) -> None:
+    """Ask training to stop, as SIGTERM does, at a step."""
+    from nextword import fit
+    from nextword.training.loop import Callback, TrainerState
+
+    stops = fit.stop_when_asked
+
+    def stop(run: Any, asked: Any, save: Any) -> Callback:
+        asks = stops(run, asked, save)
+
+        def act(state: TrainerState) -> None:
+            if state.step == int(step):
+                asked.stop = signal.SIGTERM
+            asks.action(state)
+
+        return Callback(1, act, when="at once")
+
+    fit.stop_when_asked = stop
+
+
+def arrange(told: Mapping[str, str]) -> None:
+    """Do what the environment asks for."""
     from nextword import forecast
-    from nextword.cli import main as do
     from nextword.machine import ranks
     from nextword.model import folder
     from nextword.training import dividing
     from nextword.training.optimizers import muon
-    from tests.training.poisoned import poison
 
-    told = os.environ
     torch.set_num_threads(1)
-    muon.has_bfloat16 = lambda device: False  # whose rounding would hide what is looked for
+    for name, does in (("SENT", watch_steps), ("UPTO", stop_at)):
+        if name in told:
+            does(told[name])
+    if "UPTO" not in told:
+        muon.has_bfloat16 = lambda device: False  # whose rounding would hide what is looked for
     if "PATIENCE" in told:
         ranks.PATIENCE = datetime.timedelta(seconds=float(told["PATIENCE"]))
     if "FREE" in told:
@@ -207,8 +231,14 @@ def main(commands: Sequence[Sequence[str]]) -> int:
         forecast.LEAST_SECONDS *= 1 + 2 * int(told["RANK"])
     if "FILE" in told:
         folder.MOST_FILE_BYTES = int(told["FILE"])
-    if "SENT" in told:
-        watch_steps(told["SENT"])
+
+
+def main(commands: Sequence[Sequence[str]]) -> int:
+    """Do the commands; return the first status that is not 0."""
+    from nextword.cli import main as do
+    from tests.training.poisoned import poison
+
+    arrange(os.environ)
     status = 0
     for words in commands:
         if ROLLBACK in words:

@@ -191,6 +191,7 @@ class Meeting:
         """
         self.ranks = ranks
         self.name = f"meeting {next(_MET)}" if ranks.divides_weights else ""
+        self._is_given_up = False
 
     def come(self, to: str, times: int = 1) -> None:
         """Wait until all others have come to the same.
@@ -229,6 +230,8 @@ class Meeting:
             while not store.check([self._key(to, rank)]):
                 if store.check([self._key("mistake")]):
                     raise RunError(store.get(self._key("mistake")).decode())
+                if self._is_given_up:
+                    raise dist.DistError(f"process {rank} does not come any more to: {to}")
                 if time.monotonic() - since > times * PATIENCE.total_seconds():
                     raise dist.DistError(f"process {rank} has not come to: {to}")
                 time.sleep(LOOK_SECONDS / 10)
@@ -237,6 +240,10 @@ class Meeting:
         """Let nobody wait any longer, and tell all why."""
         if self.ranks.divides_weights:
             dist.distributed_c10d._get_default_store().set(self._key("mistake"), mistake)
+
+    def give_up(self) -> None:
+        """Wait for nobody any longer: one of the others is known to have ended."""
+        self._is_given_up = True
 
     def _key(self, what: str, rank: int | None = None) -> str:
         return f"{self.name}: {what}" + ("" if rank is None else f" {rank}")

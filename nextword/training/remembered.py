@@ -1,7 +1,10 @@
 """What a run has written down on the way, and must know again when it goes on."""
 
+from pathlib import Path
+
 from nextword.training.journal import Journal
 from nextword.training.loop import REMEMBERED_NORMS
+from nextword.training.schedule import Pace
 
 
 def halved_by(journal: Journal, step: int) -> int | None:
@@ -22,7 +25,37 @@ def norms_of(journal: Journal, step: int) -> list[float]:
     return norms[::-1]
 
 
+def note_processes(journal: Journal, step: int, begun: int, now: int) -> None:
+    """Write down that a run goes on with another number of processes than it had.
+
+    Args:
+        journal: of the run, up to that step.
+        step: done before.
+        begun: with how many it began.
+        now: with how many it goes on.
+    """
+    known = [event["processes"] for event in journal.read("processes")]
+    if [begun, *known][-1] != now:
+        journal.write({"event": "processes", "step": max(step, 0), "processes": now})
+
+
 def left_out_by(journal: Journal, step: int) -> set[int]:
     """Return the steps whose batches a run has left out since it went back to a step or before."""
     back = journal.read("rollback")
     return {event["left_out"] for event in back if event["step"] <= step}
+
+
+def follow_journal(pace: Pace, folder: Path, step: int) -> None:
+    """Change a pace as a run's log says that it had changed up to a step."""
+    for event in Journal(folder).read("pace"):
+        if event["step"] <= step:
+            pace.change(event["step"], event["steps"])
+
+
+def follow_rates(pace: Pace, folder: Path) -> None:
+    """Lower the rate as a run's log says that it was lowered, before this step and after it.
+
+    Somebody's wish is part of the run: who goes the same way again comes to it again.
+    """
+    for event in Journal(folder).read("rate"):
+        pace.slow_down(event["step"], event["scale"])

@@ -9,9 +9,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from nextword.machine.ranks import LOOK_SECONDS, Meeting, Ranks
 
 Taken = TypeVar("Taken")
 
@@ -35,6 +37,8 @@ class Saver(Generic[Taken]):
         self._threads = ThreadPoolExecutor(1, "saver", initializer=_step_back)
         self._pending: Future[int] | None = None
         self._copy: Taken | None = None
+        self.meeting: Meeting | None = None
+        """Where those who write the last one together wait for each other."""
         self.saves = 0
         self.bytes = 0
         """Written in all."""
@@ -72,6 +76,39 @@ class Saver(Generic[Taken]):
         size = write(copy)
         self.taken += time.monotonic() - began
         return size
+
+    def wait_for_all(self, ranks: Ranks) -> None:
+        """Wait until all processes that divide the weights have written theirs.
+
+        By asking each other, so that it is noticed at once if one of them has died, whom whoever
+        writes would wait for.
+
+        Raises:
+            RuntimeError: one of them does not answer.
+        """
+        if ranks.divides_weights:
+            while any(ranks.most(not self.is_idle)):
+                time.sleep(LOOK_SECONDS / 10)
+
+    @contextlib.contextmanager
+    def arriving(self, ranks: Ranks) -> Iterator[None]:
+        """Let what is saved meanwhile arrive, however that ends.
+
+        Args:
+            ranks: the processes, which all do the same.
+
+        Raises:
+            Exception: what the last save met.
+        """
+        try:
+            yield
+            self.wait_for_all(ranks)
+        except RuntimeError:  # another process has ended: nobody waits for what it had to write
+            if self.meeting is not None:
+                self.meeting.give_up()
+            raise
+        finally:
+            self.finish()
 
     def finish(self) -> None:
         """Wait until all is on the disk.
