@@ -95,7 +95,8 @@ def time_steps(run: Run, task: LanguageModeling) -> Timed:
         if isinstance(value, torch.Tensor)
     )
     held = sum(4 * tensor.numel() for tensor in (*state, *model.parameters()))
-    return Timed(statistics.median(seconds), held)
+    # Those who share rows or layers divide what each has done whole here.
+    return Timed(statistics.median(seconds) / run.ranks.together, held)
 
 
 def time_evaluation(run: Run, prepared: Prepared) -> float:

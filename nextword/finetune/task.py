@@ -17,6 +17,7 @@ from nextword.finetune.supervised import AnyScores, Start, Supervised, digests_o
 from nextword.finetune.tally import Tally
 from nextword.fit import fit
 from nextword.machine.device import choose_machine
+from nextword.machine.ranks import Ranks
 from nextword.machine.slurm import as_torchrun_would
 from nextword.model.config import CONFIG, read_config
 from nextword.model.folder import read_shape
@@ -27,6 +28,7 @@ from nextword.prediction.loading import find_model_folder
 from nextword.rendering.progress import Progress
 from nextword.run import Run, new_folder, open_resumed
 from nextword.settings import Settings
+from nextword.training.dividing import arranged
 from nextword.vocabulary.tokenizer import Vocabulary
 
 TOLD = {
@@ -130,6 +132,7 @@ def _teach(
     told = {**os.environ, **as_torchrun_would(os.environ)}
     if int(told.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("finetune runs in one process; start it without a launcher")
+    arranged(Ranks(), settings.machine)
     if start.from_nothing and settings.finetune.lora_rank:
         raise SettingsError(
             "LoRA stands beside weights that have learned; begin with a model's own"

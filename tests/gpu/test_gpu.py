@@ -309,13 +309,21 @@ def test_the_machine_says_what_it_is():
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second accelerator")
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("--machine.parallel", "ddp"),
+        ("--machine.parallel", "fsdp"),
+        ("--machine.tensor", "2"),
+        ("--machine.context", "2"),
+    ],
+)
 def test_two_cards_train_as_one(place, way):
     """Processes speak through NCCL; the losses differ by no more than bfloat16 moves them."""
     (place.folder / "t.txt").write_text(TEXT * 2000)
     command = ["train", "t.txt", "--vocabulary.kind", "byte", "--model.context", "64"]
     command += ["--training.steps", "20", "--machine.device", "cuda", "--quiet"]
-    command += ["--machine.parallel", way]
+    command += ["--model.num-attention-heads", "4", "--model.num-key-value-heads", "2", *way]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

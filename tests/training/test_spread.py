@@ -185,21 +185,30 @@ def test_layers_are_compiled_with_what_they_send(trained, way):
 def test_what_cannot_be_is_said_in_a_line(trained):
     place, _ = trained
     base = [word for word in SIZES if "heads" not in word]
-    for words, why in (
+    three = ["--model.num-attention-heads=3", "--model.num-key-value-heads=3"]
+    wrong = (
         (["--machine.tensor=3"], "machine.tensor = 3: 2 processes cannot be divided"),
         (["--machine.context=3"], "machine.context = 3: 2 processes cannot be divided"),
-        (["--machine.tensor=2"], "heads of keys (3) cannot"),
-        (["--machine.context=2", "--model.num-attention-heads=3", "--model.num-key-value-heads=3"],
-         "3 heads of queries and 3 of keys cannot be shared out among so many"),
-    ):  # fmt: skip
-        (status, said), _ = together(place, 2, ["train", "--name", "no", *base, *words])
-        assert status == 2
-        assert why in said.splitlines()[-1]
-        assert "Traceback" not in said
-        assert not run_of(place, "no").exists()
-    ((status, said),) = together(place, 1, ["train", "--name", "no", *SIZES, "--machine.tensor=2"])
+        (["--machine.tensor=2"], "heads of keys (3) cannot be divided by it"),
+        (["--machine.context=2", *three], "3 heads of queries and 3 of keys cannot be shared"),
+    )
+    commands = [["train", "--name", "no", *base, *words] for words, _ in wrong]
+    (status, said), _ = together(place, 2, *commands)
     assert status == 2
-    assert "1 process cannot be divided into groups of 2" in said
+    lines = [line for line in said.splitlines() if line.startswith("nextword: ")]
+    for line, (_, why) in zip(lines, wrong, strict=True):
+        assert why in line
+    (place.folder / "rows.jsonl").write_text('{"text": "a hen", "label": "bird"}\n' * 20)
+    alone = (
+        ["train", "--name", "no", *SIZES, "--machine.tensor=2"],
+        ["train", "--resume", "causal-muon-context", "--training.steps=30"],
+        ["finetune", "causal-muon", "rows.jsonl", "--name", "no", "--machine.context=2"],
+    )
+    ((status, told),) = together(place, 1, *alone)
+    assert status == 2
+    assert told.count("1 process cannot be divided into groups of 2") == len(alone)
+    assert "Traceback" not in said + told
+    assert not run_of(place, "no").exists()
 
 
 def test_heads_are_shared_out_only_evenly():
