@@ -105,7 +105,7 @@ def test_it_learns_what_one_process_does(trained, kind, way):
             assert other["loss"] is None
             continue
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=2e-4)
     mine, theirs = last_of(place, kind), last_of(place, name)
     assert apart(mine / "model.safetensors", theirs / "model.safetensors") < 1e-4
     state = "training/optimizer.safetensors"
