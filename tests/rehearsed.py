@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from nextword.machine.about import versions
-from nextword.machine.device import processor_name
+from nextword.machine.device import give_back_freed_memory, processor_name
 from nextword.machine.ranks import Ranks, join_ranks
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
@@ -69,7 +69,7 @@ def foreseen(way: str, size: int, optimizer: str, recompute: str = "none") -> in
         return rehearse(SHAPE, training, ranks, ROWS, **told).peak
 
 
-def measured(way: str, size: int, optimizer: str, recompute: str = "none") -> int:
+def measured(way: str, size: int, optimizer: str = "", recompute: str = "none") -> Any:
     """Return the bytes that the first of so many processes really holds at most."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -90,7 +90,7 @@ def measured(way: str, size: int, optimizer: str, recompute: str = "none") -> in
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * size
-    return int(said[0])
+    return json.loads(said[0])
 
 
 def peak_of(work: Callable[..., None], *of: Any) -> int:
@@ -139,7 +139,46 @@ def let_go() -> None:
     exchange._arrived = patiently
 
 
+def held_messages() -> dict[str, dict[str, float]]:
+    """Say how many messages are recorded as held once all have been read, and by how many it grew.
+
+    Of a hundred of each kind that is sent within layers. What gloo's own threads let go of, copies
+    that it makes of what is gathered and added up, the record does not see.
+    """
+    join_ranks(torch.device("cpu"))
+    give_back_freed_memory()
+    group, x = exchange.Group.of(torch.distributed.group.WORLD), torch.randn(16, 256, 384)
+    found = {}
+    for name in ("_all", "_own_of_sum", "_swap"):
+        kind = getattr(exchange, name)
+
+        def send(kind: Any = kind) -> None:
+            for _ in range(100):
+                kind(x, group)
+
+        send()  # what is made once
+        before = _resident()
+        send()
+        grew = (_resident() - before) / x.nbytes
+        with torch.profiler.profile(profile_memory=True) as record:
+            send()
+        events = record.profiler.kineto_results.events()
+        recorded = sum(one.nbytes() for one in events if one.name() == "[memory]")
+        found[name] = {"recorded": round(recorded / x.nbytes, 1), "grew": round(grew, 1)}
+    return found
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _child(way: str, optimizer: str, recompute: str) -> None:
+    if way == "messages":
+        found = held_messages()
+        if torch.distributed.get_rank() == 0:
+            print(json.dumps(found))
+        return
     let_go()
     parallel, tensor, context = TOGETHER.get(way, (way, 1, 1))
     ranks = join_ranks(torch.device("cpu"))
@@ -173,6 +212,8 @@ def main() -> None:
                     "foreseen_beside_measured": round(two[0] / two[1], 4),
                 })  # fmt: skip
                 print(*of, *two, found[-1]["foreseen_beside_measured"], flush=True)
+    messages = measured("messages", 2)
+    print("messages held of 100, as recorded, and by which the process grew:", messages)
     if asked.keep:
         if asked.ways and asked.keep.exists():
             known = json.loads(asked.keep.read_text())["found"]
@@ -181,7 +222,8 @@ def main() -> None:
             "date": time.strftime("%Y-%m-%d"), "processor": processor_name(),
             "versions": versions(), "shape": vars(SHAPE), "rows": ROWS,
         }  # fmt: skip
-        asked.keep.write_text(json.dumps({**about, "found": found}, indent=1) + "\n")
+        told = {**about, "messages": messages, "found": found}
+        asked.keep.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":
