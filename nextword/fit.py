@@ -237,7 +237,7 @@ def check_steps_memory(run: Run, task: Task, model: Transformer) -> None:
     row = needs[chosen[-1]]
     rows = int(max(free - beside, 0) / row)
     advice = (
-        f"--training.micro-batch-tokens {rows * plan.context} would fit"
+        f"--training.micro-batch-tokens {rows * plan.context // run.ranks.together} would fit"
         if rows
         else f"choose a smaller --model.depth (it is {run.shape.num_hidden_layers}) or "
         f"--model.context (it is {plan.context})"

@@ -100,6 +100,11 @@ def foresee(
     Raises:
         NextwordError: as `train`.
     """
+    if settings.machine.tensor * settings.machine.context > 1:
+        raise SettingsError(
+            "what is foreseen is one process's; `nextword plan` says what machine.tensor and "
+            "machine.context come to"
+        )
     progress = progress or Progress(quiet=True)
     run, prepared, warm_start = _lay_out(paths, settings, start=start, progress=progress)
     task = LanguageModeling(run, prepared, warm_start)
@@ -321,6 +326,7 @@ def resume(
         resumed=resumed,
         clock=None if steps or left is None else Clock(time.monotonic() + left, 0.0),
     )
+    check_heads(run.shape, run.ranks)
     if run.clock is not None:
         go_on_by_clock(run, prepared)
     warm_start = None

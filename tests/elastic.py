@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,15 @@ def main() -> None:
             steps=given.steps,
             parallel=given.parallel,
         )
+    tell(found, given.keep)
+
+
+def tell(found: Mapping[str, Any], keep: Path | None) -> None:
+    """Print what was found, keep it if asked to, and end: well, if nothing has changed."""
     text = json.dumps({"date": time.strftime("%Y-%m-%d"), **found}, indent=2)
     print(text)
-    if given.keep:
-        given.keep.write_text(text + "\n")
+    if keep is not None:
+        keep.write_text(text + "\n")
     sys.exit(not (found["same losses"] and found["same weights"]))
 
 

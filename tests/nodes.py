@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.journal import Journal
-from tests.elastic import OPTIONS, done_steps, started_by, steps_of
+from tests.elastic import OPTIONS, done_steps, started_by, steps_of, tell
 from tests.place import Place
 from tests.several import together
 
@@ -158,11 +158,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = come_and_go(Place(Path(folder)), changes=given.changes, parallel=given.parallel)
-    text = json.dumps({"date": time.strftime("%Y-%m-%d"), **found}, indent=2)
-    print(text)
-    if given.keep:
-        given.keep.write_text(text + "\n")
-    sys.exit(not (found["same losses"] and found["same weights"]))
+    tell(found, given.keep)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from nextword.machine.slurm import as_torchrun_would
 WRONG = 2
 """Status of what the user can mend, and another trial cannot."""
 LOOK_SECONDS = 0.1
+DIVIDING = ("machine.parallel", "machine.tensor", "machine.context")
+"""Options that say how several processes divide the work."""
 
 
 class Several(NamedTuple):
@@ -137,7 +139,7 @@ def _again(asked: Several, run: Path, command: Sequence[str]) -> list[str]:
     )
     ways = [
         f"{option}={_values(command, option)[-1]}"
-        for option in ("--machine.parallel", "--machine.tensor", "--machine.context")
+        for option in (f"--{name}" for name in DIVIDING)
         if _values(command, option)
     ]
     return [command[0], "--resume", str(run), *steps, *ways, *trackers, *told]

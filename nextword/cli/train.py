@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from nextword.base.files import refuse_runs_own
 from nextword.base.signals import Terminated
-from nextword.cli.processes import Several, in_processes
+from nextword.cli.processes import DIVIDING, Several, in_processes
 from nextword.cli.program import (
     TRAIN,
     AsJson,
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from nextword.finetune.task import Finetuned
     from nextword.rendering.progress import Progress
 
-DIVIDING = ("parallel", "tensor", "context")
-WITH_RESUME = {"training.steps", *(f"machine.{name}" for name in DIVIDING)}
+WITH_RESUME = {"training.steps", *DIVIDING}
 """Options that change how far a run goes or who holds what of it, and nothing that it learns."""
 TAUGHT = ("finetune", "examples", "labels")
 """Rooms of settings for examples that a person prepared."""
@@ -149,9 +148,7 @@ def train(
             return
         if resume is not None:
             machine = {
-                name: options[f"machine.{name}"]
-                for name in DIVIDING
-                if f"machine.{name}" in options
+                name.removeprefix("machine."): options[name] for name in DIVIDING if name in options
             }
             done = pretrain.resume(resume, steps=steps, machine=machine, progress=progress)
         else:

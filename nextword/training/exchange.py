@@ -3,7 +3,8 @@
 Under a compiler each becomes operations of its graph.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -27,22 +28,22 @@ class Group(NamedTuple):
         return cls(group.group_name, dist.get_world_size(group), dist.get_rank(group))
 
 
+Message: TypeAlias = Callable[[Tensor, Group], Tensor]
+
+
 def gathered(x: Tensor, group: Group) -> Tensor:
     """Return all positions, of which each process has some: (B, T / n, …) to (B, T, …)."""
-    done: Tensor = _Gathered.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
+    return _sent(x, group, _all, _own_of_sum)
 
 
 def handed_out(x: Tensor, group: Group) -> Tensor:
     """Add up what all have, and return this process's positions: (B, T, …) to (B, T / n, …)."""
-    done: Tensor = _HandedOut.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
+    return _sent(x, group, _own_of_sum, _all)
 
 
 def swapped(x: Tensor, group: Group) -> Tensor:
     """Send each process its piece of equal ones, and return what came from each, of its shape."""
-    done: Tensor = _Swapped.apply(x, group)  # type: ignore[no-untyped-call]
-    return done
+    return _sent(x, group, _swap, _swap)
 
 
 def added_up(x: Tensor, group: Group) -> Tensor:
@@ -50,43 +51,21 @@ def added_up(x: Tensor, group: Group) -> Tensor:
     return _arrived(_messages.all_reduce(x.contiguous(), "sum", group.name))
 
 
-class _Gathered(torch.autograd.Function):
-    """All positions of rows of which each process has some; backward, its own of their sum."""
+def _sent(x: Tensor, group: Group, there: Message, back: Message) -> Tensor:
+    """Send something there, and its gradient back."""
+    came: Tensor = _Sent.apply(x, group, there, back)  # type: ignore[no-untyped-call]
+    return came
+
+
+class _Sent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group, there: Message, back: Message) -> Tensor:
+        ctx.group, ctx.back = group, back
+        return there(x, group)
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _all(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _own_of_sum(grad, ctx.group), None
-
-
-class _HandedOut(torch.autograd.Function):
-    """A process's own positions of what all have added up; backward, those of all."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _own_of_sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _all(grad, ctx.group), None
-
-
-class _Swapped(torch.autograd.Function):
-    """What each process has for this one, of equal pieces; backward the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _swap(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _swap(grad, ctx.group), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.back(grad, ctx.group), None, None, None
 
 
 def _all(x: Tensor, group: Group) -> Tensor:

@@ -168,9 +168,8 @@ def spread_rows(
         return
     spread = Spread(Group.of(tensor), Group.of(context))
     vars(model)["_spread"] = spread
-    if lacks := -model.shape.context % (
-        spread.tensor.size * spread.context.size
-    ):  # rows are filled up
+    lacks = -model.shape.context % (spread.tensor.size * spread.context.size)
+    if lacks:  # rows are filled up
         model.model.lay_angles(model.device, model.shape.context + lacks)
 
     def begin(backbone: nn.Module, given: Any) -> None:

@@ -64,6 +64,29 @@ def apart(one, other):
     return max(float((value - second[name]).abs().max()) for name, value in first.items())
 
 
+def check_alike(place, one, other, *, lengths):
+    """Two runs have learned and said the same: steps, weights, state, evaluations.
+
+    `lengths`: by how much those of gradients may differ, of themselves.
+    """
+    for mine, theirs in zip(events(place, one, "step"), events(place, other, "step"), strict=True):
+        if mine["loss"] is None:  # of a batch that was left out
+            assert theirs["loss"] is None
+            continue
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert mine["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=lengths)
+    folders = last_of(place, one), last_of(place, other)
+    for file in "model.safetensors", "training/optimizer.safetensors":
+        assert apart(*(folder / file for folder in folders)) < 1e-4
+    assert not find_damage(folders[1], whole=True)
+    assert len(events(place, one, "replay")) == len(events(place, other, "replay"))
+    pairs = zip(events(place, one, "evaluation"), events(place, other, "evaluation"), strict=True)
+    for mine, theirs in pairs:
+        assert mine["nats"] == pytest.approx(theirs["nats"], rel=1e-5)
+        assert mine["tokens"] == theirs["tokens"]
+        assert mine["sample"] == theirs["sample"]
+
+
 def divided(way):
     return [f"--machine.parallel={way.split('-')[0]}"]
 
@@ -90,26 +113,9 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "way"), CASES)
 def test_it_learns_what_one_process_does(trained, kind, way):
     place, said = trained
-    name = f"{kind}-{way}"
-    for one, other in zip(events(place, kind, "step"), events(place, name, "step"), strict=True):
-        if one["loss"] is None:  # of a batch that was left out
-            assert other["loss"] is None
-            continue
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        # A vector that is nearly nothing makes its norm's gradient long, and the rounding with it:
-        # 2e-4 in one step of twenty, where loss and weights differ by 2e-7 and 4e-5.
-        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-3)
-    mine, theirs = last_of(place, kind), last_of(place, name)
-    assert apart(mine / "model.safetensors", theirs / "model.safetensors") < 1e-4
-    state = "training/optimizer.safetensors"
-    assert apart(mine / state, theirs / state) < 1e-4
-    for event in ("evaluation", "replay"):
-        assert len(events(place, kind, event)) == len(events(place, name, event))
-    for one, other in zip(
-        events(place, kind, "evaluation"), events(place, name, "evaluation"), strict=True
-    ):
-        assert one["nats"] == pytest.approx(other["nats"], rel=1e-5)
-        assert one["sample"] == other["sample"]
+    # A vector that is nearly nothing makes its norm's gradient long, and the rounding with it:
+    # 2e-4 in one step of twenty, where loss and weights differ by 2e-7 and 4e-5.
+    check_alike(place, kind, f"{kind}-{way}", lengths=1e-3)
     assert "processes   2: they divide the weights among them, as was asked for" in said
     assert "processes   4: those of each machine divide the weights among them" in said
 

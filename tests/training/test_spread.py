@@ -18,7 +18,15 @@ from nextword.training.dividing import arranged, check_heads
 from nextword.training.vouched import find_damage
 from tests.place import Place
 from tests.several import all_well, together
-from tests.training.test_divided import KINDS, SMALL, apart, events, last_of, run_of
+from tests.training.test_divided import (
+    KINDS,
+    SMALL,
+    apart,
+    check_alike,
+    events,
+    last_of,
+    run_of,
+)
 
 SIZES = [
     *SMALL, "--model.num-attention-heads=4", "--model.num-key-value-heads=2", "--model.head-dim=16",
@@ -98,25 +106,7 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(("kind", "way"), CASES)
 def test_it_learns_what_one_process_does(trained, kind, way):
     place, _ = trained
-    name = f"{kind}-{way}"
-    steps = zip(events(place, kind, "step"), events(place, name, "step"), strict=True)
-    for one, other in steps:
-        if one["loss"] is None:  # of a batch that was left out
-            assert other["loss"] is None
-            continue
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
-        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=2e-4)
-    mine, theirs = last_of(place, kind), last_of(place, name)
-    assert apart(mine / "model.safetensors", theirs / "model.safetensors") < 1e-4
-    state = "training/optimizer.safetensors"
-    assert apart(mine / state, theirs / state) < 1e-4
-    assert not find_damage(theirs, whole=True)
-    assert len(events(place, kind, "replay")) == len(events(place, name, "replay"))
-    judged = zip(events(place, kind, "evaluation"), events(place, name, "evaluation"), strict=True)
-    for one, other in judged:
-        assert one["nats"] == pytest.approx(other["nats"], rel=1e-5)
-        assert one["tokens"] == other["tokens"]
-        assert one["sample"] == other["sample"]
+    check_alike(place, kind, f"{kind}-{way}", lengths=2e-4)
 
 
 def test_it_is_said_who_does_what_with_whom(trained):
@@ -199,6 +189,11 @@ def test_what_cannot_be_is_said_in_a_line(trained):
     for line, (_, why) in zip(lines, wrong, strict=True):
         assert why in line
     (place.folder / "rows.jsonl").write_text('{"text": "a hen", "label": "bird"}\n' * 20)
+    ended = together(
+        place, 4, ["train", "--resume", "causal-muon", "--training.steps=30", "--machine.tensor=4"]
+    )
+    assert ended[0][0] == 2
+    assert "heads of keys (2) cannot be divided by it" in ended[0][1]
     alone = (
         ["train", "--name", "no", *SIZES, "--machine.tensor=2"],
         ["train", "--resume", "causal-muon-context", "--training.steps=30"],
