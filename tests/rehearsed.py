@@ -34,7 +34,7 @@ from nextword.training.dividing import begin_divided, meshes_of
 from nextword.training.gradients import Gradient, move
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
-from nextword.training.rehearsal import pretended, rehearse
+from nextword.training.rehearsal import Case, pretended, rehearse
 from nextword.training.spreading import add_up_copies
 from nextword.training.step import LanguageModelLoss, add_gradients, shared_among_processes
 
@@ -65,8 +65,9 @@ def foreseen(way: str, size: int, optimizer: str, recompute: str = "none") -> in
     """Return the bytes that a rehearsal foresees at most."""
     training = TrainingSettings(optimizer=optimizer)
     with pretended_as(way, size, on_machine(way, size)) as ranks:
-        told = {"recompute": recompute, "precision": torch.float32, "plain": False}
-        return rehearse(SHAPE, training, ranks, ROWS, **told).peak
+        told = {"precision": torch.float32, "plain": False}
+        (held,) = rehearse(SHAPE, training, ranks, [Case(ROWS, recompute)], **told)
+        return held.peak
 
 
 def measured(way: str, size: int, optimizer: str = "", recompute: str = "none") -> Any:

@@ -17,7 +17,7 @@ from nextword.model.shape import Shape
 from nextword.training.dividing import arranged, check_heads
 from nextword.training.options import TrainingSettings
 from nextword.training.plan import MICRO_BATCH_TOKENS, TOKENS_PER_PARAMETER
-from nextword.training.rehearsal import Held, pretended, rehearse
+from nextword.training.rehearsal import Case, Held, pretended, rehearse
 from nextword.training.room import RECOMPUTE
 
 USABLE = 0.92
@@ -93,8 +93,11 @@ class Way:
 class _Rehearsals:
     """What a card holds in each way, from a few rehearsals."""
 
-    def __init__(self, shape: Shape, training: TrainingSettings, fleet: Fleet) -> None:
+    def __init__(
+        self, shape: Shape, training: TrainingSettings, fleet: Fleet, ways: Sequence[Way] = ()
+    ) -> None:
         self.shape, self.training, self.fleet = shape, training, fleet
+        self._again = {way.recompute for way in ways}
         self._known: dict[tuple[int, int, Way], Held] = {}
 
     def held(self, way: Way) -> Callable[[int], Held]:
@@ -103,9 +106,8 @@ class _Rehearsals:
         shares = pieces_of(self.fleet, way.parallel, way.tensor) // way.tensor
         some = -(-FEW // way.context) * way.context  # who shares rows divides weights too
         few = 1 if way.parallel == "ddp" else min(shares, some)
-        one, less, more = (
-            self._rehearsed(*of, way) for of in ((few, least), (some, least), (some, 2 * least))
-        )
+        (one,) = self._rehearsed(few, way, least)
+        less, more = self._rehearsed(some, way, least, 2 * least)
         floor = _of_an_owner(self.shape) if self.training.optimizer == "muon" else 0
         one = _among_more(one, few / shares, floor)
         # A row takes as much whoever holds the weights.
@@ -113,25 +115,33 @@ class _Rehearsals:
 
         def held(rows: int) -> Held:
             if rows < least:  # below what the loss works on at once it is no straight line
-                return _among_more(self._rehearsed(few, rows, way), few / shares, floor)
+                (there,) = self._rehearsed(few, way, rows)
+                return _among_more(there, few / shares, floor)
             further = [round(slope * (rows - least)) for slope in slopes]
             peaks = [peak + row for peak, row in zip(one.peaks, further, strict=True)]
             return Held(one.weights, one.gradients, one.state, *peaks)
 
         return held
 
-    def _rehearsed(self, among: int, rows: int, way: Way) -> Held:
-        """Return what a card holds where so many divide the weights; 1: where each holds all."""
-        key = (among, rows, replace(way, parallel="ddp" if among == 1 else "fsdp"))
-        if key not in self._known:
+    def _rehearsed(self, among: int, way: Way, *rows: int) -> list[Held]:
+        """Return what a card holds where so many divide the weights; 1: where each holds all.
+
+        Whatever is computed a second time is asked for at once: it is the same network.
+        """
+        parallel = "ddp" if among == 1 else "fsdp"
+        keys = {
+            (again, many): (among, many, replace(way, parallel=parallel, recompute=again))
+            for again in sorted({*self._again, way.recompute})
+            for many in rows
+        }
+        if any(key not in self._known for key in keys.values()):
             groups = min(self.fleet.count // way.together, 2) * way.context
             size = way.tensor * (groups if among == 1 else among)
-            with pretended(
-                size, size, key[2].parallel, tensor=way.tensor, context=way.context
-            ) as ranks:
-                of = (self.shape, self.training, ranks, rows)
-                self._known[key] = rehearse(*of, recompute=way.recompute)
-        return self._known[key]
+            with pretended(size, size, parallel, tensor=way.tensor, context=way.context) as ranks:
+                cases = [Case(many, again) for again, many in keys]
+                found = rehearse(self.shape, self.training, ranks, cases)
+            self._known.update(zip(keys.values(), found, strict=True))
+        return [self._known[keys[way.recompute, many]] for many in rows]
 
 
 def _of_an_owner(shape: Shape) -> int:
@@ -192,11 +202,9 @@ def plan_layouts(
             f"{fleet.count} cards do not fill machines of {fleet.per_machine}; say how many each "
             "has by --per-machine"
         )
-    rehearsals = _Rehearsals(shape, training, fleet)
-    found = [
-        _best(rehearsals, way, batch_tokens=batch_tokens, tokens=tokens)
-        for way in ways or ways_of(shape, fleet)
-    ]
+    ways = ways or ways_of(shape, fleet)
+    rehearsals = _Rehearsals(shape, training, fleet, ways)
+    found = [_best(rehearsals, way, batch_tokens=batch_tokens, tokens=tokens) for way in ways]
     return sorted(found, key=lambda one: (bool(one.lacks), -one.tokens_per_second))
 
 

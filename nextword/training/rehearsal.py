@@ -10,9 +10,9 @@ What grows with depth and rows grows evenly, so a few small networks speak for a
 import contextlib
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,23 +22,22 @@ from torch.utils._pytree import tree_leaves
 from nextword.base.errors import SettingsError
 from nextword.kernels.choose import plain_only
 from nextword.kernels.loss_chunks import MANY_ROWS, forget, gives_float32
+from nextword.kernels.loss_rows import forget_buffers
 from nextword.machine.parts import own_rows
 from nextword.machine.ranks import Ranks
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.shape import Shape
 from nextword.model.transformer import Transformer
 from nextword.training.dividing import begin_divided, meshes_of
-from nextword.training.gradients import Gradient, move
+from nextword.training.gradients import Gradient, forget_gradients, move
 from nextword.training.optimizers import build_optimizers, groups_of
 from nextword.training.options import TrainingSettings
 from nextword.training.spreading import add_up_copies, spread_rows
 from nextword.training.step import LanguageModelLoss, add_gradients
 
-STEPS = 2
-"""The optimizer's state is there from the second on."""
 DEPTHS = (4, 6)
 """Of the networks that speak for deeper ones; with fewer layers no weights are gathered ahead."""
-_READ = torch.ops.aten._local_scalar_dense.default
+_READ, _DEVICE = torch.ops.aten._local_scalar_dense.default, torch.ops.prim.device.default
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch._subclasses.fake_tensor import FakeTensor
         from torch.distributed.tensor import DTensor
 
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # half of all that is asked; nothing is made of it
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # what it does to this process's rows comes here by itself
         if func is _READ:  # no number is there: any will do, and what is asked for holds
@@ -186,50 +188,60 @@ def pretended(
         dist.destroy_process_group()
 
 
+class Case(NamedTuple):
+    """What may differ from one step of a network to the next."""
+
+    rows: int
+    """Read at once."""
+    recompute: str = "none"
+    """What is computed a second time: none, selective or full."""
+
+
 def rehearse(
     shape: Shape,
     training: TrainingSettings,
     ranks: Ranks,
-    rows: int,
+    cases: Sequence[Case],
     *,
-    recompute: str = "none",
     precision: torch.dtype = torch.bfloat16,
     plain: bool = True,
-) -> Held:
+) -> list[Held]:
     """Count what the first of several processes holds.
 
     Args:
         shape: of the network; its depth does not matter much for the time that this takes.
         training: says the optimizer.
         ranks: from `pretended`.
-        rows: read at once.
-        recompute: what is computed a second time: none, selective or full.
+        cases: of steps that the same network does one after the other.
         precision: of products.
         plain: whether layers are computed as on a GPU, without the kernels of CPUs.
+
+    Returns:
+        what is held in each case.
     """
     first, second = DEPTHS
     if shape.num_hidden_layers > second:
         least, most = (
             rehearse(
-                replace(shape, num_hidden_layers=depth), training, ranks, rows,
-                recompute=recompute, precision=precision, plain=plain,
+                replace(shape, num_hidden_layers=depth), training, ranks, cases,
+                precision=precision, plain=plain,
             )
             for depth in DEPTHS
         )  # fmt: skip
-        return least.towards(most, (shape.num_hidden_layers - first) / (second - first))
-    return _count(shape, training, ranks, rows, recompute, precision, plain=plain)
+        share = (shape.num_hidden_layers - first) / (second - first)
+        return [one.towards(two, share) for one, two in zip(least, most, strict=True)]
+    return _count(shape, training, ranks, cases, precision, plain=plain)
 
 
 def _count(
     shape: Shape,
     training: TrainingSettings,
     ranks: Ranks,
-    rows: int,
-    recompute: str,
+    cases: Sequence[Case],
     precision: torch.dtype,
     *,
     plain: bool,
-) -> Held:
+) -> list[Held]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     meshes = meshes_of(ranks)
@@ -252,21 +264,40 @@ def _count(
             spread_rows(model, None, meshes.context)
         weights = counter.now
         model.set_precision(precision)
-        if recompute != "none":
-            model.model.runner = LayerRunner(keeping_less(as_it_stands, recompute))
         optimizers = build_optimizers(groups_of(model), training)
         chunk = MANY_ROWS if plain else None
         loss = LanguageModelLoss(model, precision=precision, chunk_rows=chunk)
         _note_phases(loss, model, counter)
-        ids = torch.zeros(rows, shape.context, dtype=torch.long)
-        for _ in range(STEPS):
+
+        ids: torch.Tensor | None = None
+
+        def add_up(case: Case) -> tuple[list[int], int]:
+            """Do a step up to its gradients; return the most held in each phase, and what stays."""
+            nonlocal ids
+            ids = None
+            forget_gradients(model, optimizers)
+            forget_buffers()
+            runs = LayerRunner(keeping_less(as_it_stands, case.recompute))
+            model.model.runner = None if case.recompute == "none" else runs
+            ids = torch.zeros(case.rows, shape.context, dtype=torch.long)
             counter.begin_phases()
             add_gradients(loss, [(ids, ids)], float(ids.numel()), device, ranks.averages)
             add_up_copies(model)
-            gradients = _bytes(weight.grad for weight in model.parameters())
             counter.next_phase()
+            return [*counter.peaks], counter.now
+
+        def update() -> int:
+            """Move the weights; return the most that was held."""
+            counter.begin_phases()
             move(optimizers, Gradient.of(model, optimizers), 1e-3, training.clip_norm, None)
             counter.next_phase()
+            return counter.peaks[0]
+
+        add_up(cases[0])
+        update()  # the optimizer's state is there from now on
+        phases, stays = zip(*map(add_up, cases), strict=True)
+        gradients = _bytes(weight.grad for weight in model.parameters())
+        updating = update() - stays[-1]  # more than stays of a step, whatever that has read
         state = _bytes(
             value
             for optimizer in optimizers
@@ -275,8 +306,10 @@ def _count(
         )
     # DDP, which is not put around it here, holds the gradients a second time, in its buckets.
     again = 0 if ranks.divides_weights or ranks.size == 1 else gradients
-    forward, early, late, update = (peak + again for peak in counter.peaks)
-    return Held(weights, gradients + again, state, forward, early, late, update)
+    return [
+        Held(weights, gradients + again, state, *(one + again for one in (*peaks, stay + updating)))
+        for peaks, stay in zip(phases, stays, strict=True)
+    ]
 
 
 def _note_phases(loss: LanguageModelLoss, model: Transformer, counter: _Counter) -> None:

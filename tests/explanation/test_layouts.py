@@ -15,7 +15,7 @@ from nextword.machine.accelerators import ACCELERATORS, find_accelerator
 from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.model.transformer import Transformer
 from nextword.training.options import TrainingSettings
-from nextword.training.rehearsal import Held, pretended, rehearse
+from nextword.training.rehearsal import Case, Held, pretended, rehearse
 from tests.traffic import TOGETHER, expected, expected_together
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -145,11 +145,14 @@ def test_it_agrees_with_what_others_have_published():
         assert abs(one["rehearsed_GiB"] / one["published_GiB"] - 1) < 0.25
 
 
-def evenly(shape, training, ranks, rows, *, recompute):
+def evenly(shape, training, ranks, cases):
     """Stand for a rehearsal, which other tests look at: what is held grows evenly."""
-    whole = 4 * shape.parameters() // ranks.pieces
-    kept = {"none": 400, "full": 40}[recompute] * shape.hidden_size * shape.context * rows
-    return Held(whole, whole, 2 * whole, 3 * whole + kept, 4 * whole + kept, 4 * whole, 4 * whole)
+    whole, held = 4 * shape.parameters() // ranks.pieces, []
+    for rows, recompute in cases:
+        kept = {"none": 400, "full": 40}[recompute] * shape.hidden_size * shape.context * rows
+        peaks = 3 * whole + kept, 4 * whole + kept, 4 * whole, 4 * whole
+        held.append(Held(whole, whole, 2 * whole, *peaks))
+    return held
 
 
 def test_the_page_tells_what_was_planned():
@@ -210,7 +213,7 @@ def test_more_rows_are_foreseen_as_a_rehearsal_of_them_says():
     for way, size in (("ddp", 2), ("fsdp", 4)):
         told = _Rehearsals(shape, training, fleet(size, size)).held(Way(way, "none"))(many)
         with pretended(size, size, way) as ranks:
-            whole = rehearse(shape, training, ranks, many)
+            (whole,) = rehearse(shape, training, ranks, [Case(many)])
         assert told.peak == pytest.approx(whole.peak, rel=0.02)
 
 
@@ -221,7 +224,7 @@ def test_more_cards_hold_less_than_was_rehearsed(way):
     training = TrainingSettings()
     told = _Rehearsals(shape, training, fleet(count)).held(Way(way, "none"))(1)
     with pretended(count, 8, way) as ranks:
-        whole = rehearse(shape, training, ranks, 1)
+        (whole,) = rehearse(shape, training, ranks, [Case(1)])
     assert told.peak == pytest.approx(whole.peak, rel=0.02)
     assert told.state == pytest.approx(whole.state, rel=0.02)
 
@@ -253,7 +256,7 @@ def test_cards_that_work_together_hold_what_a_rehearsal_says(way, tensor, contex
     count, training = 16 * tensor, TrainingSettings()
     told = _Rehearsals(shape, training, fleet(count)).held(Way(way, "none", tensor, context))
     with pretended(count, 8, way, tensor=tensor, context=context) as ranks:
-        whole = rehearse(shape, training, ranks, 2 * ranks.together)
+        (whole,) = rehearse(shape, training, ranks, [Case(2 * ranks.together)])
     assert told(2 * ranks.together).peak == pytest.approx(whole.peak, rel=0.02)
 
 
@@ -262,7 +265,7 @@ def test_few_rows_are_rehearsed_as_they_are():
     for recompute in ("none", "full"):
         told = _Rehearsals(shape, TrainingSettings(), fleet(4, 4)).held(Way("fsdp", recompute))(1)
         with pretended(4, 4, "fsdp") as ranks:
-            whole = rehearse(shape, TrainingSettings(), ranks, 1, recompute=recompute)
+            (whole,) = rehearse(shape, TrainingSettings(), ranks, [Case(1, recompute)])
         assert told == whole
 
 

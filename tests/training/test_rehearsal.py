@@ -11,7 +11,7 @@ from nextword.loss.linear import linear_cross_entropy
 from nextword.model.shape import ModelSettings, resolve_shape
 from nextword.training import rehearsal
 from nextword.training.options import TrainingSettings
-from nextword.training.rehearsal import pretended, rehearse
+from nextword.training.rehearsal import Case, pretended, rehearse
 from tests.rehearsed import peak_of, pretended_as, take_steps
 
 SHAPE = resolve_shape(ModelSettings(depth=4, hidden_size=128), 1_000, 64)
@@ -27,10 +27,11 @@ CASES = [
 @pytest.mark.parametrize(("way", "size", "here", "optimizer", "recompute"), CASES)
 def test_it_holds_what_the_allocator_gives(one_thread, way, size, here, optimizer, recompute):
     """The others only pretend to be there, so nothing of gloo's own is counted."""
-    told = {"recompute": recompute, "precision": torch.float32, "plain": False}
+    told = {"precision": torch.float32, "plain": False}
     shape = replace(SHAPE, num_attention_heads=4, num_key_value_heads=4, head_dim=32)
     with pretended_as(way, size, here) as ranks:
-        held = rehearse(shape, TrainingSettings(optimizer=optimizer), ranks, 8, **told)
+        cases = [Case(8, recompute)]
+        (held,) = rehearse(shape, TrainingSettings(optimizer=optimizer), ranks, cases, **told)
         loss_rows.forget_buffers()
         real = peak_of(take_steps, shape, 8, ranks, optimizer, recompute)
     assert held.peak == pytest.approx(real, rel=0.005)
@@ -39,25 +40,36 @@ def test_it_holds_what_the_allocator_gives(one_thread, way, size, here, optimize
 def test_small_networks_speak_for_deep_ones():
     deep = replace(SHAPE, num_hidden_layers=8)
     with pretended(4, 4, "fsdp") as ranks:
-        of = (deep, TrainingSettings(), ranks, 8)
-        told = rehearse(*of, recompute="full")
-        whole = rehearsal._count(*of, "full", torch.bfloat16, plain=True)
+        of = (deep, TrainingSettings(), ranks, [Case(8, "full")])
+        (told,) = rehearse(*of)
+        (whole,) = rehearsal._count(*of, torch.bfloat16, plain=True)
     assert told.peak == pytest.approx(whole.peak, rel=0.01)
     assert (told.weights, told.gradients) == (whole.weights, whole.gradients)
     assert told.state == pytest.approx(whole.state, rel=0.001)
 
 
+@pytest.mark.parametrize(("way", "size"), [("ddp", 1), ("fsdp", 4), ("both", 4)])
+def test_a_case_is_the_same_whatever_was_rehearsed_before_it(way, size):
+    cases = [Case(2), Case(8, "full"), Case(8, "selective"), Case(4), Case(2, "full")]
+    shape = replace(SHAPE, num_attention_heads=4, num_key_value_heads=4, head_dim=32)
+    with pretended_as(way, size, size) as ranks:
+        of = (shape, TrainingSettings(), ranks)
+        together = rehearse(*of, cases)
+        assert together == [one for case in cases for one in rehearse(*of, [case])]
+    assert len({held.peaks for held in together}) == len(cases)
+
+
 def test_what_is_divided_is_divided():
     with pretended(1, 1, "ddp") as ranks:
-        alone = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+        (alone,) = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, [Case(4)])
     with pretended(4, 4, "fsdp") as ranks:
-        divided = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+        (divided,) = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, [Case(4)])
     weights = 4 * SHAPE.parameters()
     assert alone.weights == pytest.approx(weights, rel=0.1)  # and the angles of rotation
     assert divided.gradients == pytest.approx(weights / 4, rel=0.01)
     assert divided.state == pytest.approx(2 * weights / 4, rel=0.01)
     with pretended(2, 2, "ddp") as ranks:  # whose buckets hold the gradients once more
-        buckets = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, 4)
+        (buckets,) = rehearse(SHAPE, TrainingSettings(optimizer="adamw"), ranks, [Case(4)])
     assert buckets.peak == alone.peak + weights
     assert buckets.gradients == 2 * weights
 
@@ -65,7 +77,7 @@ def test_what_is_divided_is_divided():
 def test_nothing_of_it_stays():
     """Buffers without numbers would be lent to the next step that has some."""
     with pretended(2, 2, "fsdp") as ranks:
-        rehearse(SHAPE, TrainingSettings(), ranks, 4)
+        rehearse(SHAPE, TrainingSettings(), ranks, [Case(4)])
     assert not loss_rows._kept
     # What products can do was tried without numbers, where all seems possible.
     hidden, weight = (torch.randn(size, requires_grad=True) for size in ((4, 8), (20, 8)))
