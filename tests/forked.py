@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 ROOT = Path(__file__).parents[1]
 POSSIBLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
@@ -36,15 +38,41 @@ class ForkServer:
                 [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
                 cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": ""}, pass_fds=[theirs.fileno()],
             )  # fmt: skip
-        self._said = self._line.makefile("rb")
-
         atexit.register(self.close)
 
     def close(self) -> None:
         """Let it end."""
-        self._said.close()
         self._line.close()
         self.process.wait()
+
+    def begin(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        variables: Mapping[str, str],
+        files: Sequence[int],
+    ) -> "Forked":
+        """Begin a child that is a module's program.
+
+        Args:
+            module: run as `python -m` does.
+            arguments: of it.
+            folder: where it works.
+            variables: all that its environment has.
+            files: its input, output and errors, open.
+        """
+        asked = {
+            "module": module, "arguments": [*arguments], "folder": str(folder),
+            "variables": dict(variables),
+        }  # fmt: skip
+        words = json.dumps(asked).encode()
+        hears, tells = os.pipe()
+        with self._lock:
+            socket.send_fds(self._line, [len(words).to_bytes(4)], [*files, tells])
+            self._line.sendall(words)
+        os.close(tells)
+        return Forked(os.fdopen(hears, "rb", buffering=0))
 
     def run(
         self,
@@ -55,32 +83,82 @@ class ForkServer:
         timeout: float | None,
     ) -> subprocess.CompletedProcess:
         """Run a command to its end; return its status, output and errors, as bytes."""
-        asked = {"arguments": [*arguments], "folder": str(folder), "variables": dict(variables)}
-        words = json.dumps(asked).encode()
-        with self._lock, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             given, out, err = files = [
                 stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)
             ]
             given.write(stdin or b"")
             given.seek(0)
-            socket.send_fds(self._line, [len(words).to_bytes(4)], [one.fileno() for one in files])
-            self._line.sendall(words)
-            number, late = int(self._said.readline()), threading.Event()
-            watch = threading.Timer(timeout or 1e6, lambda: (late.set(), _kill(number)))
-            watch.daemon = True
-            watch.start()
-            status = int(self._said.readline())
-            watch.cancel()
-            if late.is_set():
-                raise subprocess.TimeoutExpired([*arguments], timeout or 0)
+            numbers = [one.fileno() for one in files]
+            status = self.begin("nextword", arguments, folder, variables, numbers).wait(timeout)
             for file in (out, err):
                 file.seek(0)
             return subprocess.CompletedProcess([*arguments], status, out.read(), err.read())
 
+    def watch(
+        self, module: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str]
+    ) -> "Forked":
+        """Begin a child that is given nothing, and of whom only the errors are heard."""
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - the child's, and read when it has ended
+        with Path(os.devnull).open("r+b") as nothing:
+            streams = [nothing.fileno(), nothing.fileno(), said.fileno()]
+            child = self.begin(module, arguments, folder, variables, streams)
+        child.said = said
+        return child
 
-def _kill(number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(number, signal.SIGKILL)
+
+class Forked:
+    """A child at work, to be asked what a `subprocess.Popen` is asked."""
+
+    said: BinaryIO | None = None
+    """Where its errors are written."""
+
+    def __init__(self, heard: BinaryIO) -> None:
+        """Learn its number."""
+        self._heard, self.pid = heard, int(heard.readline())
+        self.returncode: int | None = None
+        self._words = ""
+
+    def poll(self, seconds: float = 0) -> int | None:
+        """Return its status; None where it has none after so many seconds."""
+        if self.returncode is None and select.select([self._heard], [], [], seconds)[0]:
+            self.returncode = int(self._heard.readline())
+            self._heard.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return its status.
+
+        Raises:
+            TimeoutExpired: it was late, and was ended.
+        """
+        status = self.poll(timeout or 1e6)
+        if status is None:
+            self.send_signal(signal.SIGKILL)
+            self.poll(60)
+            raise subprocess.TimeoutExpired(f"child {self.pid}", timeout or 0)
+        return status
+
+    def communicate(self, timeout: float | None = None) -> tuple[None, str]:
+        """Wait for its end; return nothing and its errors."""
+        self.wait(timeout)
+        if self.said is not None:
+            with self.said as said:
+                said.seek(0)
+                self._words = said.read().decode()
+            self.said = None
+        return None, self._words
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it, if it has not ended; what it said may still be asked for."""
+        self.send_signal(signal.SIGKILL)
+        self.communicate(60)
 
 
 _servers: list[ForkServer] = []
@@ -95,7 +173,7 @@ def fork_server() -> ForkServer:
 
 def serve(number: int) -> None:
     """Fork a child for each command that comes along a line, until it is closed."""
-    import torch
+    import torch.distributed.fsdp
 
     import nextword.cli.program
     import nextword.language_model
@@ -104,27 +182,39 @@ def serve(number: int) -> None:
     assert torch
     assert nextword
     line = socket.socket(fileno=number)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that keep a child leave nothing behind
     while True:
-        size, files, _, _ = socket.recv_fds(line, 4, 3)
+        size, files, _, _ = socket.recv_fds(line, 4, 4)
         if len(size) < 4:
             return
         words = b""
         while len(words) < int.from_bytes(size):
             words += line.recv(1 << 16)
-        asked = json.loads(words)
-        child = os.fork()
-        if not child:
+        if not os.fork():
             line.close()
-            _be(asked, files)
+            _keep(json.loads(words), files)
         for file in files:
             os.close(file)
-        line.sendall(f"{child}\n".encode())
+
+
+def _keep(asked: dict, files: list[int]) -> None:
+    """Fork a child; tell its number and, when it has ended, its status."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        *streams, tells = files
+        child = os.fork()
+        if not child:
+            os.close(tells)
+            _be(asked, streams)
+        os.write(tells, f"{child}\n".encode())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        line.sendall(f"{status}\n".encode())
+        os.write(tells, f"{status}\n".encode())
+    finally:
+        os._exit(0)
 
 
 def _be(asked: dict, files: list[int]) -> None:
-    """Be the program, as `python -m nextword` is."""
+    """Be a module's program, as `python -m` is."""
     status = 70
     try:
         for place, file in enumerate(files):
@@ -133,10 +223,12 @@ def _be(asked: dict, files: list[int]) -> None:
         os.chdir(asked["folder"])
         os.environ.clear()
         os.environ.update(asked["variables"])
-        sys.argv = ["nextword", *asked["arguments"]]
-        sys.path[:] = ["", *(place for place in sys.path if place != str(ROOT))]
+        module = asked["module"]
+        sys.argv = [module, *asked["arguments"]]
+        if module == "nextword":
+            sys.path[:] = ["", *(place for place in sys.path if place != str(ROOT))]
         try:
-            runpy.run_module("nextword", run_name="__main__", alter_sys=True)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
             status = 0
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else int(left.code is not None)

@@ -8,7 +8,7 @@ dies, or finds no room, as it writes its rows for the AT-th time), UNLIKE (a lat
 steps for longer than an earlier one), FILE (bytes of weights that one file may hold), COUNTED (say
 how many graphs were compiled), UPTO (a step at
 which all are asked to stop; as a run is, in bfloat16), SENT (a file for what
-each step sends, and what is held).
+each step sends, and what is held), IDLE (a file for who waits; as a run is).
 """
 
 import datetime
@@ -18,8 +18,8 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +29,7 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.forked import fork_server
 from tests.place import Place
 
 ROLLBACK, POISONED = "--training.on-nan=rollback", {13}
@@ -54,23 +55,17 @@ def together(
         "LOCAL_WORLD_SIZE": str(on_machine or count), **more,
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }  # fmt: skip
-    here = on_machine or count
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.several", json.dumps(commands)],
-            cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank % here)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
+    here, children = on_machine or count, []
     try:
-        said = [process.communicate(timeout=120 * count)[1] for process in processes]
+        for rank in range(count):
+            own = {**base, "RANK": str(rank), "LOCAL_RANK": str(rank % here)}
+            given = [json.dumps(commands)]
+            children.append(fork_server().watch("tests.several", given, place.folder, own))
+        said = [child.communicate(timeout=120 * count)[1] for child in children]
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stderr.close()
-    return [(process.returncode, words) for process, words in zip(processes, said, strict=True)]
+        for child in children:
+            child.kill()
+    return [(child.returncode, words) for child, words in zip(children, said, strict=True)]
 
 
 def all_well(ended: Sequence[tuple[int, str]]) -> str:
@@ -214,12 +209,13 @@ def arrange(told: Mapping[str, str]) -> None:
     from nextword.model import folder
     from nextword.training import dividing
     from nextword.training.optimizers import muon
+    from tests.idle import watch_waits
 
     torch.set_num_threads(1)
-    for name, does in (("SENT", watch_steps), ("UPTO", stop_at)):
+    for name, does in (("SENT", watch_steps), ("UPTO", stop_at), ("IDLE", watch_waits)):
         if name in told:
             does(told[name])
-    if "UPTO" not in told:
+    if not {"UPTO", "IDLE"} & set(told):
         muon.has_bfloat16 = lambda device: False  # whose rounding would hide what is looked for
     if "PATIENCE" in told:
         ranks.PATIENCE = datetime.timedelta(seconds=float(told["PATIENCE"]))
@@ -238,6 +234,7 @@ def main(commands: Sequence[Sequence[str]]) -> int:
     from nextword.cli import main as do
     from tests.training.poisoned import poison
 
+    warnings.simplefilter("ignore")
     arrange(os.environ)
     status = 0
     for words in commands:

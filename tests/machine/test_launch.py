@@ -129,10 +129,15 @@ def test_a_run_goes_on_with_another_number_of_processes(place):
     one, other = (load_file(runs / name / last) for name in ("one", "other"))
     for name, weight in one.items():
         torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=0)
-    process = started(place, "--resume", "other@4", processes=9, options=())
+    # Longer rows, of which a step reads fewer.
+    long = tuple("256" if word == "64" else word for word in OPTIONS)
+    alone = place.nextword("train", *long, "--name", "long", "--training.steps", "2")
+    assert alone.returncode == 0, alone.stderr
+    words = ("--resume", "long", "--training.steps", "4")
+    process = started(place, *words, processes=3, options=())
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 2
-    assert "reads 8 rows, which 9 processes cannot share; start 8 at most" in said
+    assert "reads 2 rows, which 3 processes cannot share; start 2 at most" in said
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds it in /proc")

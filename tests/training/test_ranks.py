@@ -4,8 +4,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,32 +19,8 @@ from nextword.training import live
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import open_prepared
+from tests.forked import fork_server
 from tests.training.test_bad_weather import OPTIONS, log
-
-PROGRAM = f"""
-import datetime, os, sys, time
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from nextword.cli import main
-from tests.training.poisoned import poison, stop_in_evaluation
-
-poison({{int(sys.argv[1])}})
-if patience := os.environ.get("PATIENCE"):
-    from nextword.machine import ranks
-    ranks.PATIENCE = datetime.timedelta(seconds=float(patience))
-if os.environ["RANK"] == "0" and (seconds := os.environ.get("PREPARES")):
-    from nextword import pretrain
-    check_leaks = pretrain.check_leaks
-    pretrain.check_leaks = lambda *given: (time.sleep(float(seconds)), check_leaks(*given))
-if os.environ["RANK"] == "0":
-    stop_in_evaluation(int(sys.argv[2]))
-status = 0
-try:
-    main(sys.argv[3:])
-except SystemExit as left:
-    status = left.code
-sys.stderr.flush()
-os._exit(status)  # gloo's threads may still be ending, which aborts an orderly exit now and then
-"""
 
 
 def two(place, *words, poisoned=-1, stopped=0):
@@ -63,15 +37,15 @@ def two(place, *words, poisoned=-1, stopped=0):
     base = {
         **place.environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }  # fmt: skip
+    does = [str(poisoned), str(stopped), *words]
     return [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM, str(poisoned), str(stopped), *words],
-            cwd=place.folder, env={**base, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
+        fork_server().watch(
+            "tests.two", does, place.folder, {**base, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
 
 
 def of_steps(number):
