@@ -9,14 +9,14 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from nextword.base.errors import DivergedError, RunError, SettingsError
+from nextword.base.errors import DivergedError, SettingsError
 from nextword.base.signals import Broken, listening, stopped_by
 from nextword.base.writer import one_writer
 from nextword.callbacks import (
@@ -29,16 +29,15 @@ from nextword.callbacks import (
     save_once,
     stop_when_asked,
 )
+from nextword.judging import last_good
 from nextword.machine.parts import whole_size
 from nextword.model.folder import read_weights
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less
 from nextword.model.transformer import Transformer
-from nextword.prediction.loading import find_checkpoint
 from nextword.rendering.training import describe_fit, describe_saving
 from nextword.run import Interrupted, Run, begin, go_back, prune, save
 from nextword.training.ahead import BatchLike
 from nextword.training.checkpoint import (
-    Checkpoint,
     list_checkpoints,
     remove_checkpoints,
     restore_optimizers,
@@ -121,6 +120,9 @@ class Task(ABC):
         """
         return ()
 
+    def conclude(self, run: Run, model: Transformer) -> None:  # noqa: B027 - not all have to
+        """Score what is kept, should that not be what training ended with; all processes do."""
+
 
 def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
     """Train a run to its plan's last step.
@@ -156,12 +158,13 @@ def fit(run: Run, task: Task, end: Callable[[], None] = lambda: None) -> None:
         started = time.monotonic()
         _loop(run, task, training, model)
         run.seconds = time.monotonic() - started
-        if run.ranks.is_first:
-            try:
+        try:
+            task.conclude(run, model)
+            if run.ranks.is_first:
                 end()
-            except KeyboardInterrupt as stopped:
-                number = getattr(stopped, "number", None)
-                raise Interrupted(run.folder, run.pace.steps, number) from None
+        except KeyboardInterrupt as stopped:
+            number = getattr(stopped, "number", None)
+            raise Interrupted(run.folder, run.pace.steps, number) from None
 
 
 def _set_up(run: Run, task: Task, model: Transformer) -> Training:
@@ -386,15 +389,3 @@ def _run_through(run: Run, task: Task, training: Training, callbacks: Sequence[C
             run.ranks.wait()  # until the log is as it was there
             training.norms.clear()
             training.norms.extend(norms_of(Journal(run.folder), first))
-
-
-def last_good(run: Run) -> Checkpoint | None:
-    """Find the newest checkpoint that is whole: the first process looks, and tells the others."""
-    found = None
-    if run.ranks.is_first:
-        with suppress(RunError):
-            found = find_checkpoint(run.folder, "last", whole=True)
-    mine = torch.tensor(found.step if found else -1 if run.ranks.is_first else 0)
-    step = int(run.ranks.sum(mine.to(run.machine.device)))
-    saved = list_checkpoints(run.folder) if step >= 0 else []
-    return next((one for one in saved if one.step == step), None)

@@ -19,7 +19,8 @@ from nextword.callbacks import evaluation_every
 from nextword.explanation.forecast import ABOVE_FLOOR, Forecast, expectation
 from nextword.explanation.previews import floor_of
 from nextword.explanation.ruler import count_holdout, measure_rivals
-from nextword.language_modeling import LanguageModeling, evaluated_tokens
+from nextword.judging import evaluated_tokens
+from nextword.language_modeling import LanguageModeling
 from nextword.loss.bits import bits
 from nextword.model.shape import ModelSettings
 from nextword.model.transformer import Transformer

@@ -10,15 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nextword.base.errors import RunError
 from nextword.callbacks import Judged, evaluation_every
-from nextword.explanation.previews import (
-    beginning_of,
-    fill_in,
-    floor_of,
-    preview_holdout,
-    write_sample,
-)
+from nextword.explanation.previews import beginning_of, floor_of
 from nextword.explanation.replay import (
     as_event,
     choose_pins,
@@ -28,17 +21,16 @@ from nextword.explanation.replay import (
     write_pins,
 )
 from nextword.explanation.ruler import (
-    count_beginning,
     count_pieces,
     gain_of_doubling,
     measure_ruler,
     training_documents,
 )
 from nextword.fit import Task
+from nextword.judging import Counting, better_before, evaluated_tokens, refuse_damaged, show
 from nextword.machine.parts import fill_all
-from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
-from nextword.model.folder import read_model, read_weights
+from nextword.model.folder import read_weights
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
@@ -47,7 +39,6 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
 from nextword.prediction.soft_targets import SoftTargets
-from nextword.rendering.formatting import argument
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import (
     describe_by_heart,
@@ -61,21 +52,16 @@ from nextword.run import Run
 from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
-from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
+from nextword.training.checkpoint import list_checkpoints
 from nextword.training.dividing import begin_divided, meshes_of
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
 from nextword.training.schedule import soft_share
 from nextword.training.spreading import spread_rows
 from nextword.training.step import LanguageModelLoss
-from nextword.training.vouched import find_damage
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 
-LEAST_SCORED, MOST_SCORED = 4_000, 40_000
-"""Tokens of the hold-out scored on the way."""
-BY_HEART = 1.005
-"""Above the best loss on the way from which a run is said to learn by heart."""
 FOLDS = 8
 """Of the text, each of which has what counting all others expects as soft targets."""
 MOST_COUNTED = 4_000_000
@@ -142,10 +128,11 @@ class LanguageModeling(Task):
         self.soft_targets: SoftTargets | None = None
         if self.soft_share:
             self.soft_targets = SoftTargets(prepared.train, len(run.vocabulary), FOLDS)
-        self.counted: dict[int | None, dict[str, float]] = {}
-        """What counting needs for so many held-out tokens; None for all."""
+        self.counting = Counting(prepared)
         self.final: Evaluation | None = None
-        """The last checkpoint's score on the whole hold-out."""
+        """The score of what is kept on the whole hold-out."""
+        self.overfit: tuple[int, int] | None = None
+        """The steps of what is kept and of the last, where that had learned by heart."""
 
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""
@@ -205,6 +192,8 @@ class LanguageModeling(Task):
         if run.saved is None and run.ranks.is_first:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
+        if run.ranks.is_first:
+            self.counting.begin(run)
         if run.ranks.divides_weights:
             run.ranks.wait()
         pins = read_pins(run.folder, run.shape)
@@ -235,37 +224,28 @@ class LanguageModeling(Task):
             if partial.tokens < len(self.prepared.holdout):
                 scores = self._score(run, model, None)
             self.final = scores
-        if not (run.ranks.is_first or run.ranks.divides_weights):
-            return None
         figures = {
             key: value for key, value in scores.as_dict().items() if key != "loss_by_context"
         }
-        sample = (
-            write_sample(model, run.vocabulary, run.settings.generation, state.step)
-            if model.shape.causal
-            else fill_in(model, self.prepared, state.step)
-        )
+        shown = show(run, model, self.prepared, state.step)
         more = {
             "partial_nats_per_token": partial.nats_per_token,
             "whole": state.is_last,
-            "sample": sample,
+            "sample": shown.sample,
         }
-        preview = preview_holdout(model, self.prepared, state.step)
         run.saver.wait_for_all(run.ranks)
         if not run.ranks.is_first:
             return None
-        words = describe_evaluation(state.step, scores, sample, preview)
+        words = describe_evaluation(state.step, scores, shown.sample, shown.preview)
         if model.shape.causal:
-            words += f"\n  {self._beside_counting(run, scores, whole=state.is_last)}"
-        if best := self._better_before(run, partial.nats_per_token):
+            counted = self.counting.of(None if state.is_last else evaluated_tokens(run))
+            words += f"\n  {describe_counting(scores, counted)}"
+        if best := better_before(run, partial.nats_per_token):
             words += f"\n  {describe_by_heart(best)}"
         return Judged(partial.nats_per_token, {**figures, **more}, words)
 
-    def _score(
-        self, run: Run, model: Transformer, max_tokens: int | None, *, alone: bool = False
-    ) -> Evaluation:
+    def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
         settings, prepared = run.settings, self.prepared
-        ranks = Ranks() if alone else run.ranks
         if not model.shape.causal:
             return evaluate_masked(
                 model,
@@ -274,7 +254,7 @@ class LanguageModeling(Task):
                 settings.evaluation,
                 settings.objective,
                 max_tokens=max_tokens,
-                ranks=ranks,
+                ranks=run.ranks,
             )
         return evaluate(
             model,
@@ -283,40 +263,28 @@ class LanguageModeling(Task):
             max_tokens=max_tokens,
             withheld=prepared.bits_withheld,
             count_bytes=run.vocabulary.count_bytes,
-            ranks=ranks,
+            ranks=run.ranks,
         )
 
-    def _beside_counting(self, run: Run, scores: Evaluation, *, whole: bool) -> str:
-        """Say what counting makes of the same tokens."""
-        most = None if whole else evaluated_tokens(run)
-        if most not in self.counted:
-            self.counted[most] = count_beginning(self.prepared, most)
-        return describe_counting(scores, self.counted[most])
-
-    def _better_before(self, run: Run, loss: float) -> Checkpoint | None:
-        """Return the best checkpoint, where it was better by more than chance."""
-        run.saver.finish()
-        saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
-        best = best_of(saved) if saved else None
-        if best is None or best.holdout_loss is None or loss <= BY_HEART * best.holdout_loss:
-            return None
-        return best
+    def conclude(self, run: Run, model: Transformer) -> None:
+        """Score the best checkpoint, where that is what is kept."""
+        told = -1, -1
+        if run.ranks.is_first:
+            ended = list_checkpoints(run.folder)[-1]
+            best = better_before(run, ended.holdout_loss)
+            told = best.step if best else -1, ended.step
+        kept, last = map(int, run.ranks.most(*told))
+        if kept >= 0:
+            self.overfit = kept, last
+            (best,) = (point for point in list_checkpoints(run.folder) if point.step == kept)
+            refuse_damaged(run, best)
+            read_weights(model, best.folder)
+        if self.overfit or self.final is None:  # or trained before, and killed before it could tell
+            self.final = self._score(run, model, None)
 
     def sum_up(self, run: Run) -> str:
         """Say how the run ended; return the sentence that judges its loss, or nothing."""
-        saved = [point for point in list_checkpoints(run.folder) if point.holdout_loss is not None]
-        best, last = best_of(saved), saved[-1]
-        if self.final is None:  # trained before, and killed before it could tell
-            self.final = self._score(run, _opened(run, last), None, alone=True)
-        overfit = None
-        if (
-            best.holdout_loss is not None
-            and last.holdout_loss is not None
-            and last.holdout_loss > BY_HEART * best.holdout_loss
-        ):
-            # What is kept and used is judged here, not what training ended with.
-            overfit = (best.step, last.step)
-            self.final = self._score(run, _opened(run, best), None, alone=True)
+        assert self.final is not None
         journal, floor = Journal(run.folder), floor_of(self.prepared, self.final)
         if floor is not None:
             nats, share = floor.excess(self.final.nats_per_token)
@@ -330,7 +298,7 @@ class LanguageModeling(Task):
                 run.seconds,
                 len(run.vocabulary),
                 floor,
-                overfit,
+                self.overfit,
                 beginning_of(self.prepared),
             )
         )
@@ -358,22 +326,6 @@ class LanguageModeling(Task):
         return f"\n{sentence(ruler)}\n{helps}"
 
 
-def _opened(run: Run, checkpoint: Checkpoint) -> Transformer:
-    if found := find_damage(checkpoint.folder, whole=False):
-        raise RunError(f"{found}; nextword train --resume {argument(run.folder.name)} goes on")
-    return read_model(checkpoint.folder).to(run.machine.device).eval()
-
-
-def evaluated_tokens(run: Run) -> int:
-    """Return how much of the hold-out is scored on the way.
-
-    So much that checkpoints can be told apart, and not so much that a short run is spent on it.
-    """
-    between = evaluation_every(run) * run.plan.batch_tokens
-    asked = run.training.evaluate_tokens
-    return asked or min(MOST_SCORED, max(LEAST_SCORED, between // 2))
-
-
 @dataclass(frozen=True)
 class Pretrained:
     """A run that learned from text."""
@@ -385,7 +337,7 @@ class Pretrained:
     seconds: float
     """That training took."""
     final: Evaluation | None
-    """The score of what is kept, on the whole hold-out; None in all processes but the first."""
+    """The score of what is kept, on the whole hold-out."""
     summary: str
     """What judges the loss, in words."""
 

@@ -1,6 +1,7 @@
 """Work on batches shared out among processes, and its sums, the same whoever did what."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -55,6 +56,32 @@ def add_up(
     for row in each:
         total += row
     return total
+
+
+def share_out(jobs: Sequence[Callable[[], str]], ranks: Ranks) -> list[str]:
+    """Do each job in one of the processes, and tell all of them what came of it.
+
+    Where weights are divided all do each of them together.
+
+    Args:
+        jobs: the same for every process, the dearest first; each returns a text.
+        ranks: the processes, which all must call this.
+
+    Returns:
+        the texts, in the jobs' order.
+    """
+    if ranks.size == 1 or ranks.divides_weights:
+        return [job() for job in jobs]
+    last = ranks.size - 1  # the first has more to do than the others
+    mine = [number % ranks.size == last - ranks.rank for number in range(len(jobs))]
+    texts = [job().encode() if is_mine else b"" for job, is_mine in zip(jobs, mine, strict=True)]
+    sizes = [int(size) for size in ranks.most(*map(len, texts))]
+    # Of each text but one process has anything; the others add zeros.
+    padded = b"".join(text or bytes(size) for text, size in zip(texts, sizes, strict=True))
+    letters = torch.from_numpy(np.frombuffer(bytearray(padded), np.uint8))
+    told = ranks.sum(letters.to(ranks.device or "cpu")).cpu().numpy().tobytes()
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [told[start:end].decode() for start, end in pairwise(ends)]
 
 
 def _look_up(number: int, ranks: Ranks) -> None:

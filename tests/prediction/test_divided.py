@@ -1,5 +1,9 @@
 """However many processes share the work, what it comes to is the same to the last bit."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ import torch
 from nextword.base import signals
 from nextword.base.signals import Asked, Broken
 from nextword.machine.ranks import Ranks
-from nextword.prediction.divided import TURNS, add_up
+from nextword.prediction.divided import TURNS, add_up, share_out
 
 
 class Several(Ranks):
@@ -83,3 +87,42 @@ def test_who_is_alone_leaves_at_once(monkeypatch):
     monkeypatch.setattr(signals, "_listening", [Asked(stop=15, breakable=True)])
     with pytest.raises(Broken):
         add_up(range(3), lambda batch: np.zeros(1), 1)
+
+
+TEXTS = ("Once upon", "", "ééé, and 日本", "the end")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_each_job_is_done_once_and_all_know_what_came_of_it(size):
+    """Each process asks in a thread; they are summed up when all have come."""
+    done, tables = [], [[], []]
+    meet = threading.Barrier(size)
+
+    class Together(Ranks):
+        def most(self, *values):
+            return self._all(0, values, lambda all_: [max(one) for one in zip(*all_, strict=True)])
+
+        def sum(self, value):
+            return self._all(1, value, sum)
+
+        def _all(self, table, value, what):
+            tables[table].append(value)
+            meet.wait()
+            return what(tables[table])
+
+    def job(number):
+        done.append(number)
+        return TEXTS[number]
+
+    def ask(rank):
+        return share_out([partial(job, number) for number in range(4)], Together(rank, size))
+
+    with ThreadPoolExecutor(size) as threads:
+        assert list(threads.map(ask, range(size))) == [[*TEXTS]] * size
+    assert sorted(done) == [0, 1, 2, 3]
+
+
+def test_who_divides_the_weights_does_each_job_with_the_others():
+    ranks = Several(1, 2, None, 1, False, "fsdp")
+    assert share_out([lambda: "one", lambda: "two"], ranks) == ["one", "two"]
+    assert not ranks.sent

@@ -1,6 +1,7 @@
 """Weights divided among processes: the same training, and checkpoints that know nothing of it."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -35,11 +36,13 @@ KINDS = {
     "poisoned": [ROLLBACK, "--training.checkpoint-every=5"],
 }
 WAYS = {
+    "ddp-2": ["causal-muon", "masked-adamw", "own"],
     "fsdp-2": list(KINDS),
     "fsdp-4": ["causal-muon"],
     "hsdp-4": ["causal-muon", "masked-adamw"],
 }
-"""How many processes divide the weights which way, for which kinds; in hsdp two and two."""
+"""How many processes divide the weights which way, for which kinds; in hsdp two and two, in ddp
+not at all: there one writes the sample and another looks at the hold-out."""
 CASES = [(kind, way) for way, kinds in WAYS.items() for kind in kinds]
 
 
@@ -222,6 +225,29 @@ def test_layers_are_compiled_around_what_is_gathered(trained, recompute):
     for one, other in zip(ours, theirs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
     assert "graphs that were compiled: 1" in said
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_all_score_the_best_where_it_is_kept(trained, way):
+    """What was learned by heart at the end is not what is told of."""
+    place, _ = trained
+    source = random.Random(0)
+    noise = "".join(source.choice("abcdefgh ") for _ in range(3000))
+    (place.folder / "noise.txt").write_text(noise)
+    name = f"noise-{way}"
+    given = ["train", "noise.txt", "--name", name, "--vocabulary.kind=char", *divided(way)]
+    given += ["--training.steps=240", "--model.context=32", "--training.batch-tokens=512"]
+    given += [
+        "--model.hidden-size=64",
+        "--machine.precision=float32",
+        "--evaluation.batch-tokens=90",
+    ]
+    said = all_well(together(place, 2, given))
+    assert "by heart" in said
+    best, last = list_checkpoints(run_of(place, name))
+    assert best.holdout_loss < last.holdout_loss
+    asked = place.nextword("evaluate", name, "--json")
+    assert f"it never saw, {json.loads(asked.stdout)['nats_per_token']:.4f} nats/token" in said
 
 
 def test_what_cannot_be_is_said_in_a_line(trained):
