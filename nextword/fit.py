@@ -25,11 +25,11 @@ from nextword.callbacks import (
     evaluation,
     follow_clock,
     foretell,
+    last_good,
     log_steps,
     save_once,
     stop_when_asked,
 )
-from nextword.judging import last_good
 from nextword.machine.parts import whole_size
 from nextword.model.folder import read_weights
 from nextword.model.runner import LayerRunner, as_it_stands, keeping_less

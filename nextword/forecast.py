@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import torch
 
 from nextword.base.errors import SettingsError
-from nextword.callbacks import evaluation_every
+from nextword.callbacks import evaluated_tokens, evaluation_every
 from nextword.explanation.forecast import ABOVE_FLOOR, Forecast, expectation
 from nextword.explanation.previews import floor_of
 from nextword.explanation.ruler import count_holdout, measure_rivals
-from nextword.judging import evaluated_tokens
 from nextword.language_modeling import LanguageModeling
 from nextword.loss.bits import bits
 from nextword.model.shape import ModelSettings

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from nextword.callbacks import Judged, evaluation_every
+from nextword.callbacks import (
+    Counting,
+    Judged,
+    better_before,
+    evaluated_tokens,
+    evaluation_every,
+    refuse_damaged,
+    show,
+)
 from nextword.explanation.previews import beginning_of, floor_of
 from nextword.explanation.replay import (
     as_event,
@@ -27,7 +35,6 @@ from nextword.explanation.ruler import (
     training_documents,
 )
 from nextword.fit import Task
-from nextword.judging import Counting, better_before, evaluated_tokens, refuse_damaged, show
 from nextword.machine.parts import fill_all
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_weights
@@ -35,6 +42,7 @@ from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import documents_of
+from nextword.prediction.divided import tokens_at_once
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
@@ -246,12 +254,14 @@ class LanguageModeling(Task):
 
     def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
         settings, prepared = run.settings, self.prepared
+        most = tokens_at_once(settings.evaluation.batch_tokens, max_tokens)
+        evaluation = replace(settings.evaluation, batch_tokens=most)
         if not model.shape.causal:
             return evaluate_masked(
                 model,
                 prepared.holdout,
                 run.vocabulary,
-                settings.evaluation,
+                evaluation,
                 settings.objective,
                 max_tokens=max_tokens,
                 ranks=run.ranks,
@@ -259,7 +269,7 @@ class LanguageModeling(Task):
         return evaluate(
             model,
             prepared.holdout,
-            settings.evaluation,
+            evaluation,
             max_tokens=max_tokens,
             withheld=prepared.bits_withheld,
             count_bytes=run.vocabulary.count_bytes,

@@ -76,7 +76,7 @@ def watch_waits(file: str) -> None:
         def act(state: TrainerState) -> None:
             looked("evaluation", state.step, lambda: made.action(state))
 
-        return Callback(made.every, act)
+        return Callback(made.steps, act)
 
     def judged(*given: Any) -> Any:
         replays[0] += 1

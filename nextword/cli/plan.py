@@ -112,7 +112,7 @@ def plan(
             raise SettingsError(f"--machine.{name} {many}: must be 1 to {devices:,}, the cards")
     ways = ways_of(shape, fleet, tensor, shared)
     if not json_:
-        say("counting what each card would hold, in each way there is (a minute)")
+        say("counting what each card would hold, in each way there is (half a minute)")
     found = plan_layouts(shape, training, fleet, batch_tokens=wanted, tokens=total, ways=ways)
     if json_:
         write(json.dumps([one.as_dict() for one in found]))

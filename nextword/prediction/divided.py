@@ -13,8 +13,22 @@ from nextword.machine.ranks import Ranks
 
 Batch = TypeVar("Batch")
 ALONE = Ranks()
+SHARES = 16
+"""Batches, at least, of a part of a text that several processes score on the way."""
 TURNS = 4
 """Batches of each process after which all ask each other whether somebody is to stop."""
+
+
+def tokens_at_once(most: int, scored: int | None) -> int:
+    """Return how many tokens a batch may have, so that a part of a text is some for all to share.
+
+    However many processes there are it is the same, or the sums would be other ones.
+
+    Args:
+        most: that it may have.
+        scored: tokens of the text that are to be scored; None: all.
+    """
+    return most if scored is None else min(most, -(-scored // SHARES))
 
 
 def add_up(

@@ -11,7 +11,12 @@ import torch
 from nextword.base import signals
 from nextword.base.signals import Asked, Broken
 from nextword.machine.ranks import Ranks
-from nextword.prediction.divided import TURNS, add_up, share_out
+from nextword.prediction import evaluate as module
+from nextword.prediction.divided import SHARES, TURNS, add_up, share_out, tokens_at_once
+from nextword.prediction.evaluate import evaluate
+from nextword.prediction.options import EvaluationSettings
+from tests.model.test_transformer import scattered
+from tests.prediction.test_evaluate import Texts
 
 
 class Several(Ranks):
@@ -87,6 +92,19 @@ def test_who_is_alone_leaves_at_once(monkeypatch):
     monkeypatch.setattr(signals, "_listening", [Asked(stop=15, breakable=True)])
     with pytest.raises(Broken):
         add_up(range(3), lambda batch: np.zeros(1), 1)
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_a_part_is_some_for_everybody(rank, monkeypatch):
+    """Though one batch could hold all of it."""
+    asked, score = [], module._score
+    monkeypatch.setattr(module, "_score", lambda *of: (asked.append(of), score(*of))[1])
+    most = tokens_at_once(EvaluationSettings().batch_tokens, 160)
+    settings = EvaluationSettings(batch_tokens=most)
+    evaluate(scattered(), Texts([3] * 60), settings, max_tokens=160, ranks=Several(rank, 4))
+    assert SHARES // 4 <= len(asked) <= SHARES // 4 + 4
+    assert tokens_at_once(7, 160) == 7
+    assert tokens_at_once(1000, None) == 1000
 
 
 TEXTS = ("Once upon", "", "ééé, and 日本", "the end")

@@ -343,3 +343,12 @@ def test_the_network_knows_nothing_of_processes():
         assert "torch.distributed" not in words, file
         assert ("nextword.machine.parts" in words) == (file.name in gives), file
         assert "nextword.machine.ranks" not in words, file
+
+
+def test_nobody_waits_for_longer_than_a_step():
+    """As `python -m tests.idle` has measured; after the last step there is none to wait with."""
+    kept = json.loads((ROOT / "benchmarks" / "results" / "idle.json").read_text())
+    found = kept["seconds_waited_at_most"]
+    assert {one["parallel"] for one in found} == {"ddp", "fsdp"}
+    for one in found:
+        assert all(waited <= one["step"] for waited in one["evaluation"][:-1] + one["replay"])
