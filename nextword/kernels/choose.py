@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nextword.kernels import layers_cpu
+from nextword.kernels import attention_cpu, layers_cpu
 
 CPU: dict[str, Callable[..., Any]] = {
     "rms_norm": layers_cpu.rms_norm,
     "linear": layers_cpu.linear,
     "qkv_projection": layers_cpu.qkv_projection,
     "swiglu": layers_cpu.swiglu,
+    "attention_of_pieces": attention_cpu.attention_of_pieces,
 }
 """Worth it on a CPU, where the time of a network goes into passes over memory.
 

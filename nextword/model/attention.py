@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.kernels.choose import kernel_for
+from nextword.model.documents import Pieces
 from nextword.model.layers import Linear, RMSNorm, apply_rotary
 from nextword.model.shape import Shape
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-Seen: TypeAlias = "Tensor | BlockMask"
-"""Who may look at what: booleans (B, 1, T, T), or blocks of them."""
+Seen: TypeAlias = "Tensor | BlockMask | Pieces"
+"""Who may look at what: booleans (B, 1, T, T), blocks of them, or where each text stands."""
 
 
 def attention(
@@ -37,13 +38,19 @@ def attention(
         keys: (…, Hk, S, K); each serves Hq / Hk heads of queries.
         values: (…, Hk, S, K).
         mask: booleans that broadcast to (…, Hq, T, S), true where a position may look; or numbers
-            that are added to the scores; or blocks of positions, for FlexAttention.
+            that are added to the scores; or blocks of positions, for FlexAttention; or where each
+            of several texts stands.
         causal: without a mask, look only at positions up to one's own, where S is T; where S is
             longer, as with a cache, the queries are the last T of the S positions.
 
     Returns:
         (…, Hq, T, K).
     """
+    if isinstance(mask, Pieces):
+        if kernel := kernel_for("attention_of_pieces", queries):
+            apart: Tensor = kernel(queries, keys, values, mask.places, mask.causal)
+            return apart
+        mask = mask.mask()
     grouped = queries.shape[-3] != keys.shape[-3]
     if mask is not None and not isinstance(mask, Tensor):
         from torch.nn.attention.flex_attention import flex_attention

@@ -28,6 +28,8 @@ class LayerRunner:
     step: Step = as_it_stands
     blocks: bool = False
     """Whether it is told who looks at what by blocks."""
+    is_compiled: bool = False
+    """Whether a compiler looks at the layers, for whom rows must be alike."""
 
     def __call__(self, layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Any:
         """Map (B, T, D) to (B, T, D)."""

@@ -108,7 +108,7 @@ def arrange_layers(
     if plan.compiled and is_divided(model):
         step = keeping_less(within, plan.recompute) if plan.recompute != "none" else within
         compile_within(layers, step, lengths_vary=lengths_vary)
-        runner = LayerRunner(blocks=runner is not None and runner.blocks)
+        runner = LayerRunner(blocks=runner is not None and runner.blocks, is_compiled=True)
     model.model.runner = runner
 
 
@@ -124,7 +124,8 @@ def layer_runner(device: torch.device, plan: Plan, *, lengths_vary: bool) -> Lay
     step = keeping_less(as_it_stands, plan.recompute) if less else as_it_stands
     if plan.compiled:
         # FlexAttention has no backward pass on a CPU.
-        return LayerRunner(compiled(step, lengths_vary=lengths_vary), device.type != "cpu")
+        made = compiled(step, lengths_vary=lengths_vary)
+        return LayerRunner(made, device.type != "cpu", is_compiled=True)
     return LayerRunner(step) if less else None
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.base.signals import check_signals
+from nextword.kernels.choose import kernel_for
 from nextword.loss.linear import linear_cross_entropy
 from nextword.model.attention import Seen
-from nextword.model.documents import blocks_to_look_at, may_look
+from nextword.model.documents import blocks_to_look_at, may_look, pieces_of
 from nextword.model.labels import SequenceClassifier
 from nextword.model.transformer import Transformer
 from nextword.objectives.causal import documents_of
@@ -97,7 +98,12 @@ class LanguageModelLoss(nn.Module):
         causal, runner = self.model.shape.causal, self.model.model.runner
         if runner is not None and runner.blocks:
             return blocks_to_look_at(documents, causal=causal)
-        return may_look(documents, causal=causal)
+        pieces = None
+        if not (runner is not None and runner.is_compiled):
+            weight = self.model.output_weight
+            if kernel_for("attention_of_pieces", weight) is not None:
+                pieces = pieces_of(documents, causal=causal)
+        return pieces or may_look(documents, causal=causal)
 
 
 class LabelLoss(nn.Module):
