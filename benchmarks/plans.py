@@ -116,6 +116,10 @@ LLAMAS = {
         LLAMA, hidden_size=8192, intermediate_size=28_672, num_hidden_layers=80,
         num_attention_heads=64,
     ),
+    "405b": replace(
+        LLAMA, hidden_size=16_384, intermediate_size=53_248, num_hidden_layers=126,
+        num_attention_heads=128,
+    ),
 }  # fmt: skip
 
 
@@ -169,6 +173,41 @@ def llama(runs):
             "ratio": round(mine / rate, 3), "published_GiB": gib, "rehearsed_GiB": round(held, 1),
         })  # fmt: skip
     return found
+
+
+def llama_paper(runs):
+    """Compare with Llama 3's own training, whose layouts have a pipeline, which is not here.
+
+    What is compared is the work within: layers by eight cards, rows shared. A stage takes a share
+    of a row's time, and a step as many stages' as there are rows and, divided by the virtual stages
+    of a card, others to wait for; each virtual stage is one layer, the least there can be. Adding
+    gradients up is taken to be hidden. FLOP are counted as in PaLM's paper, with all of attention's
+    square.
+    """
+    card = find_accelerator("h100", {})
+    found = []
+    for run in runs:
+        cards, tensor, context, stages, length, published = run
+        shape = replace(LLAMAS["405b"], context=length)
+        fleet = Fleet(card=card, count=tensor * context, per_machine=8)
+        work = Work(
+            rows=1, micro_rows=1, recompute="none", compiled=True, optimizer="adamw",
+            sent_bytes=2, tensor=tensor, context=context,
+        )  # fmt: skip
+        of_one, of_two = (
+            step_seconds(shape, fleet, "ddp", replace(work, rows=rows)) for rows in (1, 2)
+        )
+        rows = PAPERS_TOKENS // length * tensor * context * stages // cards
+        virtual = -(-shape.num_hidden_layers // stages)
+        seconds = (of_two - of_one) / stages * (rows + (stages - 1) / virtual)
+        looks = 12 * shape.num_hidden_layers * shape.hidden_size * length
+        work_done = PAPERS_TOKENS * (6 * shape.parameters() + looks)
+        mine = work_done / seconds / cards / 1e12
+        found.append([*run, round(mine), round(mine / published, 3)])
+    return found
+
+
+PAPERS_TOKENS = 1 << 24
 
 
 def h200():
@@ -262,6 +301,7 @@ def main():
         "llama-3.1-float8": llama_float8(
             published["llama-3.1-float8"]["runs"], published["llama-3.1-8b"]["runs"][1][2]
         ),
+        "llama-3-paper": llama_paper(published["llama-3-paper"]["runs"]),
         "h200": h200(),
         "muon_on_8": muon(),
         "worked": worked(),

@@ -141,6 +141,10 @@ def test_it_agrees_with_what_others_have_published():
     runs = json.loads((BENCHMARKS / "published.json").read_text())
     of_ours, of_theirs = runs["llama-3.1-float8"]["runs"], runs["llama-3.1-8b"]["runs"][1][2]
     assert plans["llama_float8"](of_ours, of_theirs) == kept["llama-3.1-float8"]
+    paper = kept["llama-3-paper"]
+    assert plans["llama_paper"](runs["llama-3-paper"]["runs"]) == paper
+    assert len(paper) == 3
+    assert all(abs(run[-1] - 1) < 0.25 for run in paper)
     for one in kept["llama-3.1-8b"]:
         assert abs(one["rehearsed_GiB"] / one["published_GiB"] - 1) < 0.25
 
