@@ -4,10 +4,11 @@
 """
 
 import json
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,6 @@ from nextword.explanation.ruler import count_beginning
 from nextword.model.transformer import Transformer
 from nextword.prediction.divided import share_out
 from nextword.prediction.loading import find_checkpoint
-from nextword.rendering.formatting import argument
 from nextword.rendering.progress import duration
 from nextword.run import Clock, Interrupted, Run
 from nextword.training.checkpoint import Checkpoint, best_of, list_checkpoints
@@ -197,7 +197,7 @@ def stop_when_asked(run: Run, asked: Asked, save: Save) -> Callback:
     """
 
     def stop(state: TrainerState) -> None:
-        # Whoever leaves the last evaluation is waited for by nobody.
+        # After the last evaluation there is nothing to stop.
         alone = asked.stop or 0, asked.save
         agree = not state.is_last or run.ranks.divides_weights
         number, saves = run.ranks.most(*alone) if agree else alone
@@ -282,11 +282,20 @@ class Counting:
 
         On one process's processor both would compute at the same cores, and nothing were gained.
         """
-        if run.ranks.size == 1 and run.machine.device.type == "cpu":
+        alone = run.ranks.size == 1 and run.machine.device.type == "cpu"
+        if alone or run.first_step >= run.pace.steps:
             return
-        most, threads = evaluated_tokens(run), ThreadPoolExecutor(1, "counting")
-        self._begun[most] = threads.submit(count_beginning, self._prepared, most)
-        threads.shutdown(wait=False)
+        most, found = evaluated_tokens(run), Future[dict[str, float]]()
+
+        def count() -> None:
+            try:
+                found.set_result(count_beginning(self._prepared, most))
+            except BaseException as error:
+                found.set_exception(error)
+
+        self._begun[most] = found
+        # Nobody who stops waits for it.
+        threading.Thread(target=count, name="counting", daemon=True).start()
 
     def of(self, most: int | None) -> dict[str, float]:
         """Return the nats a token, by name.
@@ -294,10 +303,11 @@ class Counting:
         Args:
             most: held-out tokens that were scored; None for all.
         """
+        for part, begun in self._begun.items():  # which counts the whole, too
+            self._known[part] = begun.result()
+        self._begun.clear()
         if most not in self._known:
-            begun = self._begun.pop(most, None)
-            found = count_beginning(self._prepared, most) if begun is None else begun.result()
-            self._known[most] = found
+            self._known[most] = count_beginning(self._prepared, most)
         return self._known[most]
 
 
@@ -311,14 +321,13 @@ def better_before(run: Run, loss: float | None) -> Checkpoint | None:
     return best if loss > BY_HEART * best.holdout_loss else None
 
 
-def refuse_damaged(run: Run, checkpoint: Checkpoint) -> None:
-    """Refuse what is not whole.
-
-    Raises:
-        RunError: says how to go on.
-    """
-    if found := find_damage(checkpoint.folder, whole=False):
-        raise RunError(f"{found}; nextword train --resume {argument(run.folder.name)} goes on")
+def whole_and_better(run: Run, loss: float | None) -> Checkpoint | None:
+    """Return the same, unless it is damaged, which is said: then the last is what there is."""
+    best = better_before(run, loss)
+    if best is not None and (damage := find_damage(best.folder, whole=False)):
+        run.progress.say(f"{damage}; the last checkpoint is told of instead")
+        return None
+    return best
 
 
 def last_good(run: Run) -> Checkpoint | None:

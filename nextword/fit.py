@@ -261,6 +261,9 @@ def _needs_of_row(run: Run, task: Task, model: Transformer) -> dict[str, float]:
         model.set_precision(run.machine.precision)
         layers = run.shape.num_hidden_layers
     batch, loss = task.read(run.first_step, slice(0, 1)), task.loss(run, model)
+    # Where rows have masks, this one must have one.
+    masked = run.settings.machine.compile == "on" or run.ranks.context > 1
+    model.model.runner = LayerRunner(is_compiled=masked)
     kept = SPARE * kept_bytes(loss, batch, model.device)
     model.model.runner = LayerRunner(keeping_less(as_it_stands, "full"))
     beside = SPARE * kept_bytes(loss, batch, model.device)

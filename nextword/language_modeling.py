@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from nextword.base.errors import RunError
 from nextword.callbacks import (
     Counting,
     Judged,
     better_before,
     evaluated_tokens,
     evaluation_every,
-    refuse_damaged,
     show,
+    whole_and_better,
 )
 from nextword.explanation.previews import beginning_of, floor_of
 from nextword.explanation.replay import (
@@ -36,6 +37,7 @@ from nextword.explanation.ruler import (
 )
 from nextword.fit import Task
 from nextword.machine.parts import fill_all
+from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_weights
 from nextword.model.initialize import initialize
@@ -200,7 +202,7 @@ class LanguageModeling(Task):
         if run.saved is None and run.ranks.is_first:
             pins = choose_pins(self.prepared, run.settings.explanation, run.shape.context)
             write_pins(run.folder, pins)
-        if run.ranks.is_first:
+        if run.ranks.is_first and model.shape.causal:
             self.counting.begin(run)
         if run.ranks.divides_weights:
             run.ranks.wait()
@@ -252,7 +254,9 @@ class LanguageModeling(Task):
             words += f"\n  {describe_by_heart(best)}"
         return Judged(partial.nats_per_token, {**figures, **more}, words)
 
-    def _score(self, run: Run, model: Transformer, max_tokens: int | None) -> Evaluation:
+    def _score(
+        self, run: Run, model: Transformer, max_tokens: int | None, ranks: Ranks | None = None
+    ) -> Evaluation:
         settings, prepared = run.settings, self.prepared
         most = tokens_at_once(settings.evaluation.batch_tokens, max_tokens)
         evaluation = replace(settings.evaluation, batch_tokens=most)
@@ -264,7 +268,7 @@ class LanguageModeling(Task):
                 evaluation,
                 settings.objective,
                 max_tokens=max_tokens,
-                ranks=run.ranks,
+                ranks=ranks or run.ranks,
             )
         return evaluate(
             model,
@@ -273,7 +277,7 @@ class LanguageModeling(Task):
             max_tokens=max_tokens,
             withheld=prepared.bits_withheld,
             count_bytes=run.vocabulary.count_bytes,
-            ranks=run.ranks,
+            ranks=ranks or run.ranks,
         )
 
     def conclude(self, run: Run, model: Transformer) -> None:
@@ -281,16 +285,33 @@ class LanguageModeling(Task):
         told = -1, -1
         if run.ranks.is_first:
             ended = list_checkpoints(run.folder)[-1]
-            best = better_before(run, ended.holdout_loss)
+            best = whole_and_better(run, ended.holdout_loss)
             told = best.step if best else -1, ended.step
+        run.ranks.wait_for_first("the last checkpoint")  # however long that has taken
         kept, last = map(int, run.ranks.most(*told))
         if kept >= 0:
             self.overfit = kept, last
-            (best,) = (point for point in list_checkpoints(run.folder) if point.step == kept)
-            refuse_damaged(run, best)
-            read_weights(model, best.folder)
-        if self.overfit or self.final is None:  # or trained before, and killed before it could tell
+            self.final = self._score(run, model, None, self._go_back(run, model, kept))
+        elif self.final is None:  # trained before, and killed before it could tell
             self.final = self._score(run, model, None)
+
+    def _go_back(self, run: Run, model: Transformer, step: int) -> Ranks:
+        """Read an earlier checkpoint; return those who have read it, and score it together.
+
+        Raises:
+            RunError: a disk does not show it, and a share of it is needed there.
+        """
+        saved = list_checkpoints(run.folder)
+        found = next((point for point in saved if point.step == step), None)
+        all_see_it = not any(run.ranks.most(found is None))
+        if not all_see_it and run.ranks.divides_weights:
+            raise RunError(
+                f"{run.folder.name}@{step}: not every process sees it; `--resume` scores it when "
+                "all do"
+            )
+        if found is not None:
+            read_weights(model, found.folder)
+        return run.ranks if all_see_it else Ranks()
 
     def sum_up(self, run: Run) -> str:
         """Say how the run ended; return the sentence that judges its loss, or nothing."""

@@ -18,12 +18,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 ROOT = Path(__file__).parents[1]
 POSSIBLE = hasattr(os, "fork") and hasattr(socket, "send_fds")
+
+
+computed: list[float] = []
+"""Processor seconds of each child that has ended, which is no child of this process."""
 
 
 class ForkServer:
@@ -122,7 +127,9 @@ class Forked:
     def poll(self, seconds: float = 0) -> int | None:
         """Return its status; None where it has none after so many seconds."""
         if self.returncode is None and select.select([self._heard], [], [], seconds)[0]:
-            self.returncode = int(self._heard.readline())
+            status, seconds = self._heard.readline().split()
+            self.returncode = int(status)
+            computed.append(float(seconds))
             self._heard.close()
         return self.returncode
 
@@ -187,9 +194,9 @@ def serve(number: int) -> None:
         size, files, _, _ = socket.recv_fds(line, 4, 4)
         if len(size) < 4:
             return
-        words = b""
-        while len(words) < int.from_bytes(size):
-            words += line.recv(1 << 16)
+        words, wanted = b"", int.from_bytes(size)
+        while len(words) < wanted and (more := line.recv(wanted - len(words))):
+            words += more
         if not os.fork():
             line.close()
             _keep(json.loads(words), files)
@@ -207,8 +214,9 @@ def _keep(asked: dict, files: list[int]) -> None:
             os.close(tells)
             _be(asked, streams)
         os.write(tells, f"{child}\n".encode())
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.write(tells, f"{status}\n".encode())
+        _, ended, used = os.wait4(child, 0)
+        status = os.waitstatus_to_exitcode(ended)
+        os.write(tells, f"{status} {used.ru_utime + used.ru_stime}\n".encode())
     finally:
         os._exit(0)
 
@@ -232,9 +240,11 @@ def _be(asked: dict, files: list[int]) -> None:
             status = 0
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else int(left.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:
         os._exit(status)
 
 

@@ -64,6 +64,8 @@ def together(
         said = [child.communicate(timeout=120 * count)[1] for child in children]
     finally:
         for child in children:
+            child.send_signal(signal.SIGKILL)
+        for child in children:
             child.kill()
     return [(child.returncode, words) for child, words in zip(children, said, strict=True)]
 

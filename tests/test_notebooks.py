@@ -123,7 +123,8 @@ class Hand:
         self.idle_since = None
 
     def look(self):
-        states = {kernel["execution_state"] for kernel in httpx.get(self.kernels).json()}
+        told = httpx.get(self.kernels, timeout=60).json()
+        states = {kernel["execution_state"] for kernel in told}
         if states != {"idle"}:
             self.idle_since = None
             return

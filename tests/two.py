@@ -16,12 +16,15 @@ import warnings
 
 def main(poisoned: str, stopped: str, *words: str) -> int:
     """Do the command; return its status."""
+    import torch
+
     from nextword import pretrain
     from nextword.cli import main as do
     from nextword.machine import ranks
     from tests.training.poisoned import poison, stop_in_evaluation
 
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     poison({int(poisoned)})
     if patience := os.environ.get("PATIENCE"):
         ranks.PATIENCE = datetime.timedelta(seconds=float(patience))

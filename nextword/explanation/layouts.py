@@ -106,8 +106,8 @@ class _Rehearsals:
         shares = pieces_of(self.fleet, way.parallel, way.tensor) // way.tensor
         some = -(-FEW // way.context) * way.context  # who shares rows divides weights too
         few = 1 if way.parallel == "ddp" else min(shares, some)
-        (one,) = self._rehearsed(few, way, least)
         less, more = self._rehearsed(some, way, least, 2 * least)
+        (one,) = self._rehearsed(few, way, least)
         floor = _of_an_owner(self.shape) if self.training.optimizer == "muon" else 0
         one = _among_more(one, few / shares, floor)
         # A row takes as much whoever holds the weights.

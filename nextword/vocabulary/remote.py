@@ -11,6 +11,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -73,6 +74,7 @@ class RemoteTokens:
         self.filename, self.dtype = self.at.address, kind
         self._ahead: dict[tuple[int, int], bytes] = {}
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = Lock()  # whoever reads batches, and whoever counts
 
     def __len__(self) -> int:
         """Count the tokens."""
@@ -93,18 +95,20 @@ class RemoteTokens:
     def _from_blocks(self, start: int, stop: int) -> bytes:
         """Read bytes by whole blocks, the last of which are kept."""
         numbers = range(start // BLOCK_BYTES, -(-stop // BLOCK_BYTES))
-        missing = [number for number in numbers if number not in self._blocks]
+        with self._lock:
+            here = {number: self._blocks[number] for number in numbers if number in self._blocks}
+        missing = [number for number in numbers if number not in here]
         asked = [
             (self.filename, n * BLOCK_BYTES, min((n + 1) * BLOCK_BYTES, self.at.size))
             for n in missing
         ]
-        here = {number: self._blocks[number] for number in numbers if number in self._blocks}
         here.update(zip(missing, read_ranges(asked), strict=True))
-        for number in numbers:
-            self._blocks[number] = here[number]
-            self._blocks.move_to_end(number)
-        while len(self._blocks) > BLOCKS:
-            self._blocks.popitem(last=False)
+        with self._lock:
+            for number in numbers:
+                self._blocks[number] = here[number]
+                self._blocks.move_to_end(number)
+            while len(self._blocks) > BLOCKS:
+                self._blocks.popitem(last=False)
         first = numbers.start * BLOCK_BYTES
         return b"".join(here[number] for number in numbers)[start - first : stop - first]
 

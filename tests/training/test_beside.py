@@ -62,3 +62,13 @@ def test_what_it_meets_is_told_to_whoever_asks(monkeypatch):
     counting.begin(run_with(2, "cpu"))
     with pytest.raises(OSError, match="the text is gone"):
         counting.of(500)
+
+
+@pytest.mark.parametrize("damage", [None, "best is damaged"])
+def test_a_damaged_best_is_passed_over_and_said(monkeypatch, damage):
+    best, said = SimpleNamespace(folder=None), []
+    monkeypatch.setattr(callbacks, "better_before", lambda run, loss: best)
+    monkeypatch.setattr(callbacks, "find_damage", lambda folder, whole: damage)
+    run = SimpleNamespace(progress=SimpleNamespace(say=said.append))
+    assert callbacks.whole_and_better(run, 1.0) is (None if damage else best)
+    assert said == ([f"{damage}; the last checkpoint is told of instead"] if damage else [])

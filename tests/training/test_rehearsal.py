@@ -48,10 +48,11 @@ def test_small_networks_speak_for_deep_ones():
     assert told.state == pytest.approx(whole.state, rel=0.001)
 
 
-@pytest.mark.parametrize(("way", "size"), [("ddp", 1), ("fsdp", 4), ("both", 4)])
+@pytest.mark.parametrize(("way", "size"), [("ddp", 1), ("both", 4)])
 def test_a_case_is_the_same_whatever_was_rehearsed_before_it(way, size):
-    cases = [Case(2), Case(8, "full"), Case(8, "selective"), Case(4), Case(2, "full")]
-    shape = replace(SHAPE, num_attention_heads=4, num_key_value_heads=4, head_dim=32)
+    cases = [Case(2), Case(8, "selective"), Case(2, "full")]
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32}
+    shape = replace(SHAPE, num_hidden_layers=2, **heads)
     with pretended_as(way, size, size) as ranks:
         of = (shape, TrainingSettings(), ranks)
         together = rehearse(*of, cases)
