@@ -11,12 +11,14 @@ from nextword.callbacks import Counting
 from nextword.machine.ranks import Ranks
 
 
-def run_with(size, device):
+def run_with(size, device, first=0):
     return SimpleNamespace(
         ranks=Ranks(0, size),
         machine=SimpleNamespace(device=torch.device(device)),
         training=SimpleNamespace(evaluate_tokens=500, evaluate_every=1),
         plan=SimpleNamespace(batch_tokens=100),
+        first_step=first,
+        pace=SimpleNamespace(steps=10),
     )
 
 
@@ -47,6 +49,7 @@ def test_it_is_begun_where_others_would_wait(counted, size, device):
 def test_alone_on_a_cpu_it_is_counted_when_it_is_asked_for(counted):
     counting = Counting(None)
     counting.begin(run_with(1, "cpu"))
+    counting.begin(run_with(2, "cpu", first=10))  # which has been trained before
     assert not counted
     counting.of(500)
     counting.of(500)

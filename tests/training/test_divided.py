@@ -236,7 +236,7 @@ def test_all_score_the_best_where_it_is_kept(trained, way):
     (place.folder / "noise.txt").write_text(noise)
     name = f"noise-{way}"
     given = ["train", "noise.txt", "--name", name, "--vocabulary.kind=char", *divided(way)]
-    given += ["--training.steps=150", "--model.context=32", "--training.batch-tokens=512"]
+    given += ["--training.steps=240", "--model.context=32", "--training.batch-tokens=512"]
     given += [
         "--model.hidden-size=64",
         "--machine.precision=float32",
