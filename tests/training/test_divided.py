@@ -36,9 +36,10 @@ KINDS = {
     "poisoned": [ROLLBACK, "--training.checkpoint-every=5"],
 }
 WAYS = {
-    "ddp-2": ["causal-muon", "masked-adamw", "own"],
+    "ddp-2": ["causal-muon", "causal-adamw", "masked-muon", "masked-adamw", "own"],
+    "ddp-4": ["causal-adamw", "masked-muon"],
     "fsdp-2": list(KINDS),
-    "fsdp-4": ["causal-muon"],
+    "fsdp-4": ["causal-muon", "masked-adamw"],
     "hsdp-4": ["causal-muon", "masked-adamw"],
 }
 """How many processes divide the weights which way, for which kinds; in hsdp two and two, in ddp
