@@ -322,7 +322,7 @@ def better_before(run: Run, loss: float | None) -> Checkpoint | None:
 
 
 def whole_and_better(run: Run, loss: float | None) -> Checkpoint | None:
-    """Return what `better_before` does; None and a word where it is damaged: the last is told of."""
+    """Return what `better_before` does; None, and a word, where that is damaged."""
     best = better_before(run, loss)
     if best is not None and (damage := find_damage(best.folder, whole=False)):
         run.progress.say(f"{damage}; the last checkpoint is told of instead")
