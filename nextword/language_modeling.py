@@ -137,7 +137,9 @@ class LanguageModeling(Task):
         self.soft_share = run.training.soft_targets or 0.0
         self.soft_targets: SoftTargets | None = None
         if self.soft_share:
-            self.soft_targets = SoftTargets(prepared.train, len(run.vocabulary), FOLDS)
+            self.soft_targets = SoftTargets(
+                prepared.train, len(run.vocabulary), FOLDS, apart=run.training.within_documents
+            )
         self.counting = Counting(prepared)
         self.final: Evaluation | None = None
         """The score of what is kept on the whole hold-out."""
@@ -180,7 +182,7 @@ class LanguageModeling(Task):
             return batch
         starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
         places = (starts[:, None] + np.arange(self.windows.context)) % len(self.prepared.train)
-        return batch._replace(soft=self.soft_targets.added(places, batch.targets, share))
+        return batch._replace(soft=self.soft_targets.added(places, batch, share))
 
     def facts(self) -> Mapping[str, Any]:
         """Return which text it is."""

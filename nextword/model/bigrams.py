@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nextword.base.errors import ModelError
 from nextword.machine.parts import fill, resting_weights, whole
+from nextword.model.induction import induction, suits
 from nextword.model.transformer import Transformer
 
 EMBEDDING_RMS = 0.3
@@ -94,11 +95,18 @@ def begin_with_bigrams(model: Transformer, bigrams: Bigrams, seed: int) -> None:
     embedding, head = embedding @ turn, head @ turn
     said = _as_said(embedding, head, bigrams.frequency)
     first = {"model.embed_tokens.weight": EMBEDDING_RMS * embedding, "lm_head.weight": head}
+    parts = (model.shape, embedding, head, bigrams.frequency, generator)
+    finds = induction(*parts) if suits(model.shape) else None
     for name, weight in resting_weights(model):
-        if name.endswith("o_proj.weight"):
-            fill(weight, COPY * said @ whole(weight).cpu())
-        elif name in first:
+        if name in first:
             fill(weight, first[name])
+        elif ".self_attn." in name and weight.ndim == 2:
+            begun = whole(weight).cpu().clone()
+            if name.endswith("o_proj.weight"):
+                begun = COPY * said @ begun
+            if finds is not None:
+                finds.give(name, begun)
+            fill(weight, begun)
 
 
 def _as_said(embedding: Tensor, head: Tensor, frequency: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ knows all of the text but its surroundings? The text is cut into folds, and in e
 next token's odds are those of a Kneser–Ney model that has counted all others (cross-fitting: Stone
 1974; odds of another model as targets: Hinton et al. 2015, distillation). A network that is also
 asked for these learns what can be carried over to text that nobody has read, and by heart only what
-the true targets add.
+the true targets add. What has just been read in the same row is counted, too (`recent`).
 
 Legend of shapes: B rows, T positions, V vocabulary, K folds, L lengths of context, N tokens.
 """
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.prediction.ngram import KneserNey
+from nextword.prediction.recent import recall
+from nextword.targets.batch import Batch
 from nextword.vocabulary.shards import TokenStream
 
 ORDER = 5
@@ -60,15 +62,19 @@ class _Fold:
 class SoftTargets:
     """What counting expects at every place of a text."""
 
-    def __init__(self, stream: TokenStream, vocab_size: int, folds: int) -> None:
+    def __init__(
+        self, stream: TokenStream, vocab_size: int, folds: int, *, apart: bool = True
+    ) -> None:
         """Count each fold's complement.
 
         Args:
             stream: the training tokens.
             vocab_size: V.
             folds: K, of equal length; from 2 on.
+            apart: whether who reads a row sees nothing of the documents before in it.
         """
         size = len(stream)
+        self.end_id = stream.end_id if apart else None
         self.vocab_size = vocab_size
         self.cuts = np.linspace(0, size, folds + 1).astype(np.int64)
 
@@ -82,19 +88,17 @@ class SoftTargets:
             parts = (self.cuts[:-1].tolist(), self.cuts[1:].tolist())
             self.folds = list(threads.map(count, *parts))
 
-    def added(
-        self, places: NDArray[np.int64], targets: NDArray[np.int64], share: float
-    ) -> NDArray[np.float32]:
+    def added(self, places: NDArray[np.int64], batch: Batch, share: float) -> NDArray[np.float32]:
         """Return what is added to the ones at the right tokens, (B, T, V).
 
         Args:
             places: where in the stream the targets stand, (B, T).
-            targets: the right tokens, (B, T).
+            batch: what is read, and the right tokens, (B, T).
             share: how much of each target is what counting expects.
         """
-        odds = self.at(places)
+        odds = recall(self.at(places), batch.inputs, self.end_id)
         rows = odds.reshape(-1, self.vocab_size)
-        rows[np.arange(len(rows)), targets.reshape(-1)] -= 1.0
+        rows[np.arange(len(rows)), batch.targets.reshape(-1)] -= 1.0
         odds *= share
         return odds
 

@@ -170,7 +170,8 @@ class TrainingSettings:
     )
     initialization: str | None = option(
         None,
-        "first weights: random, or with the odds of pairs of tokens as the text's counts give them",
+        "first weights: random, or with the odds of pairs of tokens as the text's counts give "
+        "them, and attention that finds where the last two stood before",
         choices=("bigram", "random"),
         rule="bigram for a text of one's own; random for the stories, masked models, and one "
         "matrix for reading and predicting",

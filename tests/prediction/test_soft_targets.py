@@ -9,7 +9,9 @@ import torch
 import nextword
 from nextword.base.errors import SettingsError
 from nextword.prediction.ngram import KneserNey
+from nextword.prediction.recent import recall
 from nextword.prediction.soft_targets import ORDER, SoftTargets
+from nextword.targets.batch import Batch
 from nextword.training.schedule import SOFT_FALL, soft_share
 from nextword.training.step import LanguageModelLoss
 from tests.model.test_transformer import SHAPE, scattered
@@ -86,13 +88,13 @@ def test_a_text_that_no_end_closes_and_many_rows():
     soft = SoftTargets(stream, ENTRIES, 3)
     places = np.random.default_rng(1).integers(0, len(stream), (4, 7))
     targets = stream.tokens[places]
-    added = soft.added(places, targets, 0.25)
+    batch = Batch(stream.tokens[places - 1], targets)
+    added = soft.added(places, batch, 0.25)
     assert added.shape == (4, 7, ENTRIES)
     np.testing.assert_allclose(added.sum(-1), 0, atol=1e-6)
     whole = added + np.eye(ENTRIES)[targets]
-    np.testing.assert_allclose(
-        whole, 0.25 * soft.at(places) + 0.75 * np.eye(ENTRIES)[targets], atol=1e-6
-    )
+    soft_odds = recall(soft.at(places), batch.inputs, END)
+    np.testing.assert_allclose(whole, 0.25 * soft_odds + 0.75 * np.eye(ENTRIES)[targets], atol=1e-6)
 
 
 def test_the_share_falls_in_a_straight_line_and_not_below_nothing():
