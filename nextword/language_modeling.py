@@ -49,6 +49,7 @@ from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
 from nextword.prediction.soft_targets import SoftTargets
+from nextword.prediction.writer import Writer
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import (
     describe_by_heart,
@@ -59,7 +60,7 @@ from nextword.rendering.training import (
     describe_what_helps,
 )
 from nextword.run import Run
-from nextword.targets.batch import Batch
+from nextword.targets.batch import Batch, joined
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import list_checkpoints
@@ -128,18 +129,19 @@ class LanguageModeling(Task):
         self.objective: Objective = find_objective(run.settings.objective.name)
         self.every_token_is_a_target = self.objective.attention == "before"
         seed = run.training.seed
-        windows = windows_of(prepared, run.shape.context, run.plan.rows, seed)
+        windows = windows_of(prepared, run.shape.context, run.plan.read, seed)
         streams = [portion.train for portion in prepared.portions]
         self.batches = batch_reader(
             self.objective, streams, windows, run.vocabulary, run.settings.objective, seed
         )
         self.windows, self.pace = windows, run.pace
-        self.soft_share = run.training.soft_targets or 0.0
-        self.soft_targets: SoftTargets | None = None
+        self.soft_share, self.written = run.training.soft_targets or 0.0, run.plan.written
+        self.soft_targets, self.writer = None, None
+        text, apart = (prepared.train, len(run.vocabulary)), run.training.within_documents
         if self.soft_share:
-            self.soft_targets = SoftTargets(
-                prepared.train, len(run.vocabulary), FOLDS, apart=run.training.within_documents
-            )
+            self.soft_targets = SoftTargets(*text, FOLDS, apart=apart)
+        if self.written:
+            self.writer = Writer(*text, run.shape.context, seed, apart=apart)
         self.counting = Counting(prepared)
         self.final: Evaluation | None = None
         """The score of what is kept on the whole hold-out."""
@@ -175,7 +177,18 @@ class LanguageModeling(Task):
         )
 
     def read(self, step: int, rows: slice) -> Batch:
-        """Return some rows of a step's windows."""
+        """Return some rows of a step: windows of the text, and after them what counting wrote."""
+        of_text = self.windows.rows
+        first, end = rows.start, rows.stop
+        if self.writer is None or end <= of_text:
+            return self._read_text(step, rows)
+        begins = step * self.written - of_text
+        written = self.writer.rows(begins + max(first, of_text), begins + end)
+        if first >= of_text:
+            return written
+        return joined(self._read_text(step, slice(first, of_text)), written)
+
+    def _read_text(self, step: int, rows: slice) -> Batch:
         batch = self.batches(step, rows)
         share = soft_share(self.soft_share, *self.pace.place(step))
         if self.soft_targets is None or share <= 0:

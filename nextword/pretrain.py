@@ -33,7 +33,15 @@ from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
-from nextword.training.plan import check_memory, default_context, default_soft_targets, make_plan
+from nextword.training.plan import (
+    OWN_CONTEXT,
+    USUAL_CONTEXT,
+    check_memory,
+    default_context,
+    default_soft_targets,
+    default_written,
+    make_plan,
+)
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
@@ -143,12 +151,13 @@ def _lay_out(
         ranks.wait_for_first("text")
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
+    long = OWN_CONTEXT if causal and not fresh else USUAL_CONTEXT
 
     def of_depth(settings: Settings, depth: int | None, context: int | None = None) -> Shape:
         model = (
             settings.model if depth is None else dataclasses.replace(settings.model, depth=depth)
         )
-        context = context or default_context(model, len(prepared.train))
+        context = context or default_context(model, len(prepared.train), long)
         return resolve_shape(model, len(prepared.vocabulary), context, causal=causal)
 
     def lay(settings: Settings) -> Run:
@@ -157,7 +166,7 @@ def _lay_out(
         if warm_start is not None:
             shape = warm_start.fit(settings.model, train_tokens)
         else:
-            context = default_context(settings.model, train_tokens)
+            context = default_context(settings.model, train_tokens, long)
             shape = of_depth(settings, None, context)
         smaller = None if warm_start is not None else partial(of_depth, settings)
         check_heads(shape, ranks)
@@ -262,7 +271,7 @@ def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -
 def _with_soft_targets(
     settings: Settings, prepared: Prepared, *, causal: bool, usual: bool
 ) -> Settings:
-    """Resolve how much of the targets is what counting expects.
+    """Resolve how much of the targets is what counting expects, and of the rows what it writes.
 
     Args:
         settings: what was said.
@@ -273,17 +282,20 @@ def _with_soft_targets(
     Raises:
         SettingsError: they are asked for where nothing can be counted.
     """
-    asked, several = settings.training.soft_targets, len(prepared.portions) > 1
-    if asked and (several or not causal):
+    said, several = settings.training, len(prepared.portions) > 1
+    soft, written = said.soft_targets, said.written
+    if (soft or written) and (several or not causal):
         why = "several texts are mixed" if several else "a masked model reads both sides"
+        asked = f"soft_targets = {soft}" if soft else f"written = {written}"
         raise SettingsError(
-            f"training.soft_targets = {asked}: {why}, and counting says what comes next in one "
-            "text; leave it out"
+            f"training.{asked}: {why}, and counting says what comes next in one text; leave it out"
         )
-    if asked is None:
-        counts = usual and not several
-        asked = default_soft_targets(len(prepared.train)) if counts else 0.0
-    training = dataclasses.replace(settings.training, soft_targets=asked)
+    counts, tokens = usual and not several, len(prepared.train)
+    if soft is None:
+        soft = default_soft_targets(tokens) if counts else 0.0
+    if written is None:
+        written = default_written(tokens) if counts and soft else 0.0
+    training = dataclasses.replace(said, soft_targets=soft, written=written)
     return dataclasses.replace(settings, training=training)
 
 

@@ -61,7 +61,8 @@ class ModelSettings:
         minimum=2,
         maximum=1 << 24,
         unit="tokens",
-        rule="256, from depth 6 on 64 × depth, up to 2,048; at most a sixteenth of the text",
+        rule="512 for a text of one's own, 256 for stories and masked models, from depth 10 or 6 "
+        "on 64 × depth, up to 2,048; at most a sixteenth of the text",
         of=("the text", "model.depth"),
     )
     rope_theta: float = option(10_000.0, "base of the rotary position's wavelengths", above=0)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from nextword.base.errors import EvaluationError
 from nextword.prediction.discounts import estimate_discounts
+from nextword.prediction.keys import find, group
 
 LARGEST = np.iinfo(np.int64).max
 SCORED_AT_ONCE = 1 << 18
@@ -65,17 +66,6 @@ class Successors(NamedTuple):
     probability: NDArray[np.float32]
     backoff: NDArray[np.float32]
     """(contexts,): by what the odds of a context one shorter are multiplied for all others."""
-
-
-class _Groups(NamedTuple):
-    """Equal keys taken together."""
-
-    keys: NDArray[np.int64]
-    places: NDArray[np.int64]
-    """Of every key that was given, which of the different ones it is."""
-    counts: NDArray[np.int64]
-    examples: NDArray[np.int64]
-    """Where one of each stood among those given."""
 
 
 class _Stream(NamedTuple):
@@ -156,7 +146,7 @@ class KneserNey:
         numbers = tokens
         for level in range(2, self.order + 1):
             there = np.flatnonzero(depth >= level - 1)
-            groups = _group(numbers[there - 1] * self.vocab_size + tokens[there])
+            groups = group(numbers[there - 1] * self.vocab_size + tokens[there])
             examples = there[groups.examples]
             shorter = numbers[examples]
             different = np.bincount(shorter, minlength=len(keys))
@@ -264,8 +254,26 @@ class KneserNey:
             contexts = numbers[there - 1]
             found[level - 2, there] = contexts
             numbers = np.full(len(tokens), -1)
-            numbers[there] = _find(grams.keys, contexts * self.vocab_size + tokens[there])
+            numbers[there] = find(grams.keys, contexts * self.vocab_size + tokens[there])
         return found[:, depth > 0]
+
+    def extended(self, contexts: NDArray[np.int32], tokens: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return what contexts are after one more token.
+
+        Args:
+            contexts: as `contexts` returns them, (order − 1, N).
+            tokens: what came after each, (N,).
+
+        Returns:
+            (order − 1, N).
+        """
+        found = np.full_like(contexts, -1)
+        found[0] = tokens
+        for length, grams in enumerate(self._levels[1:-1], start=1):
+            there = np.flatnonzero(contexts[length - 1] >= 0)
+            keys = contexts[length - 1, there].astype(np.int64) * self.vocab_size + tokens[there]
+            found[length, there] = find(grams.keys, keys)
+        return found
 
     def _add_level(
         self,
@@ -306,7 +314,7 @@ class KneserNey:
             there = np.flatnonzero(depth >= level - 1)
             there = there[numbers[there - 1] >= 0]
             contexts = numbers[there - 1]
-            places = _find(grams.keys, contexts * self.vocab_size + tokens[there])
+            places = find(grams.keys, contexts * self.vocab_size + tokens[there])
             known = places >= 0
             probability[there] *= grams.backoff[contexts]
             probability[there[known]] = grams.probability[places[known]]
@@ -319,7 +327,7 @@ class KneserNey:
         place = int(tokens[0])
         for token, grams in zip(tokens[1:], self._levels[1:], strict=False):
             wanted = np.array([place * self.vocab_size + token])
-            place = int(_find(grams.keys, wanted)[0])
+            place = int(find(grams.keys, wanted)[0])
             if place < 0:
                 break
         return place
@@ -345,28 +353,6 @@ class KneserNey:
                 f"token {wrong} is not among {self.vocab_size}; give ids of the same vocabulary"
             )
         return tokens
-
-
-def _group(keys: NDArray[np.int64]) -> _Groups:
-    """Take equal keys together, by sorting."""
-    order = np.argsort(keys)
-    rising = keys[order]
-    first = np.ones(len(keys), dtype=np.bool_)
-    np.not_equal(rising[1:], rising[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    places = np.empty_like(order)
-    places[order] = np.cumsum(first) - 1
-    counts = np.diff(starts, append=len(keys))
-    return _Groups(rising[starts], places, counts, order[starts])
-
-
-def _find(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each stands among rising keys, or −1."""
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    places = np.searchsorted(keys, wanted)
-    places[keys[np.minimum(places, len(keys) - 1)] != wanted] = -1
-    return places
 
 
 def _first_tokens(

@@ -54,15 +54,51 @@ def recall(
     rows, positions, entries = odds.shape
     flat, read = odds.reshape(rows * positions, entries), inputs.reshape(-1)
     for pairs, strength in zip(_matches(inputs, end_id, entries), STRENGTHS, strict=False):
-        keys = pairs.later * entries + read[pairs.earlier + 1]
-        found, counts = np.unique(keys, return_counts=True)
-        places, came = np.divmod(found, entries)
-        times = np.bincount(places, weights=counts, minlength=len(flat))
-        left = strength * np.bincount(places, minlength=len(flat))
-        whole = np.where(left > 0, times + left, 1.0)
-        flat *= np.where(left > 0, left / whole, 1.0).astype(np.float32)[:, None]
-        flat[places, came] += (counts / whole[places]).astype(np.float32)
+        _mix_in(flat, pairs.later, read[pairs.earlier + 1], strength)
     return odds
+
+
+def recall_last(
+    odds: NDArray[np.float32], read: NDArray[np.int64], end_id: int | None = None
+) -> NDArray[np.float32]:
+    """Do the same at the rows' ends alone, in place.
+
+    Args:
+        odds: (B, V), P(next) by counts.
+        read: (B, T), all that stands in each row.
+        end_id: end-of-text, which begins a document; None where rows are read across documents.
+
+    Returns:
+        the odds.
+    """
+    last = read.shape[1] - 1
+    same = read[:, :last] == read[:, last:]
+    if end_id is not None:
+        ends = np.where(read == end_id, np.arange(last + 1), 0)
+        same &= np.arange(last) >= ends.max(axis=1)[:, None]
+    rows, places = np.nonzero(same)
+    for back, strength in enumerate(STRENGTHS):
+        if back:
+            # What lies before its document's first token is another's last: never the same.
+            alike = (places >= back) & (read[rows, places - back] == read[rows, last - back])
+            rows, places = rows[alike], places[alike]
+        if not len(rows):
+            break
+        _mix_in(odds, rows, read[rows, places + 1], strength)
+    return odds
+
+
+def _mix_in(
+    odds: NDArray[np.float32], rows: NDArray[np.int64], came: NDArray[np.int64], strength: float
+) -> None:
+    """Mix into rows of odds (N, V) what came after the same context: one row and token a time."""
+    found, counts = np.unique(rows * odds.shape[1] + came, return_counts=True)
+    places, came = np.divmod(found, odds.shape[1])
+    times = np.bincount(places, weights=counts, minlength=len(odds))
+    left = strength * np.bincount(places, minlength=len(odds))
+    whole = np.where(left > 0, times + left, 1.0)
+    odds *= np.where(left > 0, left / whole, 1.0).astype(np.float32)[:, None]
+    odds[places, came] += (counts / whole[places]).astype(np.float32)
 
 
 def _matches(inputs: NDArray[np.int64], end_id: int | None, entries: int) -> Iterator[_Pairs]:

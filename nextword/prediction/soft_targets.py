@@ -12,6 +12,7 @@ Legend of shapes: B rows, T positions, V vocabulary, K folds, L lengths of conte
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,22 +29,22 @@ MOST_COUNTED = 4_000_000
 """Tokens of a fold's text that are counted."""
 
 
-class _Fold:
-    """Odds at the places of one part of the text, from all others."""
+class Counts:
+    """What a model that has counted expects, many contexts at a time."""
 
-    def __init__(self, model: KneserNey, contexts: NDArray[np.int32]) -> None:
+    def __init__(self, model: KneserNey) -> None:
+        """Lay out what the model has counted by its contexts."""
         self.first, self.levels = model.successors()
-        self.contexts = contexts
+        # The last, which −1 means, is of a context that was never counted.
+        self.backoffs = [np.append(level.backoff, np.float32(1)) for level in self.levels]
 
-    def odds(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return P(next) at places within the fold, (N, V)."""
-        contexts = self.contexts[:, places]
+    def odds(self, contexts: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return P(next), (N, V), after contexts as the model numbers them, (L, N)."""
         known = contexts >= 0
         # What each level's odds are still multiplied by, for the levels above it.
-        factors = np.ones((len(self.levels) + 1, len(places)), dtype=np.float32)
+        factors = np.ones((len(self.levels) + 1, contexts.shape[1]), dtype=np.float32)
         for number in range(len(self.levels) - 1, -1, -1):
-            backoff = np.where(known[number], self.levels[number].backoff[contexts[number]], 1.0)
-            factors[number] = factors[number + 1] * backoff
+            factors[number] = factors[number + 1] * self.backoffs[number][contexts[number]]
         odds: NDArray[np.float32] = np.multiply.outer(factors[0], self.first)
         for number, level in enumerate(self.levels):
             rows = np.flatnonzero(known[number])
@@ -57,6 +58,13 @@ class _Fold:
                 level.probability[entries] * factors[number + 1][there]
             )
         return odds
+
+
+class _Fold(NamedTuple):
+    """What is expected at the places of one part of the text, from all others."""
+
+    counts: Counts
+    contexts: NDArray[np.int32]
 
 
 class SoftTargets:
@@ -81,7 +89,7 @@ class SoftTargets:
         def count(start: int, stop: int) -> _Fold:
             model = KneserNey(ORDER, vocab_size, stream.end_id)
             model.learn(_outside(stream, start, stop), MOST_COUNTED)
-            return _Fold(model, _contexts(model, stream, start, stop))
+            return _Fold(Counts(model), _contexts(model, stream, start, stop))
 
         # Sorting, which most of counting is, lets other threads work; training waits for this.
         with ThreadPoolExecutor(AT_ONCE) as threads:
@@ -96,11 +104,7 @@ class SoftTargets:
             batch: what is read, and the right tokens, (B, T).
             share: how much of each target is what counting expects.
         """
-        odds = recall(self.at(places), batch.inputs, self.end_id)
-        rows = odds.reshape(-1, self.vocab_size)
-        rows[np.arange(len(rows)), batch.targets.reshape(-1)] -= 1.0
-        odds *= share
-        return odds
+        return less_the_right(recall(self.at(places), batch.inputs, self.end_id), batch, share)
 
     def at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return P(next) at places of the text, whatever their shape: (…, V).
@@ -113,11 +117,20 @@ class SoftTargets:
         odds = np.empty((len(flat), self.vocab_size), dtype=np.float32)
         for number in np.unique(which).tolist():
             rows = which == number
-            odds[rows] = self.folds[number].odds(flat[rows] - self.cuts[number])
+            fold = self.folds[number]
+            odds[rows] = fold.counts.odds(fold.contexts[:, flat[rows] - self.cuts[number]])
         return odds.reshape(*places.shape, self.vocab_size)
 
 
-def _documents(stream: TokenStream) -> Iterator[tuple[int, int]]:
+def less_the_right(odds: NDArray[np.float32], batch: Batch, share: float) -> NDArray[np.float32]:
+    """Return a share of what is expected less as much of the right tokens, (B, T, V), in place."""
+    rows = odds.reshape(-1, odds.shape[-1])
+    rows[np.arange(len(rows)), batch.targets.reshape(-1)] -= 1.0
+    odds *= share
+    return odds
+
+
+def documents_of(stream: TokenStream) -> Iterator[tuple[int, int]]:
     """Yield where each document begins and ends."""
     start = 0
     for end in map(int, stream.document_ends):
@@ -129,7 +142,7 @@ def _documents(stream: TokenStream) -> Iterator[tuple[int, int]]:
 
 def _outside(stream: TokenStream, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
     """Yield what of the documents lies outside a part of the text."""
-    for begin, end in _documents(stream):
+    for begin, end in documents_of(stream):
         for first, last in ((begin, min(end, start)), (max(begin, stop), end)):
             if first < last:
                 yield stream.read(first, last)
@@ -138,7 +151,7 @@ def _outside(stream: TokenStream, start: int, stop: int) -> Iterator[NDArray[np.
 def _contexts(model: KneserNey, stream: TokenStream, start: int, stop: int) -> NDArray[np.int32]:
     """Find the contexts of all tokens of a part, (L, N); they may reach to before it."""
     parts, left_out = [], []
-    for begin, end in _documents(stream):
+    for begin, end in documents_of(stream):
         first, last = max(begin, start), min(end, stop)
         if first < last:
             before = max(begin, first - ORDER)

@@ -31,13 +31,21 @@ def describe_start(
     train = facts["train_tokens"]
     lines = [
         describe_text(facts, cache),
-        *describe_shares(facts, plan.steps * plan.batch_tokens),
+        *describe_shares(facts, plan.steps * plan.read * plan.context),
         f"network     {shape.num_hidden_layers} layers, {shape.hidden_size} wide, context "
         f"{shape.context}: "
         f"{shape.parameters():,} parameters, {shape.flops_per_token() / 1e6:.1f} MFLOP a token",
         *([f"            begins with {begins}"] if begins else []),
         f"training    {plan.steps:,} steps of {plan.batch_tokens:,} tokens "
-        f"({plan.steps * plan.batch_tokens / train:.1f} times the text) on {machine}",
+        f"({plan.steps * plan.read * plan.context / train:.1f} times the text) on {machine}",
+        *(
+            [
+                f"            of a step's {plan.rows:,} rows counting writes {plan.written:,}, "
+                "like the text"
+            ]
+            if plan.written
+            else []
+        ),
         *(
             [
                 f"            at first {soft:.0%} of each target is what counting the rest of the "

@@ -57,6 +57,22 @@ def shift(window: NDArray[np.int64]) -> Batch:
     return Batch(window[:, :-1], window[:, 1:])
 
 
+def joined(one: Batch, two: Batch) -> Batch:
+    """Return two batches of text as one; where targets are soft in one of them, in all."""
+    soft = None
+    if one.soft is not None or two.soft is not None:
+        size = next(part.soft.shape[-1] for part in (one, two) if part.soft is not None)
+        parts = [
+            np.zeros((*part.targets.shape, size), dtype=np.float32)
+            if part.soft is None
+            else part.soft
+            for part in (one, two)
+        ]
+        soft = np.concatenate(parts)
+    inputs, targets = (np.concatenate(pair) for pair in zip(one[:2], two[:2], strict=True))
+    return Batch(inputs, targets, soft=soft)
+
+
 def batch_of(
     tokens: NDArray[np.integer[Any]], rows: int, context: int, step: int, *, seed: int = 0
 ) -> Batch:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nextword.base.errors import DivergedError, is_out_of_memory
-from nextword.base.records import Size
+from nextword.base.errors import DivergedError, SettingsError, is_out_of_memory
+from nextword.base.records import Count, Size
 from nextword.base.signals import Broken, breakable
 from nextword.machine.device import Machine
 from nextword.machine.memory import give_back_memory
@@ -44,6 +44,18 @@ class Plan:
     """What is computed a second time for the gradient, and not kept: none, selective, full."""
     compiled: bool = False
     """Whether the layers are."""
+    written: Count = 0
+    """Of a step's rows, the last ones, those that counting writes; all others are the text's."""
+
+    def __post_init__(self) -> None:
+        """Refuse a run that would read nothing of its text."""
+        if self.written >= self.rows:
+            raise SettingsError(f"of {self.rows} rows a step {self.written} are not the text's")
+
+    @property
+    def read(self) -> int:
+        """Windows of the text a step, over all processes."""
+        return self.rows - self.written
 
     @property
     def batch_tokens(self) -> int:

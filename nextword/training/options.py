@@ -97,6 +97,16 @@ class TrainingSettings:
         "--from",
         of=("the text", "objective.name", "--from"),
     )
+    written: float | None = option(
+        None,
+        "share of each step's rows that are not the text's: counting writes them, like the text, "
+        "and says what it expects at each place of them",
+        minimum=0,
+        maximum=0.95,
+        rule="for a text of one's own 0.75 up to 15,000 tokens, else 0; 0 for stories, masked "
+        "models, mixtures, without soft targets and with --from",
+        of=("the text", "objective.name", "training.soft_targets", "--from"),
+    )
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
     beta2: float = option(0.99, "AdamW's memory of its square", minimum=0, maximum=0.99999)
     warmup_steps: int | None = option(

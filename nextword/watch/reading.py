@@ -43,7 +43,7 @@ def batch_at(run: Path, step: int, opened: Opened | None) -> dict[str, Any]:
         raise EvaluationError(f"step {step}: steps are counted from 1")
     prepared = open_prepared(prepared_folder(run, facts))
     seed = resolve(read_recipe(run / "settings.toml")).training.seed
-    rows, context = int(plan["rows"]), int(plan["context"])
+    rows, context = int(plan["rows"]) - int(plan.get("written", 0)), int(plan["context"])
     windows = windows_of(prepared, context, rows, seed)
     streams = [portion.train for portion in prepared.portions]
     window = read_windows(streams, windows, step - 1, slice(0, ROWS))
