@@ -28,8 +28,8 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times, up to 32; the stories once",
-        of=("the network", "the text", "training.soft_targets"),
+        "times, up to 32, and what counting writes beside; the stories once",
+        of=("the network", "the text", "training.soft_targets", "training.written"),
     )
     pace: str | None = option(
         None,
@@ -57,9 +57,9 @@ class TrainingSettings:
         maximum=1 << 31,
         unit="tokens",
         rule="512 × depth², up to the next power of two, 2,048 to 524,288; with soft targets at "
-        "most the power of two nearest 30 × ∛tokens, from 256 on; 1,024 on the stories, up to "
-        "depth 2 and not masked",
-        of=("model.depth", "the text", "training.soft_targets"),
+        "most the power of two nearest 30 × ∛tokens, from 256 on, and what counting writes "
+        "beside; 1,024 on the stories, up to depth 2 and not masked",
+        of=("model.depth", "the text", "training.soft_targets", "training.written"),
     )
     micro_batch_tokens: int | None = option(
         None,
@@ -103,8 +103,8 @@ class TrainingSettings:
         "and says what it expects at each place of them",
         minimum=0,
         maximum=0.95,
-        rule="for a text of one's own 0.75 up to 15,000 tokens, else 0; 0 for stories, masked "
-        "models, mixtures, without soft targets and with --from",
+        rule="for a text of one's own 0.75 up to 8,000 tokens, 0.5 up to 30,000, else 0; 0 for "
+        "stories, masked models, mixtures, without soft targets and with --from",
         of=("the text", "objective.name", "training.soft_targets", "--from"),
     )
     beta1: float = option(0.9, "AdamW's memory of the gradient", minimum=0, maximum=0.9999)
