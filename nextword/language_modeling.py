@@ -40,6 +40,7 @@ from nextword.machine.parts import fill_all
 from nextword.machine.ranks import Ranks
 from nextword.model.bigrams import Bigrams, begin_with_bigrams
 from nextword.model.folder import read_weights
+from nextword.model.induction import suits
 from nextword.model.initialize import initialize
 from nextword.model.transformer import Transformer
 from nextword.objectives import Objective, find_objective
@@ -48,7 +49,7 @@ from nextword.prediction.divided import tokens_at_once
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
-from nextword.prediction.soft_targets import SoftTargets
+from nextword.prediction.soft_targets import MOST_COUNTED, SoftTargets
 from nextword.prediction.writer import Writer
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import (
@@ -75,8 +76,6 @@ from nextword.warm_start import WarmStart
 
 FOLDS = 8
 """Of the text, each of which has what counting all others expects as soft targets."""
-MOST_COUNTED = 4_000_000
-"""Tokens of which pairs are counted."""
 
 
 def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Windows | Mixture:
@@ -206,9 +205,12 @@ class LanguageModeling(Task):
         """Say what will be trained on what."""
         prepared, machine = self.prepared, str(run.machine)
         counted = run.training.initialization == "bigram" and run.saved is None
+        begins = "the odds of pairs of tokens, as counted in the text" if counted else ""
+        if counted and suits(run.shape):
+            begins += ", and by looking where the last ones stood before"
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
-            begins="the odds of pairs of tokens, as counted in the text" if counted else "",
+            begins=begins,
             soft=self.soft_share,
         )
 

@@ -26,7 +26,7 @@ ORDER = 5
 AT_ONCE = 2
 """Folds counted at the same time, each of which takes some 130 bytes a token."""
 MOST_COUNTED = 4_000_000
-"""Tokens of a fold's text that are counted."""
+"""Tokens of a text that are counted."""
 
 
 class Counts:
