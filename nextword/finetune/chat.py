@@ -137,7 +137,7 @@ def ask(
         EvaluationError: a message is of another form.
     """
     try:
-        turns = read_messages(list(messages), "prompt")
+        turns = read_messages(list(messages), "prompt", empty=True)
     except Unusable as error:
         raise EvaluationError(str(error)) from None
     asked = [*turns, Turn("assistant", "", learned=True)]

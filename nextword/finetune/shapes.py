@@ -120,8 +120,13 @@ def _messages(values: Mapping[str, Any], fields: Sequence[str]) -> Example:
     return _checked(turns)
 
 
-def read_messages(messages: Any, field: str) -> list[Turn]:
+def read_messages(messages: Any, field: str, *, empty: bool = False) -> list[Turn]:
     """Read a list of messages.
+
+    Args:
+        messages: the list.
+        field: where it stood.
+        empty: take empty answers, from which nothing is learned, but which a model may have given.
 
     Raises:
         Unusable: it is none, an answer in it is empty, or one lacks its role or content.
@@ -129,15 +134,16 @@ def read_messages(messages: Any, field: str) -> list[Turn]:
     messages = read_list(messages)  # in a table they stand as text
     if not isinstance(messages, list) or not messages:
         raise Unusable("damaged", f'"{field}" is no list of messages')
-    return [_turn(message) for message in messages]
+    return [_turn(message, empty=empty) for message in messages]
 
 
-def _turn(message: Any) -> Turn:
+def _turn(message: Any, *, empty: bool) -> Turn:
     known = message if isinstance(message, dict) else {}
     keys = next((keys for keys in MESSAGE_FIELDS if keys[0] in known), MESSAGE_FIELDS[0])
     said, content = (known.get(key) for key in keys)
     role = ROLES.get(said) if isinstance(said, str) else None
-    if role == "assistant" and (content is None or content == "" or str(content).isspace()):
+    nothing = content is None or content == "" or str(content).isspace()
+    if role == "assistant" and nothing and not empty:
         raise Unusable("empty_answer", "an answer is empty")
     if role is None or not isinstance(content, str):
         raise Unusable(

@@ -48,7 +48,7 @@ def taught(tmp_path_factory, request):
         patch.setenv("NEXTWORD_RUNS", str(here / "runs"))
         patch.chdir(here)
         (here / "t.txt").write_text("\n".join(SAID) * 60)
-        options = {"training.steps": 2, "vocabulary.size": 400, "model.context": 128}
+        options = {"training.steps": 20, "vocabulary.size": 400, "model.context": 128}
         options |= {"model.hidden_size": 64}
         begun = nextword.train(here / "t.txt", name="begun", options=options)
         lines = [json.dumps({"messages": chat}) for chat in conversations()]

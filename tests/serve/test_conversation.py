@@ -135,6 +135,16 @@ def test_what_a_user_spells_stays_text(taught):
     assert name in vocabulary.decode(talk._read[1:])
 
 
+def test_after_an_empty_answer_it_goes_on(taught, monkeypatch):
+    """A model may end at once; what is said then is answered as ever."""
+    talk = Conversation(taught, SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr("nextword.serve.conversation.generate", lambda *a, **k: iter(()))
+        assert "".join(talk.say("hi")) == ""
+    assert "".join(talk.say("hi")).strip()
+    assert [one["role"] for one in talk.messages] == ["user", "assistant"] * 2
+
+
 def test_the_oldest_turns_go_first_and_what_the_model_is_told_stays(taught):
     talk = Conversation(taught, SETTINGS, system="Be brief.")
     for number in range(8):

@@ -10,15 +10,18 @@ TEXT = ["--corpus.stories", "200", "--vocabulary.kind", "byte", "--training.step
 TEXT += ["--training.batch-tokens", "1024", "--training.decay-power", "4"]
 TEXT += ["--model.hidden-size", "64", "--model.context", "64"]
 TEXT += ["--training.evaluate-every", "20"]
-TAUGHT = ["--finetune.steps", "20"]
+# Tokens that are seldom seen have hardly a gradient, and AdamW moves them by its sign alone: at
+# usual rates two kinds of processor, or one thread and two, are a percent apart after 20 steps.
+TAUGHT = ["--finetune.steps", "20", "--finetune.learning-rate", "0.0002"]
+BASE = ["--training.optimizer", "adamw", "--training.learning-rate", "0.003"]
 GOLDEN = {
     ("causal", "adamw"): {1: 5.5486, 5: 3.8523, 10: 3.3181, 15: 3.1963, 20: 3.2391},
     ("causal", "muon"): {1: 5.5486, 5: 3.9293, 10: 3.3724, 15: 3.2388, 20: 3.2673},
     ("masked", "adamw"): {1: 5.5515, 5: 4.4214, 10: 3.9271, 15: 3.7970, 20: 3.8232},
     ("masked", "muon"): {1: 5.5515, 5: 4.4439, 10: 3.9273, 15: 3.7946, 20: 3.8195},
-    ("labels", "adamw"): {1: 0.6931, 5: 0.6442, 10: 0.6298, 15: 0.6125, 20: 0.5970},
-    ("preferences", "adamw"): {1: 0.6931, 5: 0.5267, 10: 0.4046, 15: 0.3421, 20: 0.3206},
-    ("answers", "adamw"): {1: 3.5717, 5: 3.3137, 10: 3.1133, 15: 2.9870, 20: 2.9420},
+    ("labels", "adamw"): {1: 0.6931, 5: 0.6793, 10: 0.6684, 15: 0.6629, 20: 0.6611},
+    ("preferences", "adamw"): {1: 0.6931, 5: 0.6565, 10: 0.4820, 15: 0.4710, 20: 0.4601},
+    ("answers", "adamw"): {1: 4.6859, 5: 4.6083, 10: 4.5404, 15: 4.4989, 20: 4.4833},
 }
 LET_BE = {"adamw": 2e-3, "muon": 2e-2}
 EXACT = ["--machine.precision", "float32", "--machine.device", "cpu"]
@@ -59,10 +62,10 @@ def test_twenty_steps_give_the_losses_they_gave(place, trained, objective, optim
         done = place.nextword(*command, "--objective", objective, "--quiet")
     else:
         write_examples(place)
-        base = ["train", "--name", "base", *TEXT, *EXACT, "--training.optimizer", "adamw"]
+        base = ["train", "--name", "base", *TEXT, *EXACT, *BASE]
         trained.copy_to(place, *base)
         given = ["finetune", "base", f"{objective}.jsonl", "--name", "golden", *TAUGHT]
-        done = place.nextword(*given, *EXACT[2:])
+        done = place.nextword(*given, *EXACT)
     assert done.returncode == 0, done.stderr
     losses = losses_of(place, "golden")
     assert len(losses) == 20

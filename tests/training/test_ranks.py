@@ -106,7 +106,8 @@ def test_two_processes_save_go_back_and_go_on(place):
     assert [event["step"] for event in log(run, "step")] == list(range(1, 41))
     assert [point.step for point in list_checkpoints(run)] == [10, 20, 30, 40]
     assert not [one for one in list_checkpoints(run) if find_damage(one.folder, whole=True)]
-    assert log(run, "evaluation")[-1]["nats"] == scored_alone(run)
+    # Products of MKL may differ by where in memory their numbers lie.
+    assert log(run, "evaluation")[-1]["nats"] == pytest.approx(scored_alone(run), rel=1e-9)
     shutil.copytree(run, run.with_name("again"))
     by_two(place, "train", "--resume", "again@20")
     last = "checkpoints/step-000040/model.safetensors"
