@@ -207,7 +207,7 @@ class LanguageModeling(Task):
         counted = run.training.initialization == "bigram" and run.saved is None
         begins = "the odds of pairs of tokens, as counted in the text" if counted else ""
         if counted and suits(run.shape):
-            begins += ", and by looking where the last ones stood before"
+            begins += ",\n            and with attention that finds where they stood before"
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins=begins,

@@ -230,9 +230,8 @@ def describe_what_helps(
     if not has_begun and num_bytes is not None and num_bytes < OTHER_TEXT_HELPS:
         text = " ".join(map(argument, paths)) or "…"
         rest += (
-            " Other text in the same language, learned first: after 300 kB of it 10 kB came out 8 "
-            "to 12 % better: nextword train OTHER --name first, then "
-            f"nextword train {text} --from first"
+            " Other text in the same language, learned first, has helped texts this small: "
+            f"nextword train OTHER --name first, then nextword train {text} --from first"
         )
     return f"What would make it better? {more} {rest}"
 
