@@ -175,6 +175,8 @@ def peak_memory(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type == "xpu":
+        return int(torch.xpu.max_memory_allocated(device))
     try:
         import resource
     except ImportError:

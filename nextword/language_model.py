@@ -57,7 +57,7 @@ def load(target: str | Path, *, device: str = "auto") -> "Model":
 
     Args:
         target: a run's name or path, RUN@last, RUN@500, `latest`, or a model folder.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, xpu or mps.
 
     Raises:
         RunError: there is no such run or checkpoint.

@@ -27,7 +27,7 @@ Device = Annotated[
     str | None,
     Parameter(
         name=["--device", "--machine.device"],
-        help="where to compute; one of auto, cpu, cuda, mps [default: auto]",
+        help="where to compute; one of auto, cpu, cuda, xpu, mps [default: auto]",
     ),
 ]
 

@@ -16,7 +16,7 @@ def serve(
     *runs: Annotated[
         str, Parameter(help="runs' names or paths, RUN@500, latest, or any model folders")
     ],
-    device: Annotated[str, Parameter(help="where to compute: auto, cpu, cuda or mps")] = "auto",
+    device: Annotated[str, Parameter(help="where: auto, cpu, cuda, xpu or mps")] = "auto",
     **options: Any,
 ) -> None:
     """Answer programs that speak OpenAI's API, with exact probabilities."""

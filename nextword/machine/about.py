@@ -92,6 +92,9 @@ def list_devices() -> list[str]:
             f"cuda:{number}: {card.name}, {card.total_memory / _GIB:.1f} GiB, compute capability "
             f"{card.major}.{card.minor}"
         )
+    for number in range(torch.xpu.device_count()):
+        intel = torch.xpu.get_device_properties(number)
+        found.append(f"xpu:{number}: {intel.name}, {intel.total_memory / _GIB:.1f} GiB")
     if torch.backends.mps.is_available():
         found.append("mps: Apple GPU")
     return found

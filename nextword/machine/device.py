@@ -41,16 +41,16 @@ class Machine:
         """Wait until the device has finished, so that a clock read next is true."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "xpu":
+            torch.xpu.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
     def describe(self) -> dict[str, Any]:
         """Return what a run writes down about its hardware."""
-        name = (
-            torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else processor_name()
-        )
+        names = {"cuda": torch.cuda.get_device_name, "xpu": torch.xpu.get_device_name}
+        told = names.get(self.device.type)
+        name = processor_name() if told is None else told(self.device)
         return {
             "device": str(self.device),
             "name": name,
@@ -64,7 +64,8 @@ class Machine:
         """Say device and precision in a few words."""
         words = {
             "cpu": f"CPU, {torch.get_num_threads()} threads",
-            "cuda": "CUDA GPU",
+            "cuda": "CUDA GPU" if torch.version.hip is None else "AMD GPU (ROCm)",
+            "xpu": "Intel GPU",
             "mps": "Apple GPU",
         }
         precision = "bfloat16 matrix products" if self.precision == torch.bfloat16 else "float32"
@@ -72,7 +73,7 @@ class Machine:
 
 
 def choose_machine(settings: MachineSettings) -> Machine:
-    """Look for CUDA, then MPS, then take the CPU.
+    """Look for CUDA (or ROCm, which PyTorch calls so), XPU and MPS, then take the CPU.
 
     Raises:
         SettingsError: the device asked for is not there.
@@ -86,6 +87,7 @@ def choose_machine(settings: MachineSettings) -> Machine:
     settle_functions()
     available = {
         "cuda": torch.cuda.is_available(),
+        "xpu": torch.xpu.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
@@ -98,15 +100,16 @@ def choose_machine(settings: MachineSettings) -> Machine:
             f"machine.device = {settings.device!r}: this machine has no such device; try auto or "
             "cpu"
         )
-    device = torch.device(name, _own_card()) if name == "cuda" else torch.device(name)
+    cards = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
+    device = torch.device(f"{name}:{_own_card(cards[name]())}" if name in cards else name)
     if settings.precision == "auto":
         return Machine(device, torch.bfloat16 if has_bfloat16(device) else torch.float32)
     return Machine(device, getattr(torch, settings.precision))
 
 
-def _own_card() -> int:
+def _own_card(cards: int) -> int:
     """Return this process's card among those it sees: a launcher may show it its own alone."""
-    return 0 if torch.cuda.device_count() == 1 else int(os.environ.get("LOCAL_RANK", "0"))
+    return 0 if cards == 1 else int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _keep_freed_memory() -> None:
@@ -150,6 +153,8 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are fast on a device."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "xpu":
+        return True
     if device.type == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
         probes = [

@@ -23,6 +23,8 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "xpu":
+        return int(torch.xpu.mem_get_info(device)[0])
     found = []
     for line in _read(root / "proc/meminfo").splitlines():
         name, _, value = line.partition(":")
@@ -42,6 +44,8 @@ def give_back_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "xpu":
+        torch.xpu.empty_cache()
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:

@@ -9,7 +9,12 @@ from nextword.base.options import option
 class MachineSettings:
     """Where to compute and how exactly."""
 
-    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = option(
+        "auto",
+        "where to compute: a GPU of NVIDIA's, or of AMD's by ROCm (cuda), Intel's (xpu), Apple's "
+        "(mps)",
+        choices=("auto", "cpu", "cuda", "xpu", "mps"),
+    )
     precision: str = option(
         "auto",
         "of matrix products; auto takes bfloat16 where the hardware has it",

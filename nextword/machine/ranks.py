@@ -259,7 +259,7 @@ def join_ranks(device: torch.device) -> Ranks:
     if not dist.is_initialized():
         from torch.distributed.rendezvous import rendezvous  # torch can be built without
 
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = {"cuda": "nccl", "xpu": "xccl"}.get(device.type, "gloo")
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # One store through all restarts: without a name of its own a process could read there

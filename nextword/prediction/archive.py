@@ -42,7 +42,7 @@ from nextword.prediction.fingerprint import Fingerprint, differences, digest_of,
 from nextword.prediction.loading import Opened
 
 MAGIC, VERSION = b"nxw", 1
-DEVICES = ("cpu", "cuda", "mps")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 MOST_TOKENS = 10_000
 """For each byte after the checksum: what a decoder may be asked to do by so small a file."""
 _FIXED = struct.Struct("<8s8s4s4s4sHBB")

@@ -17,6 +17,8 @@ COLDEST = 1e-6
 """Temperature below which logits divided by it would be no numbers: then the likeliest it is."""
 
 
+NO_FLOAT64 = ("mps", "xpu")
+"""Devices that have none, or some of them."""
 MANY = 4096
 """Entries above which one number is drawn, and not one for each entry, as `torch.multinomial` does:
 of 50,304 entries that took a millisecond, a tenth of which finds the same by adding up."""
@@ -97,7 +99,7 @@ def choose(
             logits = _penalized(logits, settings, earlier)
         return int(logits.argmax())
     probabilities = adjusted(logits, settings, earlier).softmax(0)
-    if len(probabilities) <= MANY or probabilities.device.type == "mps":  # which has no float64
+    if len(probabilities) <= MANY or probabilities.device.type in NO_FLOAT64:
         return int(torch.multinomial(probabilities, 1, generator=source))
     sums = probabilities.double().cumsum(0)
     draw = torch.rand(1, dtype=torch.float64, generator=source, device=sums.device)

@@ -44,7 +44,7 @@ SHORTEST_CONTEXT, USUAL_CONTEXT, LONGEST_CONTEXT = 16, 256, 2048
 OWN_CONTEXT = 512
 """Of a text of one's own, in which more returns than within a story: on 100 kB and a megabyte of
 plays, manuals and verse 0 to 2 % better than 256 in a tenth more time, and 1,024 no better."""
-MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32_768}
+MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "xpu": 16_384, "cuda": 32_768}
 
 
 def default_context(model: ModelSettings, train_tokens: int, usual: int = USUAL_CONTEXT) -> int:

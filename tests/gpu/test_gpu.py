@@ -1,5 +1,7 @@
 """What only a GPU can show: `pytest -m gpu` runs these where there is one, in under three minutes.
 
+`-m xpu` and `-m mps` run those that Intel's and Apple's GPUs can show, too.
+
 docs/gpu.md lists every line of the program that is for a GPU, and what checks it.
 """
 
@@ -24,13 +26,14 @@ from nextword.kernels import loss_chunks
 from nextword.objectives import find_objective, names
 from nextword.settings import resolve
 
-GPU = "cuda" if torch.cuda.is_available() else "mps"
+KINDS = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+FOUND = [kind for kind, part in KINDS.items() if part.is_available()]
+GPU = next(iter(FOUND), "cuda")
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available() and not torch.backends.mps.is_available(),
-        reason="no accelerator",
-    ),
+    pytest.mark.xpu,
+    pytest.mark.mps,
+    pytest.mark.skipif(not FOUND, reason="no accelerator"),
 ]
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator of CUDA's")
 
@@ -100,6 +103,20 @@ def test_a_compressed_file_comes_back(default_on_gpu, shared, tmp_path):
     assert done.returncode == 0, done.stderr
     assert back.read_bytes() == text.read_bytes()
     assert small.stat().st_size < text.stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_learns_in_either_precision(place, precision):
+    (place.folder / "t.txt").write_text(TEXT * 300)
+    for device in (GPU, "cpu"):
+        options = {**TINY, "training.steps": 30, "machine.precision": precision}
+        options["machine.device"] = device
+        nextword.train(place.folder / "t.txt", name=device, options=options)
+    ours, theirs = (
+        nextword.load(run, device="cpu").evaluate(place.folder / "t.txt") for run in (GPU, "cpu")
+    )
+    near = {"float32": 0.02, "bfloat16": 0.1}[precision]
+    assert ours.nats_per_token == pytest.approx(theirs.nats_per_token, abs=near)
 
 
 @pytest.mark.parametrize("objective", names())

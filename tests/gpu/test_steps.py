@@ -38,7 +38,7 @@ def _training(compiled=False, recompute="none", optimizer="muon", on_spike="log"
     )  # fmt: skip
     model = Transformer(shape)
     initialize(model, 0)
-    device = torch.device(GPU, 0) if GPU == "cuda" else torch.device(GPU)
+    device = torch.device(GPU) if GPU == "mps" else torch.device(GPU, 0)
     machine = choose_machine(MachineSettings(device=GPU))
     model.to(device)
     model.set_precision(machine.precision)

@@ -9,8 +9,8 @@ import nextword
 PACKAGE = Path(nextword.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "gpu.md"
 FOR_A_GPU = re.compile(
-    r"is_cuda|torch\.cuda|torch\.mps|backends\.mps|\"cuda\"|\"mps\"|\.device\.type|device\.type\b"
-    r"|\"capturable\"|\"nccl\"|has_bfloat16\(|_triton\b"
+    r"is_cuda|torch\.(cuda|xpu|mps)|backends\.mps|\"(cuda|xpu|mps)\"|\.device\.type"
+    r"|device\.type\b|\"capturable\"|\"[nx]ccl\"|has_bfloat16\(|_triton\b"
 )
 
 
