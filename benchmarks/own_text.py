@@ -1,12 +1,13 @@
 """A text of one's own by the default, beside counting and packing, and beside hard targets alone.
 
-    python benchmarks/own_text.py TEXT … [--seeds 1] [--size BYTES]
+    python benchmarks/own_text.py TEXT … [--seeds 1] [--size BYTES] [--ways default] [--at-once 1]
 
 `nextword train TEXT` without an option on each TEXT (or its first BYTES, cut at a line's end), and
 with `--training.soft-targets 0`, which then reads four times in steps of 2,048 tokens. Bits a byte
 on the whole hold-out, of what the run keeps; the ruler's best row that has read no more (n-grams of
 the same pieces, compressors), PPMd that has read the training text too; seconds from the command to
-its end. Adds to results/own_text.json, a row for each text and size.
+its end; with `--at-once 2` of runs that share the cores, a thread each. Adds to
+results/own_text.json, a row for each text and size.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from initialization import beginning
@@ -26,11 +29,15 @@ RESULTS = Path(__file__).parent / "results" / "own_text.json"
 WAYS = {"default": [], "hard targets": ["--training.soft-targets", "0"]}
 
 
-def train(text: Path, words: list[str], seed: int, *, measure: bool) -> dict[str, float]:
-    """Return what one training in an empty place came to."""
+def train(
+    text: Path, words: list[str], threads: int | None, measures: bool, seed: int
+) -> dict[str, float]:
+    """Return what one training in an empty place came to, and of the first seed the ruler."""
     with tempfile.TemporaryDirectory() as place:
         places = {"NEXTWORD_RUNS": f"{place}/runs", "NEXTWORD_CACHE": f"{place}/cache"}
         environment = {**os.environ, **places, "PYTHONPATH": str(ROOT)}
+        if threads is not None:
+            environment["OMP_NUM_THREADS"] = str(threads)
         command = [sys.executable, "-m", "nextword"]
         asked = [*words, "--training.seed", str(seed), "--name", "run", "--quiet", "--json"]
         began = time.perf_counter()
@@ -43,7 +50,7 @@ def train(text: Path, words: list[str], seed: int, *, measure: bool) -> dict[str
         )
         found = {"seconds": round(time.perf_counter() - began, 1)}
         found["bits_per_byte"] = round(json.loads(done.stdout)["bits_per_byte"], 4)
-        if measure:
+        if measures and not seed:
             ruler = subprocess.run(
                 [*command, "ruler", "run", "--primed", "--json"],
                 env=environment,
@@ -67,36 +74,43 @@ def main() -> None:
     parser.add_argument("text", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int)
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS])
+    parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()
+    threads = None if given.at_once == 1 else 1
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
-    with tempfile.TemporaryDirectory() as place:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ThreadPoolExecutor(given.at_once) as several,
+    ):
         for file in given.text:
             text = beginning(file, given.size, place)
-            found = {
-                way: [
-                    train(text, words, seed, measure=way == "default" and seed == 0)
-                    for seed in range(given.seeds)
-                ]
-                for way, words in WAYS.items()
-            }
+            found = {}
+            for way in given.ways:
+                run = partial(train, text, WAYS[way], threads, way == "default")
+                found[way] = list(several.map(run, range(given.seeds)))
             medians = {
                 way: statistics.median(one["bits_per_byte"] for one in runs)
                 for way, runs in found.items()
             }
             first = found["default"][0]
-            size = text.stat().st_size
-            rows[f"{file.stem}, {size:,} bytes"] = {
-                "bits_per_byte": {
-                    way: [one["bits_per_byte"] for one in runs] for way, runs in found.items()
-                },
-                "seconds": {way: [one["seconds"] for one in runs] for way, runs in found.items()},
+            name = f"{file.stem}, {text.stat().st_size:,} bytes"
+            before = rows.get(name, {})
+            told = {
+                what: before.get(what, {})
+                | {way: [one[what] for one in runs] for way, runs in found.items()}
+                for what in ("bits_per_byte", "seconds")
+            }
+            rows[name] = {
+                **told,
+                "at_once": given.at_once,
                 "best_row": first["best_row"],
                 "best_row_bits": first["best_row_bits"],
                 "best_primed_bits": first["best_primed_bits"],
                 "below_the_best_row": round(1 - medians["default"] / first["best_row_bits"], 4),
                 "load_average": round(os.getloadavg()[0], 2),
             }
-            print(file.stem, size, json.dumps(rows[f"{file.stem}, {size:,} bytes"]), flush=True)
+            print(name, json.dumps(rows[name]), flush=True)
             result = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), "rows": rows}
             RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 

@@ -67,7 +67,7 @@ class TrainingSettings:
         minimum=1,
         maximum=1 << 31,
         unit="tokens",
-        rule="4,096 on a CPU, 8,192 on MPS, 32,768 on CUDA",
+        rule="4,096 on a CPU, 8,192 on MPS, 16,384 on XPU, 32,768 on CUDA",
         of=("the machine",),
     )
     optimizer: str = option("muon", "Muon for matrices and AdamW for the rest, or AdamW alone")
