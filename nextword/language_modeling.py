@@ -47,6 +47,7 @@ from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import documents_of
 from nextword.prediction.divided import tokens_at_once
 from nextword.prediction.evaluate import Evaluation, evaluate
+from nextword.prediction.lessons import Lessons
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
 from nextword.prediction.soft_targets import MOST_COUNTED, SoftTargets
@@ -61,14 +62,14 @@ from nextword.rendering.training import (
     describe_what_helps,
 )
 from nextword.run import Run
-from nextword.targets.batch import Batch, joined
+from nextword.targets.batch import Batch
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.batches import batch_reader
 from nextword.training.checkpoint import list_checkpoints
 from nextword.training.dividing import begin_divided, meshes_of
+from nextword.training.dropout import Dropout
 from nextword.training.journal import Journal
 from nextword.training.loop import Callback, TrainerState
-from nextword.training.schedule import soft_share
 from nextword.training.spreading import spread_rows
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.prepared import Prepared
@@ -130,17 +131,20 @@ class LanguageModeling(Task):
         seed = run.training.seed
         windows = windows_of(prepared, run.shape.context, run.plan.read, seed)
         streams = [portion.train for portion in prepared.portions]
-        self.batches = batch_reader(
+        batches = batch_reader(
             self.objective, streams, windows, run.vocabulary, run.settings.objective, seed
         )
-        self.windows, self.pace = windows, run.pace
-        self.soft_share, self.written = run.training.soft_targets or 0.0, run.plan.written
-        self.soft_targets, self.writer = None, None
+        soft, written = run.training.soft_targets or 0.0, run.plan.written
         text, apart = (prepared.train, len(run.vocabulary)), run.training.within_documents
-        if self.soft_share:
-            self.soft_targets = SoftTargets(*text, FOLDS, apart=apart)
-        if self.written:
-            self.writer = Writer(*text, run.shape.context, seed, apart=apart)
+        self.lessons = Lessons(
+            *(batches, windows, len(prepared.train), run.pace),
+            soft_targets=SoftTargets(*text, FOLDS, apart=apart) if soft else None,
+            soft_share=soft,
+            writer=Writer(*text, run.shape.context, seed, apart=apart) if written else None,
+            written=written,
+        )
+        size = run.shape.num_hidden_layers, run.shape.hidden_size
+        self.dropout = Dropout(run.training.dropout or 0.0, *size, seed)
         self.counting = Counting(prepared)
         self.final: Evaluation | None = None
         """The score of what is kept on the whole hold-out."""
@@ -176,25 +180,8 @@ class LanguageModeling(Task):
         )
 
     def read(self, step: int, rows: slice) -> Batch:
-        """Return some rows of a step: windows of the text, and after them what counting wrote."""
-        of_text = self.windows.rows
-        first, end = rows.start, rows.stop
-        if self.writer is None or end <= of_text:
-            return self._read_text(step, rows)
-        begins = step * self.written - of_text
-        written = self.writer.rows(begins + max(first, of_text), begins + end)
-        if first >= of_text:
-            return written
-        return joined(self._read_text(step, slice(first, of_text)), written)
-
-    def _read_text(self, step: int, rows: slice) -> Batch:
-        batch = self.batches(step, rows)
-        share = soft_share(self.soft_share, *self.pace.place(step))
-        if self.soft_targets is None or share <= 0:
-            return batch
-        starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
-        places = (starts[:, None] + np.arange(self.windows.context)) % len(self.prepared.train)
-        return batch._replace(soft=self.soft_targets.added(places, batch, share))
+        """Return some rows of a step, and what the network is to do without in each."""
+        return self.dropout.of(self.lessons.read(step, rows), step, rows)
 
     def facts(self) -> Mapping[str, Any]:
         """Return which text it is."""
@@ -211,7 +198,8 @@ class LanguageModeling(Task):
         return describe_start(
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins=begins,
-            soft=self.soft_share,
+            soft=self.lessons.soft_share,
+            dropout=self.dropout.share,
         )
 
     def callbacks(self, run: Run, model: Transformer) -> Sequence[Callback]:

@@ -168,6 +168,30 @@ class FeedForward(nn.Module):
         return mapped
 
 
+SPAN = 16
+"""Positions that do without the same channels."""
+
+
+def without(added: Tensor, kept: Tensor | None) -> Tensor:
+    """Return what is added to the stream, (B, T, D), with some channels left out (dropout).
+
+    Args:
+        added: by half of a layer.
+        kept: (B, S, D), by what it is multiplied, where each serves SPAN positions; or (B, T, D);
+            None leaves nothing out.
+    """
+    if kept is None:
+        return added
+    return added * at_positions(kept, added.shape[1]).to(added.dtype)
+
+
+def at_positions(kept: Tensor, length: int) -> Tensor:
+    """Map (…, S, D), where each serves SPAN positions, to (…, T, D); that itself stays."""
+    if kept.shape[-2] == length:
+        return kept
+    return kept.repeat_interleave(SPAN, dim=-2)[..., :length, :]
+
+
 def precision_of(weight: Tensor, precision: torch.dtype) -> torch.dtype:
     """Return the type in which a weight's product is computed."""
     return weight.dtype if precision == torch.float32 else precision

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Step = Callable[[nn.Module, Tensor, Tensor, Tensor, Any], Tensor]
+Step = Callable[[nn.Module, Tensor, Tensor, Tensor, Any, Tensor | None], Tensor]
 
 
-def as_it_stands(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+def as_it_stands(
+    layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any, kept: Tensor | None
+) -> Tensor:
     """Compute a layer: (B, T, D) to (B, T, D)."""
-    computed: Tensor = layer(x, cosine, sine, None, seen)
+    computed: Tensor = layer(x, cosine, sine, None, seen, kept)
     return computed
 
 
@@ -31,9 +33,17 @@ class LayerRunner:
     is_compiled: bool = False
     """Whether a compiler looks at the layers, for whom rows must be alike."""
 
-    def __call__(self, layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Any:
+    def __call__(
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        seen: Any,
+        kept: Tensor | None = None,
+    ) -> Any:
         """Map (B, T, D) to (B, T, D)."""
-        return self.step(layer, x, cosine, sine, seen)
+        return self.step(layer, x, cosine, sine, seen, kept)
 
 
 def compiled(step: Step, *, lengths_vary: bool) -> Step:
@@ -59,9 +69,11 @@ def compiled(step: Step, *, lengths_vary: bool) -> Step:
     return made
 
 
-def within(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+def within(
+    layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any, kept: Tensor | None
+) -> Tensor:
     """Compute a layer without what others have hung on its call: (B, T, D) to (B, T, D)."""
-    computed: Tensor = type(layer).forward(layer, x, cosine, sine, None, seen)
+    computed: Tensor = type(layer).forward(layer, x, cosine, sine, None, seen, kept)
     return computed
 
 
@@ -79,11 +91,16 @@ def compile_within(layers: Iterable[nn.Module], step: Step, *, lengths_vary: boo
 
     def inside(layer: nn.Module) -> Callable[..., Any]:
         def forward(
-            x: Tensor, cosine: Tensor, sine: Tensor, cache: Any = None, seen: Any = None
+            x: Tensor,
+            cosine: Tensor,
+            sine: Tensor,
+            cache: Any = None,
+            seen: Any = None,
+            kept: Tensor | None = None,
         ) -> Any:
             if cache is None and torch.is_grad_enabled():
-                return made(layer, x, cosine, sine, seen)
-            return type(layer).forward(layer, x, cosine, sine, cache, seen)
+                return made(layer, x, cosine, sine, seen, kept)
+            return type(layer).forward(layer, x, cosine, sine, cache, seen, kept)
 
         return forward
 
@@ -110,13 +127,15 @@ def keeping_less(step: Step, how: str) -> Step:
     """
     from torch.utils.checkpoint import checkpoint
 
-    def sparing(layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any) -> Tensor:
+    def sparing(
+        layer: nn.Module, x: Tensor, cosine: Tensor, sine: Tensor, seen: Any, kept: Tensor | None
+    ) -> Tensor:
         told: dict[str, Any] = {"use_reentrant": False}
         if how == "selective":
             told["context_fn"] = _selective
-        # Nothing in a layer is drawn by chance, so no generator is kept.
+        # Nothing is drawn by chance within a layer, so no generator is kept.
         told["preserve_rng_state"] = False
-        computed: Tensor = checkpoint(step, layer, x, cosine, sine, seen, **told)
+        computed: Tensor = checkpoint(step, layer, x, cosine, sine, seen, kept, **told)
         return computed
 
     return sparing

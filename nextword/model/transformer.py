@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nextword.kernels.layers_cpu import pack_weights
 from nextword.model.attention import Attention, KeyValueCache, Seen
 from nextword.model.inputs import check_companions, check_ids, check_room
-from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables
+from nextword.model.layers import FeedForward, Linear, RMSNorm, rotary_tables, without
 from nextword.model.runner import LayerRunner
 from nextword.model.shape import Shape
 
@@ -47,10 +47,13 @@ class Block(nn.Module):
         sine: Tensor,
         cache: KeyValueCache | None = None,
         seen: "Seen | None" = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """Map (B, T, D) to (B, T, D)."""
-        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
-        after: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        """Map (B, T, D) to (B, T, D); `kept` (B, 2, S, D) is what is left of its halves."""
+        first, second = (None, None) if kept is None else (kept[:, 0], kept[:, 1])
+        looked = self.self_attn(self.input_layernorm(x), cosine, sine, cache, seen)
+        x = x + without(looked, first)
+        after: Tensor = x + without(self.mlp(self.post_attention_layernorm(x)), second)
         return after
 
 
@@ -90,6 +93,7 @@ class Backbone(nn.Module):
         cache: KeyValueCache | None = None,
         seen: "Seen | None" = None,
         positions: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to hidden states (B, T, D).
 
@@ -106,11 +110,12 @@ class Backbone(nn.Module):
         cosine, sine = self.get_buffer("cosine")[where], self.get_buffer("sine")[where]
         x = self.embed_tokens(ids)
         learns = cache is None and torch.is_grad_enabled()
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            here = None if kept is None else kept[:, number]
             if learns and self.runner is not None:
-                x = self.runner(layer, x, cosine, sine, seen)
+                x = self.runner(layer, x, cosine, sine, seen, here)
             else:
-                x = layer(x, cosine, sine, cache, seen)
+                x = layer(x, cosine, sine, cache, seen, here)
         if cache is not None:
             cache.length = end
         hidden: Tensor = self.norm(x)
@@ -162,13 +167,16 @@ class Transformer(nn.Module):
         cache: KeyValueCache | None = None,
         seen: "Seen | None" = None,
         positions: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Map ids (B, T) to the last hidden states (B, T, D).
 
         `seen` (B, 1, T, T), or blocks of it, says who may look where; `positions` (B, T), where
-        each token stands in its own text, if that is not its place in the row.
+        each token stands in its own text, if that is not its place in the row; `kept`
+        (B, L, 2, S, D), by what what each half of each of the L layers adds is multiplied, span by
+        span of positions (dropout).
         """
-        states: Tensor = self.model(ids, cache, seen, positions)
+        states: Tensor = self.model(ids, cache, seen, positions, kept)
         return states
 
     def forward(self, ids: Tensor, cache: KeyValueCache | None = None) -> Tensor:

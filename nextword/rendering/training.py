@@ -26,6 +26,7 @@ def describe_start(
     run: Path,
     begins: str = "",
     soft: float = 0.0,
+    dropout: float = 0.0,
 ) -> str:
     """Say what will be trained on what, and with what it begins, before it does."""
     train = facts["train_tokens"]
@@ -52,6 +53,14 @@ def describe_start(
                 "text expects there"
             ]
             if soft
+            else []
+        ),
+        *(
+            [
+                f"            {dropout:.0%} of the channels of what a layer adds are left out, "
+                "others in each row (dropout)"
+            ]
+            if dropout
             else []
         ),
         f"run         {run}",

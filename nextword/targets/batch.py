@@ -38,6 +38,9 @@ class Batch(NamedTuple):
     soft: NDArray[np.float32] | None = None
     """(B, T, V): what is added to the ones at the right tokens, where targets are soft; each row's
     sum is 0."""
+    kept: NDArray[np.float32] | None = None
+    """(B, L, 2, S, D): by what a network multiplies what each half of its L layers adds, span by
+    span of positions (dropout)."""
 
     @property
     def num_targets(self) -> int:

@@ -86,6 +86,14 @@ class TrainingSettings:
         of=("objective.name", "--from"),
     )
     weight_decay: float = option(0.0, "decoupled, of matrices", minimum=0)
+    dropout: float | None = option(
+        None,
+        "share of the channels of what each half of a layer adds that is left out while it is "
+        "trained, drawn anew for each row and every 16 positions",
+        minimum=0,
+        maximum=0.9,
+        rule="0",
+    )
     soft_targets: float | None = option(
         None,
         "share of each target that is what counting the rest of the text expects there, at the "

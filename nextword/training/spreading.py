@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextword.machine.parts import Slab, own_rows, slab_of
-from nextword.model.layers import precision_of
+from nextword.model.layers import at_positions, precision_of
 from nextword.model.transformer import Transformer
 from nextword.targets.batch import IGNORED
 from nextword.training.exchange import Group, added_up, gathered, handed_out, swapped
@@ -50,6 +50,8 @@ class Rows(NamedTuple):
     """As of inputs."""
     soft: Tensor | None
     """As of targets, and V."""
+    kept: Tensor | None
+    """(B, L, 2, T / (context · tensor), D)."""
 
 
 @dataclass
@@ -88,7 +90,12 @@ class Spread:
         return F.pad(inputs, (0, lacks)), F.pad(targets, (0, lacks), value=IGNORED), documents
 
     def own(
-        self, inputs: Tensor, targets: Tensor, positions: Tensor | None, soft: Tensor | None
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        positions: Tensor | None,
+        soft: Tensor | None,
+        kept: Tensor | None,
     ) -> Rows:
         """Return this process's share of rows that are filled up.
 
@@ -97,6 +104,7 @@ class Spread:
             targets: (B, T).
             positions: (B, T), before they were filled up; None where each is its place in the row.
             soft: (B, T, V), before they were filled up; or None.
+            kept: (B, L, 2, S, D), of the same; or None.
         """
         length = inputs.shape[1]
         mine = length // self.context.size
@@ -110,7 +118,10 @@ class Spread:
         positions = F.pad(positions, (0, length - positions.shape[1]))
         if soft is not None:
             soft = F.pad(soft, (0, 0, 0, length - soft.shape[1]))[:, asked]
-        return Rows(inputs[:, shared], targets[:, asked], positions[:, shared], soft)
+        if kept is not None:
+            kept = at_positions(kept, length)
+            kept = F.pad(kept, (0, 0, 0, length - kept.shape[-2]))[..., asked, :]
+        return Rows(inputs[:, shared], targets[:, asked], positions[:, shared], soft, kept)
 
     def begin(self, seen: "Seen | None") -> "Seen | None":
         """Announce a pass over shares of rows; return the mask that it is to be told of."""

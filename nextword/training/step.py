@@ -55,6 +55,7 @@ class LanguageModelLoss(nn.Module):
         documents: Tensor | None = None,
         positions: Tensor | None = None,
         soft: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Return the summed loss in nats of targets (B, T) at inputs (B, T).
 
@@ -66,6 +67,8 @@ class LanguageModelLoss(nn.Module):
             positions: (B, T), each token's place in its own text.
             soft: (B, T, V), what is added to the ones at the right tokens. Only the gradient takes
                 part in it: the loss that is returned is that of the right tokens.
+            kept: (B, L, 2, S, D), by what what each half of a layer adds is multiplied, span by
+                span of positions (dropout).
         """
         if documents is None and self.end_id is not None:
             documents = self.documents_of(inputs, self.end_id)
@@ -74,9 +77,11 @@ class LanguageModelLoss(nn.Module):
             inputs, targets, documents = spread.fill_up(inputs, targets, documents, causal=causal)
         seen = None if documents is None else self._seen(documents)
         if spread is not None:
-            inputs, targets, positions, soft = spread.own(inputs, targets, positions, soft)
+            inputs, targets, positions, soft, kept = spread.own(
+                inputs, targets, positions, soft, kept
+            )
             seen = spread.begin(seen)
-        hidden = self.model.hidden(inputs, seen=seen, positions=positions)
+        hidden = self.model.hidden(inputs, seen=seen, positions=positions, kept=kept)
         loss = linear_cross_entropy(
             hidden,
             self.model.output_weight,

@@ -1,0 +1,57 @@
+"""What a run reads at a step: windows of its text, what counting expects there, and what it writes.
+
+A pure function of the step, the rows and the run's pace: whoever goes on from a checkpoint, and
+whoever shares the rows with others, reads the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nextword.prediction.soft_targets import SoftTargets
+from nextword.prediction.writer import Writer
+from nextword.targets.batch import Batch, joined
+from nextword.targets.windows import Mixture, Windows
+from nextword.training.schedule import Pace, soft_share
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A text, as a run is to learn it."""
+
+    batches: Callable[[int, slice], Batch]
+    """Returns some rows of a step, as the text says it."""
+    windows: Windows | Mixture
+    """Which parts of the text these are."""
+    tokens: int
+    """Of the text."""
+    pace: Pace
+    soft_targets: SoftTargets | None = None
+    """What counting expects; None for the text's own tokens alone."""
+    soft_share: float = 0.0
+    """Of each target at the first step."""
+    writer: Writer | None = None
+    written: int = 0
+    """Of a step's rows, the last ones, those that it writes."""
+
+    def read(self, step: int, rows: slice) -> Batch:
+        """Return some rows of a step: windows of the text, and after them what counting wrote."""
+        of_text = self.windows.rows
+        first, end = rows.start, rows.stop
+        if self.writer is None or end <= of_text:
+            return self._read_text(step, rows)
+        begins = step * self.written - of_text
+        written = self.writer.rows(begins + max(first, of_text), begins + end)
+        if first >= of_text:
+            return written
+        return joined(self._read_text(step, slice(first, of_text)), written)
+
+    def _read_text(self, step: int, rows: slice) -> Batch:
+        batch = self.batches(step, rows)
+        share = soft_share(self.soft_share, *self.pace.place(step))
+        if self.soft_targets is None or share <= 0:
+            return batch
+        starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
+        places = (starts[:, None] + np.arange(self.windows.context)) % self.tokens
+        return batch._replace(soft=self.soft_targets.added(places, batch, share))
