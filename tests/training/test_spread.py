@@ -40,7 +40,7 @@ MORE = {
     **KINDS,
     "causal-adamw": [*KINDS["causal-adamw"], RATE],
     "masked-adamw": [*KINDS["masked-adamw"], RATE],
-    "odd": ["--training.optimizer=muon", *ODD],
+    "odd": ["--training.optimizer=muon", "--training.dropout=0.1", *ODD],
     "odd-masked": ["--objective.name=masked", *ODD[:1], "--machine.recompute=selective"],
 }
 WAYS = {
