@@ -65,6 +65,7 @@ class Timed(NamedTuple):
 def time_steps(run: Run, task: LanguageModeling) -> Timed:
     """Time steps of training on weights that are thrown away."""
     machine = run.machine
+    task.suit(run)
     model = Transformer(run.shape).to(machine.device)
     model.set_precision(machine.precision)
     optimizers = build_optimizers(groups_of(model), run.training)

@@ -143,13 +143,17 @@ class LanguageModeling(Task):
             writer=Writer(*text, run.shape.context, seed, apart=apart) if written else None,
             written=written,
         )
-        size = run.shape.num_hidden_layers, run.shape.hidden_size
-        self.dropout = Dropout(run.training.dropout or 0.0, *size, seed)
+        self.suit(run)
         self.counting = Counting(prepared)
         self.final: Evaluation | None = None
         """The score of what is kept on the whole hold-out."""
         self.overfit: tuple[int, int] | None = None
         """The steps of what is kept and of the last, where that had learned by heart."""
+
+    def suit(self, run: Run) -> None:
+        """Leave out of the layers what a run does, whose network may be of another size."""
+        size = run.shape.num_hidden_layers, run.shape.hidden_size
+        self.dropout = Dropout(run.training.dropout or 0.0, *size, run.training.seed)
 
     def model(self, run: Run) -> Transformer:
         """Return random weights, another model's, or those to go on with."""

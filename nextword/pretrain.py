@@ -38,6 +38,7 @@ from nextword.training.plan import (
     USUAL_CONTEXT,
     check_memory,
     default_context,
+    default_dropout,
     default_soft_targets,
     default_written,
     make_plan,
@@ -151,6 +152,7 @@ def _lay_out(
         ranks.wait_for_first("text")
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
+    dropout = settings.training.dropout
     long = OWN_CONTEXT if causal and not fresh else USUAL_CONTEXT
 
     def of_depth(settings: Settings, depth: int | None, context: int | None = None) -> Shape:
@@ -173,6 +175,10 @@ def _lay_out(
         least = ranks.least_share(settings.machine.parallel, machine.device)
         check_memory(shape, settings.training, machine, smaller, least)
         windows_of(prepared, shape.context, 1, 0)  # refuses a text that does not fill one context
+        if dropout is None:
+            share = default_dropout(settings.training.soft_targets or 0.0, shape.num_hidden_layers)
+            training = dataclasses.replace(settings.training, dropout=share)
+            settings = dataclasses.replace(settings, training=training)
         plan = make_plan(
             settings.training,
             shape,

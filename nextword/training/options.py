@@ -92,7 +92,8 @@ class TrainingSettings:
         "trained, drawn anew for each row and every 16 positions",
         minimum=0,
         maximum=0.9,
-        rule="0",
+        rule="0.1 with soft targets from 3 layers on, else 0",
+        of=("training.soft_targets", "model.depth"),
     )
     soft_targets: float | None = option(
         None,
