@@ -20,6 +20,7 @@ from nextword.callbacks import (
     show,
     whole_and_better,
 )
+from nextword.explanation.curve import gain_of_a_layer, last_quarter
 from nextword.explanation.previews import beginning_of, floor_of
 from nextword.explanation.replay import (
     as_event,
@@ -355,8 +356,15 @@ class LanguageModeling(Task):
         journal.write({"event": "ruler", "step": run.pace.steps, **ruler.as_dict()})
         if floor is not None:
             return f"\n{sentence(ruler)}"
+        told = [
+            (event["step"], event["partial_nats_per_token"])
+            for event in journal.read("evaluation")
+            if event.get("partial_nats_per_token") is not None
+        ]
+        fell = last_quarter(told)
         helps = describe_what_helps(
             gain_of_doubling(self.prepared),
+            None if fell is None else gain_of_a_layer(fell),
             paths=run.paths,
             num_bytes=self.prepared.facts["bytes"],
             has_begun=run.warm_start is not None,

@@ -195,12 +195,15 @@ def describe_fit(plan: Plan) -> str:
 
 OTHER_TEXT_HELPS = 50_000
 """Bytes of a text up to which it helps to begin with a model of another (EXPERIMENTS.md)."""
-LARGER_HELPS = 500_000
-"""Bytes of a text from which on a larger network came out better (EXPERIMENTS.md)."""
+LARGER_HELPS = 60_000
+"""Bytes of a text from which on a third layer came out better (EXPERIMENTS.md)."""
+LARGER_IS_WORTH = 0.004
+"""Expected gain from which on it is offered: less is what seeds differ by."""
 
 
 def describe_what_helps(
     doubling: float,
+    layer: float | None,
     *,
     paths: Sequence[str],
     num_bytes: int | None,
@@ -212,6 +215,8 @@ def describe_what_helps(
 
     Args:
         doubling: share that counting gained from the second half of the text.
+        layer: share that one more layer should bring, by the run's own curve; None where there is
+            no such curve.
         paths: of the text.
         num_bytes: of the text.
         layers: of the network.
@@ -224,20 +229,29 @@ def describe_what_helps(
     )
     if doubling < 0.005:
         more = "More text of this kind would bring nothing: counting gained none from half of it."
+    text = " ".join(map(argument, paths)) or "…"
     if num_bytes is None or num_bytes < LARGER_HELPS:
         rest = (
             "A larger network or more time would not help: with so little text they come out no "
             "better."
         )
+    elif layers > 2:
+        rest = "More layers than three have brought nothing on a text of this size."
+    elif layer is None:
+        rest = "Whether a larger network would help this curve does not say."
+    elif layer < LARGER_IS_WORTH:
+        rest = (
+            "A larger network or more time would bring little: the last quarter of the steps "
+            "brought hardly anything."
+        )
     else:
         minutes = max(math.ceil(3 * seconds / 60), 1)
-        text = " ".join(map(argument, paths)) or "…"
         rest = (
-            f"A larger network: {layers + 1} layers were 0 to 2 % better on texts like this, in "
-            f"more than twice the time: nextword train {text} --minutes {minutes}"
+            f"A larger network: by what the last quarter of the steps brought, one more layer "
+            f"would bring about {layer:.1%}, in two to three times the time: "
+            f"nextword train {text} --minutes {minutes}"
         )
     if not has_begun and num_bytes is not None and num_bytes < OTHER_TEXT_HELPS:
-        text = " ".join(map(argument, paths)) or "…"
         rest += (
             " Other text in the same language, learned first, has helped texts this small: "
             f"nextword train OTHER --name first, then nextword train {text} --from first"
