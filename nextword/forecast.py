@@ -35,12 +35,13 @@ from nextword.training.step import accumulate
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 
-WORTH = {2: 0, 3: 150_000, 4: 1_500_000, 6: 15_000_000, 8: 150_000_000}
+WORTH = {2: 0, 3: 25_000, 4: 200_000, 6: 5_000_000, 8: 50_000_000}
 """Networks that are weighed, by depth, and the training tokens from which on each is.
 
-Three layers beside two, in two to three times the time: 1.2 % worse on 100 kB of plays (42,000
-tokens), 0.1 and 1.8 % better on a megabyte of plays and of manuals (320,000); four were 0.3 % worse
-on the plays. From there on the rule is tenfold text for the next size, and was not tried.
+Three layers beside two, in two to three times the time, with what is then left out (dropout): 0.2
+to 2.6 % better on 100 kB of four texts (42,000 tokens), 1.4 to 4.0 on 300 kB, 0.9 and 3.2 on a
+megabyte of two (320,000). Four beside three: 0.3 % better to 1.6 % worse on 300 kB, 0.3 and 1.0 %
+better on a megabyte. From there on the rule was not tried.
 """
 MOST_READINGS = 1.5
 """Of the usual number of steps: more of them teach nothing but the text by heart."""

@@ -10,7 +10,7 @@ CURVE = [(25, 4.0), (50, 3.5), (75, 3.2), (100, 3.1)]
 
 def test_the_last_quarter_is_that_of_the_steps():
     assert last_quarter(CURVE) == pytest.approx(1 - 3.1 / 3.2)
-    assert last_quarter([(10 * n, 5.0 - n / 10) for n in range(1, 11)]) == pytest.approx(0.2 / 4.2)
+    assert last_quarter([(5 * n, 5.0 - n / 10) for n in range(1, 21)]) == pytest.approx(0.5 / 3.5)
     assert last_quarter([(75, 3.0), (100, 3.3)]) == pytest.approx(-0.1)
 
 
@@ -43,4 +43,4 @@ def test_what_would_help_is_said_from_the_runs_own_curve(layer, size, layers, wo
     assert "twice as much would bring about 8%" in said
     assert words in said
     offers = layer == 0.031 and layers == 2 and size > 10_000
-    assert ("nextword train 'a b.txt' --minutes 4" in said) == offers
+    assert ('nextword train "a b.txt" --minutes 4' in said) == offers
