@@ -21,7 +21,7 @@ from nextword.explanation.previews import floor_of
 from nextword.explanation.ruler import count_holdout, measure_rivals
 from nextword.language_modeling import LanguageModeling
 from nextword.loss.bits import bits
-from nextword.model.shape import ModelSettings
+from nextword.model.shape import DEPTH
 from nextword.model.transformer import Transformer
 from nextword.prediction.evaluate import Evaluation, evaluate
 from nextword.rendering.progress import duration
@@ -30,12 +30,13 @@ from nextword.settings import Settings
 from nextword.training.gradients import update
 from nextword.training.loop import TrainerState, Training
 from nextword.training.optimizers import build_optimizers, groups_of
+from nextword.training.plan import default_depth
 from nextword.training.remembered import follow_journal
 from nextword.training.step import accumulate
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
 
-WORTH = {2: 0, 3: 25_000, 4: 200_000, 6: 5_000_000, 8: 50_000_000}
+WORTH = {2: 0, 3: 0, 4: 200_000, 6: 5_000_000, 8: 50_000_000}
 """Networks that are weighed, by depth, and the training tokens from which on each is.
 
 Three layers beside two, in two to three times the time, with what is then left out (dropout): 0.2
@@ -157,11 +158,12 @@ def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, 
     known: dict[str, Any] = {"expected": None, "counted": counted}
     training, model = run.settings.training, run.settings.model
     said = (training.steps, training.tokens, training.batch_tokens, training.minutes)
-    if counted is None or any(said) or run.warm_start or model.depth != ModelSettings().depth:
-        return known
     holdout = task.prepared.holdout
     whole = Evaluation(documents=holdout.num_documents, tokens=len(holdout))
     floor = floor_of(task.prepared, whole)
+    usual = DEPTH if floor else default_depth(len(task.prepared.train))
+    if counted is None or any(said) or run.warm_start or (model.depth or DEPTH) != usual:
+        return known
     if floor is None:
         return {**known, "expected": expectation(counted, task.prepared.facts["bytes"])}
     raw = int(holdout.document_bytes.sum()) if holdout.document_bytes is not None else len(holdout)
@@ -202,7 +204,7 @@ def within(
     warm_start: WarmStart | None,
     *,
     began: float,
-    lay: Callable[[Settings], Run],
+    lay: Callable[[Settings], Run] | None,
 ) -> Run:
     """Choose the network, and how many steps there is time for.
 
@@ -211,7 +213,7 @@ def within(
         prepared: its text.
         warm_start: the weights it begins with; the network is then theirs.
         began: when the command was given, by `time.monotonic`.
-        lay: lays a run out by other settings.
+        lay: lays a run out by other settings; None where a size of the network was said.
 
     Returns:
         the run, with a clock.
@@ -227,14 +229,15 @@ def within(
     token = _of_the_first(run, time_evaluation(run, prepared))
     clock = dataclasses.replace(clock, reserve=ENDING_SECONDS + token * len(prepared.holdout))
     model = run.settings.model
-    said = dataclasses.replace(model, tie_word_embeddings=None) != ModelSettings()
     depths = [depth for depth, tokens in WORTH.items() if tokens <= len(prepared.train)]
-    if warm_start is not None or said:
+    if warm_start is not None or lay is None:
         depths = [run.shape.num_hidden_layers]
     found: list[Choice] = []
     for depth in depths:
         sized = dataclasses.replace(model, depth=depth)
-        one = lay(dataclasses.replace(run.settings, model=sized)) if len(depths) > 1 else run
+        one = run
+        if lay is not None and depth != run.shape.num_hidden_layers:
+            one = lay(dataclasses.replace(run.settings, model=sized))
         seconds = _of_the_first(one, time_steps(one, task).seconds)
         found.append(Choice(one, seconds, seconds * one.pace.steps))
         if found[-1].seconds > _of_the_first(run, clock.left):

@@ -22,7 +22,7 @@ from nextword.forecast import forecast, go_on_by_clock, within
 from nextword.language_modeling import LanguageModeling, Pretrained, windows_of
 from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks
-from nextword.model.shape import Shape, resolve_shape
+from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.loading import with_source
 from nextword.rendering.progress import Progress
@@ -38,6 +38,7 @@ from nextword.training.plan import (
     USUAL_CONTEXT,
     check_memory,
     default_context,
+    default_depth,
     default_dropout,
     default_soft_targets,
     default_written,
@@ -136,6 +137,7 @@ def _lay_out(
     paths = [pin(path) for path in paths]
     warm_start = None if start is None else find_warm_start(start, settings)
     settings = settings if warm_start is None else warm_start.settings
+    no_size = dataclasses.replace(settings.model, tie_word_embeddings=None) == ModelSettings()
     objective = objective_for_text(settings.objective)
     causal = objective.attention == "before"
     resolve_shape(settings.model, 256, 256, causal=causal)  # refuses sizes before any text is read
@@ -152,6 +154,11 @@ def _lay_out(
         ranks.wait_for_first("text")
     usual = causal and not fresh and warm_start is None
     settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
+    if usual and no_size and len(prepared.portions) == 1:
+        depth = default_depth(len(prepared.train))
+        settings = dataclasses.replace(
+            settings, model=dataclasses.replace(settings.model, depth=depth)
+        )
     dropout = settings.training.dropout
     long = OWN_CONTEXT if causal and not fresh else USUAL_CONTEXT
 
@@ -196,7 +203,7 @@ def _lay_out(
 
     run = lay(settings)
     if settings.training.minutes is not None:
-        run = within(run, prepared, warm_start, began=began, lay=lay)
+        run = within(run, prepared, warm_start, began=began, lay=lay if no_size else None)
     return run, prepared, warm_start
 
 

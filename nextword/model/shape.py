@@ -7,18 +7,25 @@ from nextword.base.errors import SettingsError
 from nextword.base.options import check_options, option
 from nextword.base.records import Base, Share, Size
 
+DEPTH = 2
+"""Layers when nothing is said, here or by the text."""
 HEAD_WIDTH = 64
+"""Width of one attention head when nothing else is said."""
 INNER = 64
 """Of which the inner width is a multiple: what GPUs take whole, and q8_0's blocks of 32."""
-"""Width of one attention head when nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """The network's sizes; what is not said is derived from the depth."""
 
-    depth: int = option(
-        2, "layers; one dial from which every other size follows", minimum=1, maximum=10_000
+    depth: int | None = option(
+        None,
+        "layers; one dial from which every other size follows",
+        minimum=1,
+        maximum=10_000,
+        rule="2; for a text of one's own up to 50,000 tokens 3, where no size is said",
+        of=("the text",),
     )
     hidden_size: int | None = option(
         None, "width", minimum=2, maximum=1 << 20, rule="64 × depth", of=("model.depth",)
@@ -176,7 +183,8 @@ def resolve_shape(
         SettingsError: a size is out of range or the sizes do not fit together.
     """
     check_options(settings, "model")
-    width = settings.hidden_size or 64 * settings.depth
+    depth = settings.depth or DEPTH
+    width = settings.hidden_size or 64 * depth
     heads = settings.num_attention_heads
     if heads is None:
         heads = width // settings.head_dim if settings.head_dim else max(width // HEAD_WIDTH, 1)
@@ -189,7 +197,7 @@ def resolve_shape(
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=inner,
-        num_hidden_layers=settings.depth,
+        num_hidden_layers=depth,
         num_attention_heads=heads,
         num_key_value_heads=settings.num_key_value_heads or heads,
         head_dim=settings.head_dim or width // heads,

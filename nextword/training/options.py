@@ -28,7 +28,8 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times, up to 32, and what counting writes beside; the stories once",
+        "times (1,275 from 3 layers on), up to 32, and what counting writes beside; the stories "
+        "once",
         of=("the network", "the text", "training.soft_targets", "training.written"),
     )
     pace: str | None = option(
