@@ -28,8 +28,8 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times (1,275 from 3 layers on), up to 32, and what counting writes beside; the stories "
-        "once",
+        "times (from 3 layers and 8,000 tokens on 1,275), up to 32, and what counting writes "
+        "beside; the stories once",
         of=("the network", "the text", "training.soft_targets", "training.written"),
     )
     pace: str | None = option(
@@ -113,7 +113,7 @@ class TrainingSettings:
         "and says what it expects at each place of them",
         minimum=0,
         maximum=0.95,
-        rule="for a text of one's own 0.75 up to 8,000 tokens, 0.5 up to 30,000, else 0; 0 for "
+        rule="for a text of one's own 0.67 up to 8,000 tokens, 0.5 up to 30,000, else 0; 0 for "
         "stories, masked models, mixtures, without soft targets and with --from",
         of=("the text", "objective.name", "training.soft_targets", "--from"),
     )
