@@ -212,3 +212,31 @@ def test_nothing_heavy_is_imported_for_help():
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "dropout"),
+    [
+        ([], 3, 0.1),
+        (["--model.context", "32"], 2, 0.0),  # whoever says a size is given no other by the text
+        (["--model.depth", "3", "--training.soft-targets", "0"], 3, 0.0),
+        (["--model.depth", "4", "--training.dropout", "0.3"], 4, 0.3),
+        (["--objective", "masked"], 2, 0.0),
+    ],
+)
+def test_a_small_text_of_ones_own_is_given_a_third_layer(books, options, layers, dropout):
+    done = books.nextword("train", "other.txt", "--name", "it", "--training.steps", "1", *options)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((books.folder / "runs" / "it" / "run.json").read_text())
+    assert facts["shape"]["num_hidden_layers"] == layers
+    assert facts["settings"]["training"]["dropout"] == dropout
+    assert (f"{dropout:.0%} of the channels" in done.stderr) == (dropout > 0)
+
+
+def test_a_mixture_and_the_stories_have_two_layers(books):
+    for words in (["books=1", "other.txt=1"], ["--corpus.stories", "60"]):
+        done = books.nextword(
+            "train", *words, "--name", "it-" + words[0][:2], "--training.steps", "1"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "network     2 layers" in done.stderr

@@ -132,10 +132,11 @@ def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
 
 def test_the_largest_network_that_there_is_time_for_is_taken():
     found = [Choice(None, 1.0, 60.0), Choice(None, 3.0, 200.0), Choice(None, 9.0, 700.0)]
-    assert choose(found, 30.0) is found[0]
-    assert choose(found, 100.0) is found[0]
-    assert choose(found, 300.0) is found[1]
-    assert choose(found, 701.0) is found[2]
+    assert choose(found, 15.0) is found[0]
+    assert choose(found, 99.0) is found[0]
+    assert choose(found, 101.0) is found[1]
+    assert choose(found, 349.0) is found[1]
+    assert choose(found, 351.0) is found[2]
 
 
 def test_a_dry_run_says_what_the_run_then_is(place, text):
