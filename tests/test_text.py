@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -227,9 +228,9 @@ def test_nothing_heavy_is_imported_for_help():
 def test_a_small_text_of_ones_own_is_given_a_third_layer(books, options, layers, dropout):
     done = books.nextword("train", "other.txt", "--name", "it", "--training.steps", "1", *options)
     assert done.returncode == 0, done.stderr
-    facts = json.loads((books.folder / "runs" / "it" / "run.json").read_text())
-    assert facts["shape"]["num_hidden_layers"] == layers
-    assert facts["settings"]["training"]["dropout"] == dropout
+    run = books.folder / "runs" / "it"
+    assert json.loads((run / "run.json").read_text())["shape"]["num_hidden_layers"] == layers
+    assert tomllib.loads((run / "settings.toml").read_text())["training"]["dropout"] == dropout
     assert (f"{dropout:.0%} of the channels" in done.stderr) == (dropout > 0)
 
 
