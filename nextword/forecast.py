@@ -162,11 +162,13 @@ def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, 
     known: dict[str, Any] = {"expected": None, "counted": counted}
     training, model = run.settings.training, run.settings.model
     said = (training.steps, training.tokens, training.batch_tokens, training.minutes)
+    if counted is None or any(said) or run.warm_start:
+        return known
     holdout = task.prepared.holdout
     whole = Evaluation(documents=holdout.num_documents, tokens=len(holdout))
     floor = floor_of(task.prepared, whole)
     usual = DEPTH if floor else default_depth(len(task.prepared.train))
-    if counted is None or any(said) or run.warm_start or (model.depth or DEPTH) != usual:
+    if (model.depth or DEPTH) != usual:
         return known
     if floor is None:
         return {**known, "expected": expectation(counted, task.prepared.facts["bytes"])}
