@@ -5,7 +5,7 @@ from collections.abc import Sequence
 LAYER_BY_QUARTER = 1.5
 """What a third layer brings, in units of what the last quarter of the steps brought two layers: 1.5
 to 1.6 on 300 kB of plays, manuals, verse and quotations, where that was 0.9 to 2.6 %; 0.8 and 1.3
-on 100 kB (`benchmarks/gains.py`)."""
+on 100 kB (EXPERIMENTS.md; `benchmarks/gains.py` measures it)."""
 NEAR = 0.1
 """Of the run, by which a moment may be off three quarters of it."""
 

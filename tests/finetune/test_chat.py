@@ -47,8 +47,8 @@ def taught(tmp_path_factory, request):
         patch.setenv("NEXTWORD_CACHE", str(here / "cache"))
         patch.setenv("NEXTWORD_RUNS", str(here / "runs"))
         patch.chdir(here)
-        (here / "t.txt").write_text("\n".join(SAID) * 60)
-        options = {"training.steps": 20, "vocabulary.size": 400, "model.context": 128}
+        (here / "t.txt").write_text("\n".join(random.Random(1).choices(SAID, k=840)))
+        options = {"training.steps": 40, "vocabulary.size": 400, "model.context": 128}
         options |= {"model.hidden_size": 64}
         begun = nextword.train(here / "t.txt", name="begun", options=options)
         lines = [json.dumps({"messages": chat}) for chat in conversations()]
@@ -119,7 +119,7 @@ def test_a_pipeline_answers_as_this_program(taught):
     writer = pipeline("text-generation", model=str(model.opened.folder))
     said = set()
     room = model.opened.model.shape.context - 13
-    for chat in conversations(12):
+    for chat in conversations(30):
         while chat[-1]["role"] == "assistant":  # which a pipeline would go on with
             chat.pop()
         if len(ask(chat, model.vocabulary)) > room:  # a pipeline reads on beyond the context

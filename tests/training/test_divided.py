@@ -197,7 +197,7 @@ def test_it_goes_on_with_other_processes_and_divided_otherwise(trained):
 def test_a_process_that_fails_while_saving_leaves_the_checkpoint_before_it(trained, how):
     place, _ = trained
     name = f"it-{how.split()[0]}"
-    words = ["train", "--name", name, "--machine.parallel=fsdp", *SMALL]
+    words = ["train", "--name", name, "--machine.parallel=fsdp", *SMALL, *KINDS["causal-muon"]]
     # A save is two files: the second save's first is where it fails.
     ended = together(place, 2, words, HOW=how, AT="3", PATIENCE="5")
     assert all(status not in (0, None) for status, _ in ended)
