@@ -13,6 +13,7 @@ from nextword.training.optimizers import muon
 from nextword.training.optimizers.adamw import AdamW
 from nextword.training.optimizers.muon import (
     COEFFICIENTS,
+    TOGETHER_IN_BFLOAT16_UPTO,
     TOGETHER_UPTO,
     BatchedMuon,
     Muon,
@@ -88,8 +89,8 @@ def test_the_precision_is_the_one_that_is_fast_here(monkeypatch, fast, kind):
     ("precision", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.03)]
 )
 def test_several_at_once_move_as_one_by_one(precision, close):
-    large = TOGETHER_UPTO + 8
-    sizes = [(24, 16), (16, 24), (16, 16), (24, 16), (large, large), (16, 24), (1, 5)]
+    some, large = TOGETHER_UPTO + 8, TOGETHER_IN_BFLOAT16_UPTO + 8
+    sizes = [(24, 16), (16, 24), (some, some), (24, 16), (large, large), (16, 24), (1, 5)]
     weights = {}
     for kind in (Muon, BatchedMuon):
         source = torch.Generator().manual_seed(0)

@@ -33,7 +33,7 @@ def build(
     return [*muon, *adamw.build(rest, settings)]
 
 
-TOGETHER_UPTO = 128
+TOGETHER_UPTO, TOGETHER_IN_BFLOAT16_UPTO = 128, 192
 """Rows of a matrix up to which several of one shape are treated together on a CPU."""
 MOST_TOGETHER = 1 << 27
 """Numbers of all matrices that are treated together, elsewhere: half a gigabyte in four copies."""
@@ -133,8 +133,10 @@ class BatchedMuon(Muon):
     """Muon that treats matrices of one shape together: fewer and larger products.
 
     Of four layers, 128 wide, on two cores, 28 matrices took 37 ms one by one and 10
-    together in bfloat16 (Zen 4), 37 and 30 in float32 (Zen 3). From 256 rows on a matrix fills the
-    cores by itself, and together took 10 to 20 % longer. A GPU is filled by many of them only.
+    together in bfloat16 (Zen 4), 37 and 30 in float32 (Zen 3); of three, 192 wide, 21 took 33 and
+    13 ms in bfloat16 (Sapphire Rapids), and in float32 as long together. From 256 rows on a matrix
+    fills the cores by itself, and together took 10 to 20 % longer on Zen 4. A GPU is filled by many
+    of them only.
     """
 
     def _orthogonal(self, directions: list[Tensor], group: dict[str, Any]) -> Iterable[Tensor]:
@@ -142,8 +144,9 @@ class BatchedMuon(Muon):
         found: dict[int, Tensor] = {}
         alike: dict[tuple[Any, ...], list[int]] = {}
         for number, direction in enumerate(directions):
-            if direction.device.type == "cpu" and min(direction.shape) > TOGETHER_UPTO:
-                narrow = precision_for(direction, group["precision"])
+            narrow = precision_for(direction, group["precision"])
+            upto = TOGETHER_IN_BFLOAT16_UPTO if narrow == torch.bfloat16 else TOGETHER_UPTO
+            if direction.device.type == "cpu" and min(direction.shape) > upto:
                 found[number] = orthogonal(direction.to(narrow), *how)
             else:
                 size = (min(direction.shape), max(direction.shape))
