@@ -1,6 +1,6 @@
 """Do the default rates hold at other depths? Bits a byte over rates, depth by depth.
 
-    python benchmarks/depths.py TEXT … [--depths 1,2,4] [--factors 0.3,0.5,0.7,1,1.6]
+    python benchmarks/depths.py TEXT … [--depths 1,2,4] [--factors 0.3,0.5,0.7,1,1.6] [--at-once 1]
 
 Each text is trained on with the defaults but for the depth, both rates (0.012 and 0.03) times a
 factor, one seed, one thread. What is there already is not measured again, so a sweep may be stopped
@@ -14,14 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 RATES = {"learning-rate": 0.012, "matrix-learning-rate": 0.03}
 RESULTS = Path(__file__).parent / "results" / "depths.json"
 
 
-def measure(text, depth, factor, root):
+def measure(text, depth, factor):
     """Train once; return steps with their bits a byte on the hold-out."""
+    with tempfile.TemporaryDirectory() as root:
+        return measure_in(root, text, depth, factor)
+
+
+def measure_in(root, text, depth, factor):
+    """Do so in an empty place."""
     rates = [
         word for name, rate in RATES.items() for word in (f"--training.{name}", str(rate * factor))
     ]
@@ -48,20 +55,24 @@ def main():
     parser.add_argument("texts", nargs="+", type=Path)
     parser.add_argument("--depths", default="1,2,4")
     parser.add_argument("--factors", default="0.3,0.5,0.7,1,1.6")
+    parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
     known = {(row["text"], row["depth"], row["factor"]) for row in rows}
-    for depth in map(int, given.depths.split(",")):
-        for factor in map(float, given.factors.split(",")):
-            for text in given.texts:
-                if (text.name, depth, factor) in known:
-                    continue
-                with tempfile.TemporaryDirectory() as root:
-                    rows.append(measure(text, depth, factor, root))
-                print(rows[-1], flush=True)
-                rows.sort(key=lambda row: (row["text"], row["depth"], row["factor"]))
-                told = {"date": time.strftime("%Y-%m-%d"), "rows": rows}
-                RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    asked = [
+        (text, depth, factor)
+        for depth in map(int, given.depths.split(","))
+        for factor in map(float, given.factors.split(","))
+        for text in given.texts
+        if (text.name, depth, factor) not in known
+    ]
+    with ThreadPoolExecutor(given.at_once) as threads:
+        for row in threads.map(lambda one: measure(*one), asked):
+            rows.append(row)
+            print(row, flush=True)
+            rows.sort(key=lambda row: (row["text"], row["depth"], row["factor"]))
+            told = {"date": time.strftime("%Y-%m-%d"), "rows": rows}
+            RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""A text of one's own by the default, beside counting and packing, and beside hard targets alone.
+"""A text of one's own by the default, beside counting and packing, and beside other ways to learn.
 
     python benchmarks/own_text.py TEXT … [--seeds 1] [--size BYTES] [--ways default] [--at-once 1]
 
 `nextword train TEXT` without an option on each TEXT (or its first BYTES, cut at a line's end), and
-with `--training.soft-targets 0`, which then reads four times in steps of 2,048 tokens. Bits a byte
-on the whole hold-out, of what the run keeps; the ruler's best row that has read no more (n-grams of
-the same pieces, compressors), PPMd that has read the training text too; seconds from the command to
-its end; with `--at-once 2` of runs that share the cores, a thread each. Adds to
-results/own_text.json, a row for each text and size.
+what else is asked for: "hard targets" (`--training.soft-targets 0`, which reads four times in steps
+of 2,048 tokens), "no dropout", "weight decay 0.1". Bits a byte on the whole hold-out, of what the
+run keeps; the ruler's best row that has read no more (n-grams of the same pieces, compressors),
+PPMd that has read the training text too; seconds from the command to its end; with `--at-once 2` of
+runs that share the cores, a thread each. Adds to results/own_text.json, a row for each text and
+size.
 """
 
 import argparse
@@ -19,14 +20,18 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from initialization import beginning
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "own_text.json"
-WAYS = {"default": [], "hard targets": ["--training.soft-targets", "0"]}
+WAYS = {
+    "default": [],
+    "hard targets": ["--training.soft-targets", "0"],
+    "no dropout": ["--training.dropout", "0"],
+    "weight decay 0.1": ["--training.weight-decay", "0.1"],
+}
 
 
 def train(
@@ -74,7 +79,7 @@ def main() -> None:
     parser.add_argument("text", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=[*WAYS])
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS], default=["default"])
     parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()
     threads = None if given.at_once == 1 else 1
@@ -83,18 +88,25 @@ def main() -> None:
         tempfile.TemporaryDirectory() as place,
         ThreadPoolExecutor(given.at_once) as several,
     ):
-        for file in given.text:
-            text = beginning(file, given.size, place)
-            found = {}
-            for way in given.ways:
-                run = partial(train, text, WAYS[way], threads, way == "default")
-                found[way] = list(several.map(run, range(given.seeds)))
+        texts = [beginning(file, given.size, place) for file in given.text]
+        asked = [
+            {
+                way: [
+                    several.submit(train, text, WAYS[way], threads, way == "default", seed)
+                    for seed in range(given.seeds)
+                ]
+                for way in given.ways
+            }
+            for text in texts
+        ]
+        for text, runs_of in zip(texts, asked, strict=True):
+            found = {way: [run.result() for run in runs] for way, runs in runs_of.items()}
             medians = {
                 way: statistics.median(one["bits_per_byte"] for one in runs)
                 for way, runs in found.items()
             }
             first = found["default"][0]
-            name = f"{file.stem}, {text.stat().st_size:,} bytes"
+            name = f"{text.stem}, {text.stat().st_size:,} bytes"
             before = rows.get(name, {})
             told = {
                 what: before.get(what, {})
