@@ -48,10 +48,11 @@ from nextword.objectives import Objective, find_objective
 from nextword.objectives.causal import documents_of
 from nextword.prediction.divided import tokens_at_once
 from nextword.prediction.evaluate import Evaluation, evaluate
-from nextword.prediction.lessons import Lessons
+from nextword.prediction.lessons import Lessons, expectations
 from nextword.prediction.masked import evaluate_masked
 from nextword.prediction.ngram import KneserNey
-from nextword.prediction.soft_targets import MOST_COUNTED, SoftTargets
+from nextword.prediction.soft_targets import MOST_COUNTED
+from nextword.prediction.teachers import digests_of, find_teachers
 from nextword.prediction.writer import Writer
 from nextword.rendering.ruler import sentence, sentence_at_hidden
 from nextword.rendering.training import (
@@ -75,9 +76,6 @@ from nextword.training.spreading import spread_rows
 from nextword.training.step import LanguageModelLoss
 from nextword.vocabulary.prepared import Prepared
 from nextword.warm_start import WarmStart
-
-FOLDS = 8
-"""Of the text, each of which has what counting all others expects as soft targets."""
 
 
 def windows_of(prepared: Prepared, context: int, rows: int, seed: int) -> Windows | Mixture:
@@ -127,6 +125,7 @@ class LanguageModeling(Task):
             warm_start: the weights to begin with; None for random ones.
         """
         self.prepared, self.warm_start = prepared, warm_start
+        self.teachers = run.training.teacher
         self.objective: Objective = find_objective(run.settings.objective.name)
         self.every_token_is_a_target = self.objective.attention == "before"
         seed = run.training.seed
@@ -139,7 +138,7 @@ class LanguageModeling(Task):
         text, apart = (prepared.train, len(run.vocabulary)), run.training.within_documents
         self.lessons = Lessons(
             *(batches, windows, len(prepared.train), run.pace),
-            soft_targets=SoftTargets(*text, FOLDS, apart=apart) if soft else None,
+            soft_targets=expectations(prepared, run.training, run.machine) if soft else None,
             soft_share=soft,
             writer=Writer(*text, run.shape.context, seed, apart=apart) if written else None,
             written=written,
@@ -189,9 +188,10 @@ class LanguageModeling(Task):
         return self.dropout.of(self.lessons.read(step, rows), step, rows)
 
     def facts(self) -> Mapping[str, Any]:
-        """Return which text it is."""
-        prepared = self.prepared
-        return {"prepared": str(prepared.folder.absolute()), "corpus": prepared.facts}
+        """Return which text it is, and whose expectations are learned beside it."""
+        prepared, taught = self.prepared, digests_of(find_teachers(self.teachers))
+        where = str(prepared.folder.absolute())
+        return {"prepared": where, "corpus": prepared.facts, "teachers": taught}
 
     def describe(self, run: Run) -> str:
         """Say what will be trained on what."""
@@ -204,6 +204,7 @@ class LanguageModeling(Task):
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins=begins,
             soft=self.lessons.soft_share,
+            teacher=self.teachers,
             dropout=self.dropout.share,
         )
 

@@ -25,6 +25,7 @@ from nextword.machine.ranks import join_ranks
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.loading import with_source
+from nextword.prediction.teachers import check_teachers, check_unchanged, find_teachers
 from nextword.rendering.progress import Progress
 from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
@@ -34,6 +35,7 @@ from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import (
+    LEAST_TAUGHT,
     OWN_CONTEXT,
     USUAL_CONTEXT,
     check_memory,
@@ -143,6 +145,7 @@ def _lay_out(
     resolve_shape(settings.model, 256, 256, causal=causal)  # refuses sizes before any text is read
     fresh = not paths and settings.corpus.builtin == "stories"
     settings = _with_defaults(settings, objective, fresh, warm_start)
+    settings, teachers = _with_teachers(settings, causal=causal)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = arranged(join_ranks(machine.device), settings.machine)
@@ -202,6 +205,7 @@ def _lay_out(
         )
 
     run = lay(settings)
+    check_teachers(teachers, prepared.vocabulary, run.shape.context)
     if settings.training.minutes is not None:
         run = within(run, prepared, warm_start, began=began, lay=lay if no_size else None)
     return run, prepared, warm_start
@@ -281,6 +285,31 @@ def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -
     )
 
 
+def _with_teachers(settings: Settings, *, causal: bool) -> tuple[Settings, list[Path]]:
+    """Resolve the names of teachers to their folders, which a run writes down.
+
+    Raises:
+        SettingsError: they are asked for where nothing can be learned from them.
+        RunError: there is no such run.
+    """
+    asked = settings.training.teacher
+    if asked is None:
+        return settings, []
+    if not causal:
+        raise SettingsError(
+            "training.teacher: a masked model reads both sides, and a teacher says what comes "
+            "next; leave it out"
+        )
+    if settings.training.soft_targets == 0:
+        raise SettingsError(
+            "training.teacher with training.soft_targets = 0: nothing would be learned from it; "
+            "leave one of them out"
+        )
+    folders = find_teachers(asked)
+    training = dataclasses.replace(settings.training, teacher=",".join(map(str, folders)))
+    return dataclasses.replace(settings, training=training), folders
+
+
 def _with_soft_targets(
     settings: Settings, prepared: Prepared, *, causal: bool, usual: bool
 ) -> Settings:
@@ -296,16 +325,17 @@ def _with_soft_targets(
         SettingsError: they are asked for where nothing can be counted.
     """
     said, several = settings.training, len(prepared.portions) > 1
-    soft, written = said.soft_targets, said.written
-    if (soft or written) and (several or not causal):
+    soft, written, taught = said.soft_targets, said.written, said.teacher is not None
+    if (written or (soft and not taught)) and (several or not causal):
         why = "several texts are mixed" if several else "a masked model reads both sides"
-        asked = f"soft_targets = {soft}" if soft else f"written = {written}"
+        asked = f"written = {written}" if written else f"soft_targets = {soft}"
         raise SettingsError(
             f"training.{asked}: {why}, and counting says what comes next in one text; leave it out"
         )
     counts, tokens = usual and not several, len(prepared.train)
     if soft is None:
         soft = default_soft_targets(tokens) if counts else 0.0
+        soft = max(soft, LEAST_TAUGHT) if taught else soft
     if written is None:
         written = default_written(tokens) if counts and soft else 0.0
     training = dataclasses.replace(said, soft_targets=soft, written=written)
@@ -354,6 +384,7 @@ def resume(
     check_heads(run.shape, run.ranks)
     if run.clock is not None:
         go_on_by_clock(run, prepared)
+    check_unchanged(facts.get("teachers") or {})
     warm_start = None
     if resumed.checkpoint is None and facts.get("warm_start"):
         warm_start = find_warm_start(facts["warm_start"], settings)

@@ -1,4 +1,4 @@
-"""What a run reads at a step: windows of its text, what counting expects there, and what it writes.
+"""What a run reads at a step: windows of its text, what else is expected there, what is written.
 
 A pure function of the step, the rows and the run's pace: whoever goes on from a checkpoint, and
 whoever shares the rows with others, reads the same.
@@ -9,11 +9,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nextword.machine.device import Machine
 from nextword.prediction.soft_targets import SoftTargets
+from nextword.prediction.teachers import Teachers, find_teachers
 from nextword.prediction.writer import Writer
 from nextword.targets.batch import Batch, joined
 from nextword.targets.windows import Mixture, Windows
+from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, soft_share
+from nextword.vocabulary.prepared import Prepared
+
+FOLDS = 8
+"""Of the text, each of which has what counting all others expects as soft targets."""
+
+
+def expectations(
+    prepared: Prepared, training: TrainingSettings, machine: Machine
+) -> SoftTargets | Teachers:
+    """Find who says what might have come: other models, or counting the rest of the text."""
+    text, apart = prepared.train, training.within_documents
+    if training.teacher is None:
+        return SoftTargets(text, len(prepared.vocabulary), FOLDS, apart=apart)
+    folders, apart = find_teachers(training.teacher), apart and text.num_documents > 1
+    return Teachers.open(folders, prepared.vocabulary, machine, apart=apart)
 
 
 @dataclass(frozen=True)
@@ -27,8 +45,8 @@ class Lessons:
     tokens: int
     """Of the text."""
     pace: Pace
-    soft_targets: SoftTargets | None = None
-    """What counting expects; None for the text's own tokens alone."""
+    soft_targets: SoftTargets | Teachers | None = None
+    """What counting or other models expect; None for the text's own tokens alone."""
     soft_share: float = 0.0
     """Of each target at the first step."""
     writer: Writer | None = None
@@ -52,6 +70,8 @@ class Lessons:
         share = soft_share(self.soft_share, *self.pace.place(step))
         if self.soft_targets is None or share <= 0:
             return batch
+        if isinstance(self.soft_targets, Teachers):
+            return batch._replace(soft=self.soft_targets.added(batch, share))
         starts = np.array([start for _, start in self.windows.rows_of(step)[rows]])
         places = (starts[:, None] + np.arange(self.windows.context)) % self.tokens
         return batch._replace(soft=self.soft_targets.added(places, batch, share))

@@ -27,6 +27,7 @@ def describe_start(
     begins: str = "",
     soft: float = 0.0,
     dropout: float = 0.0,
+    teacher: str | None = None,
 ) -> str:
     """Say what will be trained on what, and with what it begins, before it does."""
     train = facts["train_tokens"]
@@ -49,8 +50,8 @@ def describe_start(
         ),
         *(
             [
-                f"            at first {soft:.0%} of each target is what counting the rest of the "
-                "text expects there"
+                f"            at first {soft:.0%} of each target is what "
+                f"{_who_expects(teacher)} there"
             ]
             if soft
             else []
@@ -66,6 +67,13 @@ def describe_start(
         f"run         {run}",
     ]
     return "\n".join(lines)
+
+
+def _who_expects(teacher: str | None) -> str:
+    if teacher is None:
+        return "counting the rest of the text expects"
+    count = len(teacher.split(","))
+    return "its teacher expects" if count == 1 else f"its {count} teachers expect together"
 
 
 def describe_text(facts: Mapping[str, Any], folder: Path) -> str:

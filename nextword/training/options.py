@@ -98,14 +98,20 @@ class TrainingSettings:
     )
     soft_targets: float | None = option(
         None,
-        "share of each target that is what counting the rest of the text expects there, at the "
-        "first step; it falls by 0.4 until the last",
+        "share of each target that is what counting the rest of the text expects there, or "
+        "training.teacher, at the first step; it falls by 0.4 until the last",
         minimum=0,
         maximum=1,
         rule="for a text of one's own 1 up to 45,000 tokens, falling with their logarithm to 0.6 "
         "at 315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures and with "
         "--from",
         of=("the text", "objective.name", "--from"),
+    )
+    teacher: str | None = option(
+        None,
+        "a run, RUN@STEP or model folder of the same vocabulary, or several parted by commas: soft "
+        "targets are what they expect (distillation)",
+        rule="what counting expects",
     )
     written: float | None = option(
         None,

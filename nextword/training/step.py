@@ -75,7 +75,7 @@ class LanguageModelLoss(nn.Module):
         spread, causal = spread_of(self.model), self.model.shape.causal
         if spread is not None:
             inputs, targets, documents = spread.fill_up(inputs, targets, documents, causal=causal)
-        seen = None if documents is None else self._seen(documents)
+        seen = None if documents is None else seen_within(self.model, documents)
         if spread is not None:
             inputs, targets, positions, soft, kept = spread.own(
                 inputs, targets, positions, soft, kept
@@ -99,16 +99,23 @@ class LanguageModelLoss(nn.Module):
             loss = loss - (more - more.detach())
         return loss
 
-    def _seen(self, documents: Tensor) -> Seen:
-        causal, runner = self.model.shape.causal, self.model.model.runner
-        if runner is not None and runner.blocks:
-            return blocks_to_look_at(documents, causal=causal)
-        pieces = None
-        if not (runner is not None and runner.is_compiled):
-            weight = self.model.output_weight
-            if kernel_for("attention_of_pieces", weight) is not None:
-                pieces = pieces_of(documents, causal=causal)
-        return pieces or may_look(documents, causal=causal)
+
+def seen_within(model: Transformer, documents: Tensor) -> Seen:
+    """Say who may look at what where positions keep to their own text, as a network wants it said.
+
+    Args:
+        model: the network.
+        documents: (B, T), equal where positions belong to one text.
+    """
+    causal, runner = model.shape.causal, model.model.runner
+    if runner is not None and runner.blocks:
+        return blocks_to_look_at(documents, causal=causal)
+    pieces = None
+    if not (runner is not None and runner.is_compiled):
+        weight = model.output_weight
+        if kernel_for("attention_of_pieces", weight) is not None:
+            pieces = pieces_of(documents, causal=causal)
+    return pieces or may_look(documents, causal=causal)
 
 
 class LabelLoss(nn.Module):
