@@ -13,7 +13,7 @@ from nextword.prediction.teachers import Teachers
 from nextword.targets.batch import Batch
 from tests.model.test_transformer import SHAPE, scattered
 from tests.training.test_layers import ids
-from tests.training.test_resume import OPTIONS, assert_same
+from tests.training.test_resume import OPTIONS, assert_same, metrics
 
 END, ENTRIES = 3, SHAPE.vocab_size
 
@@ -180,10 +180,12 @@ def test_several_texts_can_be_learned_from_a_teacher(place):
     (place.folder / "two.txt").write_text("a dog ran up a hill. " * 200)
     asked = {"training.steps": 3, "model.context": 16, "model.depth": 1}
     texts = ["one.txt=1", "two.txt=3"]
-    first = nextword.train(*texts, name="first", options=asked)
+    nextword.train(*texts, name="first", options=asked)
     taught = {**asked, "training.teacher": "first"}
-    second = nextword.train(*texts, name="second", options=taught)
-    assert second.final.nats != first.final.nats
+    nextword.train(*texts, name="second", options=taught)
+    first, second = (metrics(place.folder / "runs" / name) for name in ("first", "second"))
+    assert len(first) == len(second)
+    assert first != second
     with pytest.raises(NextwordError, match="several texts are mixed"):
         nextword.train(*texts, options={**asked, "training.soft_targets": 0.5})
 
