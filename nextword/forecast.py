@@ -48,6 +48,10 @@ ENOUGH = 0.5
 """Of the usual number of steps, for which there must be time: in two minutes three layers came to
 less with 0.55 of them than two with 1.4 times as many, and in five four with 0.86 of them than
 three; with 0.26 of them four came to more (`benchmarks/results/minutes.json`)."""
+TAUGHT, TAUGHT_FROM, MOST_GENERATIONS = 1.6, 3, 5
+"""Times as long as alone a network takes that also learns what another one expects, layers from
+which on that brings more than another layer, and networks one after the other, each of which is
+taught by the one before."""
 MOST_READINGS = 1.2
 """Of the usual number of steps: more of them teach nothing but the text by heart."""
 ENDING_SECONDS = 1.0
@@ -249,7 +253,13 @@ def within(
         if ENOUGH * found[-1].seconds > _of_the_first(run, clock.left):
             break
     left = _of_the_first(run, clock.left)
-    chosen = choose(found, left)
+    taught = run.training.teacher is not None
+    alone = not run.training.soft_targets or (lay is None and not taught)
+    many = run.generation == MOST_GENERATIONS
+    chosen, teacher = choose(found, left, 0.0 if alone or many else 2.0 if taught else 1 + TAUGHT)
+    if teacher:
+        run.progress.say(_compared(found, chosen, "taken, after another one like it"))
+        return dataclasses.replace(chosen.run, wants_teacher=True)
     judged = token * min(evaluated_tokens(chosen.run), len(prepared.holdout))
     steps = int(left / (chosen.step_seconds + judged / evaluation_every(chosen.run)))
     if steps < 1:
@@ -258,13 +268,7 @@ def within(
             f"training.minutes = {asked:g}: nothing of it is left when the text is prepared and "
             "the end is kept free; give it more time"
         )
-    for measured in found:
-        shape = measured.run.shape
-        run.progress.say(
-            f"            {shape.num_hidden_layers} layers, {shape.hidden_size} wide: "
-            f"{measured.step_seconds:.3g} s a step, {duration(measured.seconds)} for the usual "
-            f"{measured.run.pace.steps:,} steps{'; taken' if measured is chosen else ''}"
-        )
+    run.progress.say(_compared(found, chosen, "taken"))
     most = max(int(MOST_READINGS * chosen.run.pace.steps), 1)
     if steps > most:
         took = most * chosen.step_seconds
@@ -289,10 +293,31 @@ def go_on_by_clock(run: Run, prepared: Prepared) -> None:
     run.clock = dataclasses.replace(run.clock, reserve=reserve)
 
 
-def choose(found: Sequence[Choice], left: float) -> Choice:
-    """Return the largest network for which there is time enough; else the first."""
+def choose(found: Sequence[Choice], left: float, both: float = 0.0) -> tuple[Choice, bool]:
+    """Return the best network for which there is time, and whether one like it is trained first.
+
+    Args:
+        found: networks, from the smallest on.
+        left: seconds.
+        both: how many times as long as a network the two then take; 0 where none is to be trained
+            first.
+    """
+    taught = [one for one in found if both and both * one.seconds <= left]
+    if taught and taught[-1].run.shape.num_hidden_layers >= TAUGHT_FROM:
+        return taught[-1], True
     fitting = [one for one in found if ENOUGH * one.seconds <= left]
-    return fitting[-1] if fitting else found[0]
+    return fitting[-1] if fitting else found[0], False
+
+
+def _compared(found: Sequence[Choice], chosen: Choice, taken: str) -> str:
+    """Say how long each network would take, and which is taken."""
+    lines = [
+        f"            {one.run.shape.num_hidden_layers} layers, {one.run.shape.hidden_size} wide: "
+        f"{one.step_seconds:.3g} s a step, {duration(one.seconds)} for the usual "
+        f"{one.run.pace.steps:,} steps{f'; {taken}' if one is chosen else ''}"
+        for one in found
+    ]
+    return "\n".join(lines)
 
 
 def _of_the_first(run: Run, value: float) -> float:

@@ -24,8 +24,9 @@ from nextword.machine.device import choose_machine
 from nextword.machine.ranks import join_ranks
 from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.objectives import Objective
+from nextword.prediction.lessons import with_soft_targets
 from nextword.prediction.loading import with_source
-from nextword.prediction.teachers import check_teachers, check_unchanged, find_teachers
+from nextword.prediction.teachers import check_teachers, check_unchanged, with_teachers
 from nextword.rendering.progress import Progress
 from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
@@ -35,17 +36,15 @@ from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import (
-    LEAST_TAUGHT,
     OWN_CONTEXT,
     USUAL_CONTEXT,
     check_memory,
     default_context,
     default_depth,
     default_dropout,
-    default_soft_targets,
-    default_written,
     make_plan,
 )
+from nextword.training.saver import Saver
 from nextword.vocabulary.leakage_report import check_leaks
 from nextword.vocabulary.prepared import Prepared, open_prepared
 from nextword.vocabulary.training_data import gather
@@ -81,6 +80,7 @@ def train(
         NextwordError: with one clear line, before anything is written, where the input is wrong.
         Interrupted: on Ctrl-C, after saving.
     """
+    began = time.monotonic() if began is None else began
     run, prepared, warm_start = _lay_out(
         *(paths, settings),
         name=name,
@@ -88,6 +88,8 @@ def train(
         progress=progress or Progress(quiet=True),
         began=began,
     )
+    while run.wants_teacher:
+        run = _taught(run, prepared, began)
     return _learn(run, prepared, warm_start)
 
 
@@ -145,7 +147,7 @@ def _lay_out(
     resolve_shape(settings.model, 256, 256, causal=causal)  # refuses sizes before any text is read
     fresh = not paths and settings.corpus.builtin == "stories"
     settings = _with_defaults(settings, objective, fresh, warm_start)
-    settings, teachers = _with_teachers(settings, causal=causal)
+    training, teachers = with_teachers(settings.training, causal=causal)
     folder = new_folder(name, paths, settings.corpus.builtin)
     machine = choose_machine(settings.machine)
     ranks = arranged(join_ranks(machine.device), settings.machine)
@@ -156,7 +158,8 @@ def _lay_out(
         check_leaks(prepared, progress.say)
         ranks.wait_for_first("text")
     usual = causal and not fresh and warm_start is None
-    settings = _with_soft_targets(settings, prepared, causal=causal, usual=usual)
+    training = with_soft_targets(training, prepared, causal=causal, usual=usual)
+    settings = dataclasses.replace(settings, training=training)
     if usual and no_size and len(prepared.portions) == 1:
         depth = default_depth(len(prepared.train))
         settings = dataclasses.replace(
@@ -211,15 +214,51 @@ def _lay_out(
     return run, prepared, warm_start
 
 
-def _learn(run: Run, prepared: Prepared, warm_start: WarmStart | None = None) -> Pretrained:
-    """Train, and sum up."""
+def _taught(run: Run, prepared: Prepared, began: float) -> Run:
+    """Train a network like a run's, of other first weights, and let the run learn from it."""
+    run.progress.say(
+        "            there is time for two: the first says beside the text what might have come"
+    )
+    alone = dataclasses.replace(
+        run.training,
+        minutes=None,
+        steps=run.plan.steps,
+        seed=run.training.seed + run.generation,
+    )
+    first = dataclasses.replace(
+        run,
+        folder=new_folder(None, [f"{run.folder.name}-teacher"], ""),
+        settings=dataclasses.replace(run.settings, training=alone),
+        training=alone,
+        wants_teacher=False,
+        saver=Saver(),
+    )
+    _learn(first, prepared, brief=True)
+    training, _ = with_teachers(
+        dataclasses.replace(run.training, teacher=str(first.folder)), causal=True
+    )
+    second = dataclasses.replace(
+        run,
+        settings=dataclasses.replace(run.settings, training=training),
+        training=training,
+        generation=run.generation + 1,
+        wants_teacher=False,
+        saver=Saver(),
+    )
+    return within(second, prepared, None, began=began, lay=None)
+
+
+def _learn(
+    run: Run, prepared: Prepared, warm_start: WarmStart | None = None, *, brief: bool = False
+) -> Pretrained:
+    """Train, and sum up: of a run that is there for another one in a line."""
     task = LanguageModeling(run, prepared, warm_start)
     summary: list[str] = []
 
     def end() -> None:
         if run.training.minutes is not None or run.pace.scales:
             write_recipe(run)
-        summary.append(task.sum_up(run))
+        summary.append(f"teacher     {run.folder}" if brief else task.sum_up(run))
         run.progress.say(summary[0])
         Journal(run.folder).write({"event": "end", "step": run.pace.steps})
 
@@ -283,63 +322,6 @@ def _with_first_weights(settings: Settings, objective: Objective, fresh: bool) -
         model=dataclasses.replace(settings.model, tie_word_embeddings=tied),
         training=dataclasses.replace(settings.training, initialization=asked),
     )
-
-
-def _with_teachers(settings: Settings, *, causal: bool) -> tuple[Settings, list[Path]]:
-    """Resolve the names of teachers to their folders, which a run writes down.
-
-    Raises:
-        SettingsError: they are asked for where nothing can be learned from them.
-        RunError: there is no such run.
-    """
-    asked = settings.training.teacher
-    if asked is None:
-        return settings, []
-    if not causal:
-        raise SettingsError(
-            "training.teacher: a masked model reads both sides, and a teacher says what comes "
-            "next; leave it out"
-        )
-    if settings.training.soft_targets == 0:
-        raise SettingsError(
-            "training.teacher with training.soft_targets = 0: nothing would be learned from it; "
-            "leave one of them out"
-        )
-    folders = find_teachers(asked)
-    training = dataclasses.replace(settings.training, teacher=",".join(map(str, folders)))
-    return dataclasses.replace(settings, training=training), folders
-
-
-def _with_soft_targets(
-    settings: Settings, prepared: Prepared, *, causal: bool, usual: bool
-) -> Settings:
-    """Resolve how much of the targets is what counting expects, and of the rows what it writes.
-
-    Args:
-        settings: what was said.
-        prepared: the text.
-        causal: it is read for its next tokens.
-        usual: they are given to a text of one's own where nothing else is said.
-
-    Raises:
-        SettingsError: they are asked for where nothing can be counted.
-    """
-    said, several = settings.training, len(prepared.portions) > 1
-    soft, written, taught = said.soft_targets, said.written, said.teacher is not None
-    if (written or (soft and not taught)) and (several or not causal):
-        why = "several texts are mixed" if several else "a masked model reads both sides"
-        asked = f"written = {written}" if written else f"soft_targets = {soft}"
-        raise SettingsError(
-            f"training.{asked}: {why}, and counting says what comes next in one text; leave it out"
-        )
-    counts, tokens = usual and not several, len(prepared.train)
-    if soft is None:
-        soft = default_soft_targets(tokens) if counts else 0.0
-        soft = max(soft, LEAST_TAUGHT) if taught else soft
-    if written is None:
-        written = default_written(tokens) if counts and soft else 0.0
-    training = dataclasses.replace(said, soft_targets=soft, written=written)
-    return dataclasses.replace(settings, training=training)
 
 
 def resume(

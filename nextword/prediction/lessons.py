@@ -4,11 +4,13 @@ A pure function of the step, the rows and the run's pace: whoever goes on from a
 whoever shares the rows with others, reads the same.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from nextword.base.errors import SettingsError
 from nextword.machine.device import Machine
 from nextword.prediction.soft_targets import SoftTargets
 from nextword.prediction.teachers import Teachers, find_teachers
@@ -16,11 +18,43 @@ from nextword.prediction.writer import Writer
 from nextword.targets.batch import Batch, joined
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.options import TrainingSettings
+from nextword.training.plan import LEAST_TAUGHT, default_soft_targets, default_written
 from nextword.training.schedule import Pace, soft_share
 from nextword.vocabulary.prepared import Prepared
 
 FOLDS = 8
 """Of the text, each of which has what counting all others expects as soft targets."""
+
+
+def with_soft_targets(
+    said: TrainingSettings, prepared: Prepared, *, causal: bool, usual: bool
+) -> TrainingSettings:
+    """Resolve how much of the targets others expect, and how many of the rows counting writes.
+
+    Args:
+        said: what was said.
+        prepared: the text.
+        causal: it is read for its next tokens.
+        usual: what counting expects is learned where nothing else is said: of a text of one's own.
+
+    Raises:
+        SettingsError: it is asked for where nothing can be counted.
+    """
+    soft, written, taught = said.soft_targets, said.written, said.teacher is not None
+    several = len(prepared.portions) > 1
+    if (written or (soft and not taught)) and (several or not causal):
+        why = "several texts are mixed" if several else "a masked model reads both sides"
+        asked = f"written = {written}" if written else f"soft_targets = {soft}"
+        raise SettingsError(
+            f"training.{asked}: {why}, and counting says what comes next in one text; leave it out"
+        )
+    counts, tokens = usual and not several, len(prepared.train)
+    if soft is None:
+        soft = default_soft_targets(tokens) if counts else 0.0
+        soft = max(soft, LEAST_TAUGHT) if taught else soft
+    if written is None:
+        written = default_written(tokens) if counts and soft else 0.0
+    return dataclasses.replace(said, soft_targets=soft, written=written)
 
 
 def expectations(

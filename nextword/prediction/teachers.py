@@ -8,6 +8,7 @@ several the logarithms of their odds are averaged.
 Legend of shapes: B rows, T positions, V vocabulary, N positions in all.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from nextword.prediction.evaluate import LOGITS_AT_ONCE
 from nextword.prediction.loading import find_model_folder, open_model
 from nextword.prediction.soft_targets import less_the_right
 from nextword.targets.batch import Batch
+from nextword.training.options import TrainingSettings
 from nextword.training.step import seen_within
 from nextword.vocabulary.tokenizer import Vocabulary
 
@@ -104,6 +106,29 @@ class Teachers:
         if len(scores) > 1:
             scores = [torch.log_softmax(each, dim=-1) for each in scores]
         return torch.stack(scores).mean(dim=0).softmax(dim=-1)
+
+
+def with_teachers(said: TrainingSettings, *, causal: bool) -> tuple[TrainingSettings, list[Path]]:
+    """Resolve the names of teachers to their folders, which a run writes down.
+
+    Raises:
+        SettingsError: they are asked for where nothing can be learned from them.
+        RunError: there is no such run.
+    """
+    if said.teacher is None:
+        return said, []
+    if not causal:
+        raise SettingsError(
+            "training.teacher: a masked model reads both sides, and a teacher says what comes "
+            "next; leave it out"
+        )
+    if said.soft_targets == 0:
+        raise SettingsError(
+            "training.teacher with training.soft_targets = 0: nothing would be learned from it; "
+            "leave one of them out"
+        )
+    folders = find_teachers(said.teacher)
+    return dataclasses.replace(said, teacher=",".join(map(str, folders))), folders
 
 
 def find_teachers(asked: str | None) -> list[Path]:

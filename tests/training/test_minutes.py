@@ -1,14 +1,17 @@
 """A run within a time: chosen by measuring, ended by the clock, given again by its recipe."""
 
+import dataclasses
 import itertools
 import json
 import time
 import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
-from nextword import forecast
+from nextword import forecast, pretrain
 from nextword.forecast import Choice, choose
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
@@ -132,11 +135,61 @@ def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
 
 def test_the_largest_network_that_there_is_time_for_is_taken():
     found = [Choice(None, 1.0, 60.0), Choice(None, 3.0, 200.0), Choice(None, 9.0, 700.0)]
-    assert choose(found, 15.0) is found[0]
-    assert choose(found, 99.0) is found[0]
-    assert choose(found, 101.0) is found[1]
-    assert choose(found, 349.0) is found[1]
-    assert choose(found, 351.0) is found[2]
+    for left, taken in ((15.0, 0), (99.0, 0), (101.0, 1), (349.0, 1), (351.0, 2)):
+        assert choose(found, left) == (found[taken], False)
+
+
+def test_two_are_trained_where_that_is_worth_more_than_another_layer():
+    runs = [SimpleNamespace(shape=SimpleNamespace(num_hidden_layers=n)) for n in (2, 3, 4)]
+    times = zip(runs, (60.0, 200.0, 700.0), strict=True)
+    found = [Choice(run, 1.0, seconds) for run, seconds in times]
+    for left, taken, two in (
+        (180.0, 1, False),  # two of two layers are worth less than one of three
+        (499.0, 2, False),
+        (501.0, 1, True),
+        (1749.0, 1, True),
+        (1751.0, 2, True),
+    ):
+        assert choose(found, left, 2.5) == (found[taken], two)
+
+
+def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, monkeypatch):
+    monkeypatch.setattr(forecast, "WORTH", {1: 0})
+    monkeypatch.setattr(forecast, "TAUGHT_FROM", 1)
+    monkeypatch.setattr(forecast, "MOST_GENERATIONS", 3)
+    plan = pretrain.make_plan
+    monkeypatch.setattr(
+        pretrain,
+        "make_plan",
+        lambda *asked, **how: dataclasses.replace(plan(*asked, **how), steps=8),
+    )
+    done = place.nextword("train", text, "--name", "it", "--minutes", "600", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("there is time for two") == 2
+    assert done.stderr.count("What would make it better?") == 1
+    runs = place.folder / "runs"
+    assert sorted(run.name for run in runs.iterdir()) == [
+        "it", "it-teacher-1", "it-teacher-2",
+    ]  # fmt: skip
+    taught = [
+        tomllib.loads((runs / name / "settings.toml").read_text())["training"]
+        for name in ("it-teacher-1", "it-teacher-2", "it")
+    ]
+    assert [one["seed"] for one in taught] == [1, 2, 0]
+    assert "teacher" not in taught[0]
+    for one, before in ((taught[1], "it-teacher-1"), (taught[2], "it-teacher-2")):
+        folder = Path(one["teacher"])
+        assert folder.parent.parent == runs / before
+    assert "minutes" not in taught[0]
+    assert taught[2]["minutes"] == 600
+    # Its recipe gives the same run again, from the same teacher and without a clock.
+    monkeypatch.setattr(pretrain, "make_plan", plan)
+    recipe = str(runs / "it" / "recipe.toml")
+    again = place.nextword("train", text, "--name", "again", "--recipe", recipe)
+    assert again.returncode == 0, again.stderr
+    assert [event["loss"] for event in events(runs / "again", "step")] == [
+        event["loss"] for event in events(runs / "it", "step")
+    ]
 
 
 def test_a_dry_run_says_what_the_run_then_is(place, text):
