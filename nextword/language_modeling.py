@@ -335,13 +335,8 @@ class LanguageModeling(Task):
         # Said before anything else is measured: a finished run must not lose its last words.
         run.progress.say(
             describe_end(
-                run.folder,
-                self.final,
-                run.seconds,
-                len(run.vocabulary),
-                floor,
-                self.overfit,
-                beginning_of(self.prepared),
+                *(run.folder, self.final, run.seconds, len(run.vocabulary)),
+                *(floor, self.overfit, beginning_of(self.prepared)),
             )
         )
         if self.final.at_hidden:
@@ -369,6 +364,7 @@ class LanguageModeling(Task):
             paths=run.paths,
             num_bytes=self.prepared.facts["bytes"],
             has_begun=run.warm_start is not None,
+            teacher=run.folder.name if self.lessons.soft_share and not self.teachers else None,
             layers=run.shape.num_hidden_layers,
             seconds=run.seconds,
         )
