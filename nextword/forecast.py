@@ -48,10 +48,9 @@ ENOUGH = 0.5
 """Of the usual number of steps, for which there must be time: in two minutes three layers came to
 less with 0.55 of them than two with 1.4 times as many, and in five four with 0.86 of them than
 three; with 0.26 of them four came to more (`benchmarks/results/minutes.json`)."""
-TAUGHT, TAUGHT_FROM, MOST_GENERATIONS = 1.6, 3, 5
-"""Times as long as alone a network takes that also learns what another one expects, layers from
-which on that brings more than another layer, and networks one after the other, each of which is
-taught by the one before."""
+TAUGHT, TAUGHT_ENOUGH = 1.6, 0.8
+"""Times as long as alone a step takes of a network that also learns what another one expects; and
+of the usual number of its steps, for which there must be time after those of all teachers."""
 MOST_READINGS = 1.2
 """Of the usual number of steps: more of them teach nothing but the text by heart."""
 ENDING_SECONDS = 1.0
@@ -253,13 +252,11 @@ def within(
         if ENOUGH * found[-1].seconds > _of_the_first(run, clock.left):
             break
     left = _of_the_first(run, clock.left)
-    taught = run.training.teacher is not None
-    alone = not run.training.soft_targets or (lay is None and not taught)
-    many = run.generation == MOST_GENERATIONS
-    chosen, teacher = choose(found, left, 0.0 if alone or many else 2.0 if taught else 1 + TAUGHT)
-    if teacher:
-        run.progress.say(_compared(found, chosen, "taken, after another one like it"))
-        return dataclasses.replace(chosen.run, wants_teacher=True)
+    alone = lay is None or not run.training.soft_targets or run.training.teacher is not None
+    chosen, teachers = choose(found, left, alone=alone)
+    if teachers:
+        run.progress.say(_compared(found, chosen, teachers))
+        return dataclasses.replace(chosen.run, teachers=[one.run for one in teachers])
     judged = token * min(evaluated_tokens(chosen.run), len(prepared.holdout))
     steps = int(left / (chosen.step_seconds + judged / evaluation_every(chosen.run)))
     if steps < 1:
@@ -268,7 +265,7 @@ def within(
             f"training.minutes = {asked:g}: nothing of it is left when the text is prepared and "
             "the end is kept free; give it more time"
         )
-    run.progress.say(_compared(found, chosen, "taken"))
+    run.progress.say(_compared(found, chosen))
     most = max(int(MOST_READINGS * chosen.run.pace.steps), 1)
     if steps > most:
         took = most * chosen.step_seconds
@@ -293,31 +290,37 @@ def go_on_by_clock(run: Run, prepared: Prepared) -> None:
     run.clock = dataclasses.replace(run.clock, reserve=reserve)
 
 
-def choose(found: Sequence[Choice], left: float, both: float = 0.0) -> tuple[Choice, bool]:
-    """Return the best network for which there is time, and whether one like it is trained first.
+def choose(
+    found: Sequence[Choice], left: float, *, alone: bool = False
+) -> tuple[Choice, Sequence[Choice]]:
+    """Return the best network for which there is time, and those that are to teach it.
+
+    Each network learns from the one before, the smallest from the text alone: as many of them as
+    there is time for. Where there is none for two, it is the largest by itself.
 
     Args:
         found: networks, from the smallest on.
         left: seconds.
-        both: how many times as long as a network the two then take; 0 where none is to be trained
-            first.
+        alone: nobody is to teach it.
     """
-    taught = [one for one in found if both and both * one.seconds <= left]
-    if taught and taught[-1].run.shape.num_hidden_layers >= TAUGHT_FROM:
-        return taught[-1], True
+    for last in range(len(found) - 1, 0, -1):
+        between = sum(one.seconds for one in found[1:last])
+        needed = found[0].seconds + TAUGHT * (between + TAUGHT_ENOUGH * found[last].seconds)
+        if needed <= left and not alone:
+            return found[last], found[:last]
     fitting = [one for one in found if ENOUGH * one.seconds <= left]
-    return fitting[-1] if fitting else found[0], False
+    return fitting[-1] if fitting else found[0], ()
 
 
-def _compared(found: Sequence[Choice], chosen: Choice, taken: str) -> str:
+def _compared(found: Sequence[Choice], chosen: Choice, teachers: Sequence[Choice] = ()) -> str:
     """Say how long each network would take, and which is taken."""
-    lines = [
+    says = {id(chosen): "; taken", **{id(one): "; first, to teach the next" for one in teachers}}
+    return "\n".join(
         f"            {one.run.shape.num_hidden_layers} layers, {one.run.shape.hidden_size} wide: "
         f"{one.step_seconds:.3g} s a step, {duration(one.seconds)} for the usual "
-        f"{one.run.pace.steps:,} steps{f'; {taken}' if one is chosen else ''}"
+        f"{one.run.pace.steps:,} steps{says.get(id(one), '')}"
         for one in found
-    ]
-    return "\n".join(lines)
+    )
 
 
 def _of_the_first(run: Run, value: float) -> float:

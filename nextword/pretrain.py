@@ -26,7 +26,12 @@ from nextword.model.shape import ModelSettings, Shape, resolve_shape
 from nextword.objectives import Objective
 from nextword.prediction.lessons import with_soft_targets
 from nextword.prediction.loading import with_source
-from nextword.prediction.teachers import check_teachers, check_unchanged, with_teachers
+from nextword.prediction.teachers import (
+    check_teachers,
+    check_unchanged,
+    find_teachers,
+    with_teachers,
+)
 from nextword.rendering.progress import Progress
 from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
@@ -34,7 +39,13 @@ from nextword.training.dividing import arranged, check_heads
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
-from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
+from nextword.training.options import (
+    MATRIX_RATE,
+    MATRIX_RATE_MASKED,
+    RATE,
+    RATE_MASKED,
+    TrainingSettings,
+)
 from nextword.training.plan import (
     OWN_CONTEXT,
     USUAL_CONTEXT,
@@ -88,7 +99,7 @@ def train(
         progress=progress or Progress(quiet=True),
         began=began,
     )
-    while run.wants_teacher:
+    if run.teachers:
         run = _taught(run, prepared, began)
     return _learn(run, prepared, warm_start)
 
@@ -215,37 +226,29 @@ def _lay_out(
 
 
 def _taught(run: Run, prepared: Prepared, began: float) -> Run:
-    """Train a network like a run's, of other first weights, and let the run learn from it."""
-    run.progress.say(
-        "            there is time for two: the first says beside the text what might have come"
-    )
-    alone = dataclasses.replace(
-        run.training,
-        minutes=None,
-        steps=run.plan.steps,
-        seed=run.training.seed + run.generation,
-    )
-    first = dataclasses.replace(
-        run,
-        folder=new_folder(None, [f"{run.folder.name}-teacher"], ""),
-        settings=dataclasses.replace(run.settings, training=alone),
-        training=alone,
-        wants_teacher=False,
-        saver=Saver(),
-    )
-    _learn(first, prepared, brief=True)
-    training, _ = with_teachers(
-        dataclasses.replace(run.training, teacher=str(first.folder)), causal=True
-    )
-    second = dataclasses.replace(
-        run,
-        settings=dataclasses.replace(run.settings, training=training),
-        training=training,
-        generation=run.generation + 1,
-        wants_teacher=False,
-        saver=Saver(),
-    )
-    return within(second, prepared, None, began=began, lay=None)
+    """Train the networks that teach one another, and let the run learn from the last of them."""
+    teacher = None
+    for number, one in enumerate(run.teachers, 1):
+        training = dataclasses.replace(
+            one.training,
+            minutes=None,
+            steps=one.plan.steps,
+            seed=run.training.seed + number,
+            teacher=teacher,
+        )
+        folder = new_folder(None, [f"{run.folder.name}-teacher"], "")
+        layers = one.shape.num_hidden_layers
+        run.progress.say(f"teacher     {layers} layers, which the next network learns from")
+        _learn(_as(one, training, folder=folder), prepared, brief=True)
+        teacher = str(find_teachers(str(folder))[0])
+    training = dataclasses.replace(run.training, teacher=teacher)
+    return within(_as(run, training, teachers=()), prepared, None, began=began, lay=None)
+
+
+def _as(run: Run, training: TrainingSettings, **others: Any) -> Run:
+    """Return a run with other settings of training, for which nothing has been done yet."""
+    settings = dataclasses.replace(run.settings, training=training)
+    return dataclasses.replace(run, settings=settings, training=training, saver=Saver(), **others)
 
 
 def _learn(

@@ -130,10 +130,8 @@ class Run:
     """That training took."""
     clock: Clock | None = None
     """What says when to end, where that is said in minutes."""
-    generation: int = 1
-    """How many are trained, one after the other, each taught by the one before, with this one."""
-    wants_teacher: bool = False
-    """Whether there is time to train one like it first, for it to learn from."""
+    teachers: "Sequence[Run]" = ()
+    """Runs that are trained first, each to be taught by the one before it, and this by the last."""
     saver: Saver[TrainingSnapshot] = field(default_factory=Saver)
     """What writes its checkpoints."""
     pace: Pace = field(init=False)

@@ -6,7 +6,6 @@ import json
 import time
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -127,6 +126,7 @@ def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
     assert "before its time" in done.stderr
     assert "What would make it better? More text" in done.stderr
     run = place.folder / "runs" / "it"
+    assert [*run.parent.iterdir()] == [run]  # who says the size gets no teacher of another one
     planned = json.loads((run / "run.json").read_text())["plan"]["steps"]
     assert len(events(run, "step")) == planned
     assert not events(run, "pace")
@@ -136,27 +136,20 @@ def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
 def test_the_largest_network_that_there_is_time_for_is_taken():
     found = [Choice(None, 1.0, 60.0), Choice(None, 3.0, 200.0), Choice(None, 9.0, 700.0)]
     for left, taken in ((15.0, 0), (99.0, 0), (101.0, 1), (349.0, 1), (351.0, 2)):
-        assert choose(found, left) == (found[taken], False)
+        assert choose(found, left, alone=True) == (found[taken], ())
 
 
-def test_two_are_trained_where_that_is_worth_more_than_another_layer():
-    runs = [SimpleNamespace(shape=SimpleNamespace(num_hidden_layers=n)) for n in (2, 3, 4)]
-    times = zip(runs, (60.0, 200.0, 700.0), strict=True)
-    found = [Choice(run, 1.0, seconds) for run, seconds in times]
-    for left, taken, two in (
-        (180.0, 1, False),  # two of two layers are worth less than one of three
-        (499.0, 2, False),
-        (501.0, 1, True),
-        (1749.0, 1, True),
-        (1751.0, 2, True),
-    ):
-        assert choose(found, left, 2.5) == (found[taken], two)
+def test_networks_teach_one_another_where_there_is_time_for_two():
+    found = [Choice(None, 1.0, 50.0), Choice(None, 3.0, 100.0), Choice(None, 9.0, 400.0)]
+    assert choose(found, 177.0) == (found[1], ())  # 50 + 1.6 · 0.8 · 100 = 178
+    assert choose(found, 179.0) == (found[1], found[:1])
+    assert choose(found, 721.0) == (found[1], found[:1])  # 50 + 1.6 · (100 + 0.8 · 400) = 722
+    assert choose(found, 723.0) == (found[2], found[:2])
+    assert choose(found[:1], 1e9) == (found[0], ())
 
 
 def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, monkeypatch):
-    monkeypatch.setattr(forecast, "WORTH", {1: 0})
-    monkeypatch.setattr(forecast, "TAUGHT_FROM", 1)
-    monkeypatch.setattr(forecast, "MOST_GENERATIONS", 3)
+    monkeypatch.setattr(forecast, "WORTH", {1: 0, 2: 0, 3: 0})
     plan = pretrain.make_plan
     monkeypatch.setattr(
         pretrain,
@@ -165,23 +158,22 @@ def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, mon
     )
     done = place.nextword("train", text, "--name", "it", "--minutes", "600", "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("there is time for two") == 2
+    assert done.stderr.count("which the next network learns from") == 2
     assert done.stderr.count("What would make it better?") == 1
-    runs = place.folder / "runs"
-    assert sorted(run.name for run in runs.iterdir()) == [
-        "it", "it-teacher-1", "it-teacher-2",
-    ]  # fmt: skip
-    taught = [
-        tomllib.loads((runs / name / "settings.toml").read_text())["training"]
-        for name in ("it-teacher-1", "it-teacher-2", "it")
-    ]
-    assert [one["seed"] for one in taught] == [1, 2, 0]
-    assert "teacher" not in taught[0]
-    for one, before in ((taught[1], "it-teacher-1"), (taught[2], "it-teacher-2")):
-        folder = Path(one["teacher"])
-        assert folder.parent.parent == runs / before
-    assert "minutes" not in taught[0]
-    assert taught[2]["minutes"] == 600
+    runs, names = place.folder / "runs", ["it", "it-teacher-1", "it-teacher-2"]
+    assert sorted(run.name for run in runs.iterdir()) == names
+    last, first, second = (
+        tomllib.loads((runs / name / "settings.toml").read_text()) for name in names
+    )
+    layers = [one["model"]["depth"] for one in (first, second, last)]
+    assert layers == [1, 2, 3]
+    first, second, last = (one["training"] for one in (first, second, last))
+    assert [one["seed"] for one in (first, second, last)] == [1, 2, 0]
+    assert "teacher" not in first
+    assert Path(second["teacher"]).parent.parent == runs / "it-teacher-1"
+    assert Path(last["teacher"]).parent.parent == runs / "it-teacher-2"
+    assert "minutes" not in {**first, **second}
+    assert last["minutes"] == 600
     # Its recipe gives the same run again, from the same teacher and without a clock.
     monkeypatch.setattr(pretrain, "make_plan", plan)
     recipe = str(runs / "it" / "recipe.toml")
