@@ -141,6 +141,12 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
     judged = time.perf_counter() - began
     del model
     timed, token = time_steps(run, task), time_evaluation(run, task.prepared)
+    before = [time_steps(one, task).seconds * one.pace.steps for one in run.teachers]
+    stepping = timed.seconds * run.pace.steps
+    if before:
+        stepping = before[0] + TAUGHT * (sum(before[1:]) + stepping)
+    if run.training.minutes is not None:
+        stepping = min(stepping, 60 * run.training.minutes)
     times = math.ceil(run.pace.steps / evaluation_every(run))
     tokens = run.pace.steps * run.plan.batch_tokens
     return Forecast(
@@ -149,10 +155,7 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
         tokens=tokens,
         readings=tokens / len(task.prepared.train),
         step_seconds=timed.seconds,
-        seconds=timed.seconds * run.pace.steps
-        + judged * times
-        + token * len(task.prepared.holdout)
-        + beside,
+        seconds=stepping + judged * times + token * len(task.prepared.holdout) + beside,
         memory_bytes=peak_memory(run.machine.device),
         disk_bytes=2 * timed.state_bytes + EVENT_BYTES * run.pace.steps,
         flops=tokens * run.shape.flops_per_token(),
@@ -252,7 +255,9 @@ def within(
         if ENOUGH * found[-1].seconds > _of_the_first(run, clock.left):
             break
     left = _of_the_first(run, clock.left)
-    alone = lay is None or not run.training.soft_targets or run.training.teacher is not None
+    # Where several processes would each choose a folder for a teacher, none is trained.
+    alone = lay is None or not run.training.soft_targets or run.ranks.size > 1
+    alone = alone or run.training.teacher is not None
     chosen, teachers = choose(found, left, alone=alone)
     if teachers:
         run.progress.say(_compared(found, chosen, teachers))

@@ -32,8 +32,9 @@ from nextword.prediction.teachers import (
     find_teachers,
     with_teachers,
 )
+from nextword.rendering.formatting import argument
 from nextword.rendering.progress import Progress
-from nextword.run import Clock, Run, new_folder, open_resumed, write_recipe
+from nextword.run import Clock, Interrupted, Run, new_folder, open_resumed, write_recipe
 from nextword.settings import Settings
 from nextword.training.dividing import arranged, check_heads
 from nextword.training.journal import Journal
@@ -239,7 +240,15 @@ def _taught(run: Run, prepared: Prepared, began: float) -> Run:
         folder = new_folder(None, [f"{run.folder.name}-teacher"], "")
         layers = one.shape.num_hidden_layers
         run.progress.say(f"teacher     {layers} layers, which the next network learns from")
-        _learn(_as(one, training, folder=folder), prepared, brief=True)
+        try:
+            _learn(_as(one, training, folder=folder), prepared, brief=True)
+        except Interrupted:
+            text = " ".join(map(argument, run.paths))
+            run.progress.say(
+                "            what it was to teach is trained after it by: nextword train "
+                f"{text} --training.teacher {argument(folder.name)}"
+            )
+            raise
         teacher = str(find_teachers(str(folder))[0])
     training = dataclasses.replace(run.training, teacher=teacher)
     return within(_as(run, training, teachers=()), prepared, None, began=began, lay=None)
