@@ -3,6 +3,10 @@
 import dataclasses
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -182,6 +186,23 @@ def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, mon
     assert [event["loss"] for event in events(runs / "again", "step")] == [
         event["loss"] for event in events(runs / "it", "step")
     ]
+
+
+def test_who_stops_a_teacher_is_told_how_all_of_it_goes_on(place, text):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nextword", "train", text, "--name", "it", "--minutes", "600"],
+        cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE, text=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    )  # fmt: skip
+    log = place.folder / "runs" / "it-teacher-1" / "metrics.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "go on with: nextword train --resume it-teacher-1" in said
+    assert "nextword train text.txt --training.teacher it-teacher-1" in said
 
 
 def test_a_dry_run_says_what_the_run_then_is(place, text):
