@@ -217,6 +217,7 @@ def within(
     *,
     began: float,
     lay: Callable[[Settings], Run] | None,
+    above: int = 0,
 ) -> Run:
     """Choose the network, and how many steps there is time for.
 
@@ -226,9 +227,11 @@ def within(
         warm_start: the weights it begins with; the network is then theirs.
         began: when the command was given, by `time.monotonic`.
         lay: lays a run out by other settings; None where a size of the network was said.
+        above: layers of the network that has been trained to teach it, which it has more of.
 
     Returns:
-        the run, with a clock.
+        the run, with a clock; or with teachers, of which the first is to be trained before more is
+        decided.
 
     Raises:
         SettingsError: there is no time for a single step.
@@ -241,7 +244,8 @@ def within(
     token = _of_the_first(run, time_evaluation(run, prepared))
     clock = dataclasses.replace(clock, reserve=ENDING_SECONDS + token * len(prepared.holdout))
     model = run.settings.model
-    depths = [depth for depth, tokens in WORTH.items() if tokens <= len(prepared.train)]
+    size = len(prepared.train)
+    depths = [depth for depth, least in WORTH.items() if least <= size and depth > above]
     if warm_start is not None or lay is None:
         depths = [run.shape.num_hidden_layers]
     found: list[Choice] = []
@@ -257,8 +261,8 @@ def within(
     left = _of_the_first(run, clock.left)
     # Where several processes would each choose a folder for a teacher, none is trained.
     alone = lay is None or not run.training.soft_targets or run.ranks.size > 1
-    alone = alone or run.training.teacher is not None
-    chosen, teachers = choose(found, left, alone=alone)
+    alone = alone or (run.training.teacher is not None and not above)
+    chosen, teachers = choose(found, left, alone=alone, taught=above > 0)
     if teachers:
         run.progress.say(_compared(found, chosen, teachers))
         return dataclasses.replace(chosen.run, teachers=[one.run for one in teachers])
@@ -296,7 +300,7 @@ def go_on_by_clock(run: Run, prepared: Prepared) -> None:
 
 
 def choose(
-    found: Sequence[Choice], left: float, *, alone: bool = False
+    found: Sequence[Choice], left: float, *, alone: bool = False, taught: bool = False
 ) -> tuple[Choice, Sequence[Choice]]:
     """Return the best network for which there is time, and those that are to teach it.
 
@@ -307,10 +311,12 @@ def choose(
         found: networks, from the smallest on.
         left: seconds.
         alone: nobody is to teach it.
+        taught: the smallest has a teacher already, and their seconds are with it.
     """
+    longer = 1.0 if taught else TAUGHT
     for last in range(len(found) - 1, 0, -1):
         between = sum(one.seconds for one in found[1:last])
-        needed = found[0].seconds + TAUGHT * (between + TAUGHT_ENOUGH * found[last].seconds)
+        needed = found[0].seconds + longer * (between + TAUGHT_ENOUGH * found[last].seconds)
         if needed <= left and not alone:
             return found[last], found[:last]
     fitting = [one for one in found if ENOUGH * one.seconds <= left]

@@ -8,7 +8,7 @@ Run it with `nextword train`, or from Python with `nextword.train(...)`.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from nextword.training.options import (
     TrainingSettings,
 )
 from nextword.training.plan import (
+    LEAST_TAUGHT,
     OWN_CONTEXT,
     USUAL_CONTEXT,
     check_memory,
@@ -93,7 +94,7 @@ def train(
         Interrupted: on Ctrl-C, after saving.
     """
     began = time.monotonic() if began is None else began
-    run, prepared, warm_start = _lay_out(
+    run, prepared, warm_start, lay = _lay_out(
         *(paths, settings),
         name=name,
         start=start,
@@ -101,7 +102,7 @@ def train(
         began=began,
     )
     if run.teachers:
-        run = _taught(run, prepared, began)
+        run = _taught(run, prepared, began, lay)
     return _learn(run, prepared, warm_start)
 
 
@@ -132,7 +133,7 @@ def foresee(
             "machine.context come to"
         )
     progress = progress or Progress(quiet=True)
-    run, prepared, warm_start = _lay_out(paths, settings, start=start, progress=progress)
+    run, prepared, warm_start, _ = _lay_out(paths, settings, start=start, progress=progress)
     task = LanguageModeling(run, prepared, warm_start)
     progress.say(task.describe(run))
     return forecast(run, task)
@@ -146,8 +147,8 @@ def _lay_out(
     start: str | None,
     progress: Progress,
     began: float | None = None,
-) -> tuple[Run, Prepared, WarmStart | None]:
-    """Prepare the text and decide everything that a new run needs to know."""
+) -> tuple[Run, Prepared, WarmStart | None, Callable[[Settings], Run]]:
+    """Prepare the text and decide all that a new run needs to know, and how to lay out others."""
     began = time.monotonic() if began is None else began
     check_name(settings.training)
     paths = [pin(path) for path in paths]
@@ -223,25 +224,32 @@ def _lay_out(
     check_teachers(teachers, prepared.vocabulary, run.shape.context)
     if settings.training.minutes is not None:
         run = within(run, prepared, warm_start, began=began, lay=lay if no_size else None)
-    return run, prepared, warm_start
+    return run, prepared, warm_start, lay
 
 
-def _taught(run: Run, prepared: Prepared, began: float) -> Run:
-    """Train the networks that teach one another, and let the run learn from the last of them."""
-    teacher = None
-    for number, one in enumerate(run.teachers, 1):
-        training = dataclasses.replace(
-            one.training,
-            minutes=None,
-            steps=one.plan.steps,
-            seed=run.training.seed + number,
-            teacher=teacher,
-        )
+def _taught(run: Run, prepared: Prepared, began: float, lay: Callable[[Settings], Run]) -> Run:
+    """Train networks that teach one another, as long as there is time for one more after each.
+
+    Args:
+        run: by the clock, with teachers.
+        prepared: its text.
+        began: when the command was given.
+        lay: lays a run out by other settings.
+
+    Returns:
+        the run that learns from the last of them.
+    """
+    number = 0
+    while run.teachers:
+        one, *others = run.teachers
+        number += 1
+        seed, steps = run.training.seed + number, one.plan.steps
+        alone = dataclasses.replace(one.training, minutes=None, steps=steps, seed=seed)
         folder = new_folder(None, [f"{run.folder.name}-teacher"], "")
         layers = one.shape.num_hidden_layers
         run.progress.say(f"teacher     {layers} layers, which the next network learns from")
         try:
-            _learn(_as(one, training, folder=folder), prepared, brief=True)
+            _learn(_as(one, alone, folder=folder), prepared, brief=True)
         except Interrupted:
             text = " ".join(map(argument, run.paths))
             run.progress.say(
@@ -249,9 +257,16 @@ def _taught(run: Run, prepared: Prepared, began: float) -> Run:
                 f"{text} --training.teacher {argument(folder.name)}"
             )
             raise
-        teacher = str(find_teachers(str(folder))[0])
-    training = dataclasses.replace(run.training, teacher=teacher)
-    return within(_as(run, training, teachers=()), prepared, None, began=began, lay=None)
+        training = dataclasses.replace(
+            run.training,
+            teacher=str(find_teachers(str(folder))[0]),
+            soft_targets=max(run.training.soft_targets or 0.0, LEAST_TAUGHT),
+        )
+        next_one = [*others, run][0].shape.num_hidden_layers
+        model = dataclasses.replace(run.settings.model, depth=next_one)
+        settings = dataclasses.replace(run.settings, model=model, training=training)
+        run = within(lay(settings), prepared, None, began=began, lay=lay, above=layers)
+    return run
 
 
 def _as(run: Run, training: TrainingSettings, **others: Any) -> Run:

@@ -150,6 +150,9 @@ def test_networks_teach_one_another_where_there_is_time_for_two():
     assert choose(found, 721.0) == (found[1], found[:1])  # 50 + 1.6 · (100 + 0.8 · 400) = 722
     assert choose(found, 723.0) == (found[2], found[:2])
     assert choose(found[:1], 1e9) == (found[0], ())
+    # Who has a teacher already was timed with it.
+    assert choose(found, 129.0, taught=True) == (found[1], ())  # 50 + 0.8 · 100 = 130
+    assert choose(found, 131.0, taught=True) == (found[1], found[:1])
 
 
 def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, monkeypatch):
