@@ -28,8 +28,8 @@ class TrainingSettings:
         minimum=1,
         unit="tokens",
         rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times (from 3 layers and 8,000 tokens on 1,275), up to 32, and what counting writes "
-        "beside; the stories once",
+        "times, 4 to 32 (from 3 layers and 8,000 tokens on three quarters of that), and what "
+        "counting writes beside; the stories once",
         of=("the network", "the text", "training.soft_targets", "training.written"),
     )
     pace: str | None = option(

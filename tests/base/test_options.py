@@ -130,7 +130,7 @@ def test_a_small_text_is_read_more_often_and_in_smaller_steps(tokens, readings, 
     assert plan.steps * batch == pytest.approx(wanted, rel=0.02, abs=batch)
     deeper = resolve_shape(ModelSettings(depth=3), 50_000, 16)
     plan = make_plan(TrainingSettings(soft_targets=1.0), deeper, tokens, **asked)
-    readings = max(0.75 * readings, 4) if tokens > 8_000 else readings
+    readings = 0.75 * readings if tokens > 8_000 else readings
     wanted = min(readings * tokens, 20 * deeper.parameters())
     assert plan.steps * plan.batch_tokens == pytest.approx(wanted, rel=0.02, abs=plan.batch_tokens)
     hard = make_plan(TrainingSettings(), shape, tokens, **asked)

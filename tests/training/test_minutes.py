@@ -54,7 +54,7 @@ def test_several_processes_follow_one_clock(place, text):
 def slow_clock(monkeypatch):
     """A clock that goes on by itself each time somebody looks, faster and faster."""
     ticks = itertools.count()
-    monkeypatch.setattr(forecast, "MOST_READINGS", 1e6)
+    monkeypatch.setattr(forecast, "MOST_OF_SMALL", 1e6)
     monkeypatch.setattr(time, "monotonic", lambda: 0.02 * (n := next(ticks)) + 2e-5 * n * n)
 
 
