@@ -103,8 +103,7 @@ class Teachers:
             each @ model.output_weight[: self.vocab_size].float().T
             for each, model in zip(hidden, self.models, strict=True)
         ]
-        if len(scores) > 1:
-            scores = [torch.log_softmax(each, dim=-1) for each in scores]
+        # Logits are logarithms of odds but for a number a row, which softmax takes off again.
         return torch.stack(scores).mean(dim=0).softmax(dim=-1)
 
 
