@@ -49,8 +49,9 @@ ENOUGH = 0.5
 less with 0.55 of them than two with 1.4 times as many, and in five four with 0.86 of them than
 three; with 0.26 of them four came to more (`benchmarks/results/minutes.json`)."""
 TAUGHT, TAUGHT_ENOUGH = 1.6, 0.8
-"""Times as long as alone a step takes of a network that also learns what another one expects; and
-of the usual number of its steps, for which there must be time after those of all teachers."""
+"""Times as long as alone a step takes, at most, of a network that also learns what another one
+expects (0.9 to 1.2 in `benchmarks/results/teachers.json`, 1.6 where cores are shared); and of the
+usual number of its steps, for which there must be time after those of all teachers."""
 MOST_READINGS, MOST_OF_SMALL = 1.2, 1.0
 """Of the usual number of steps; and of a text so small that others' expectations are learned beside
 it: more of them teach nothing but the text by heart. On a megabyte of Python source 1.5 times as
@@ -171,7 +172,7 @@ def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, 
     known: dict[str, Any] = {"expected": None, "counted": counted}
     training, model = run.settings.training, run.settings.model
     said = (training.steps, training.tokens, training.batch_tokens, training.minutes)
-    if counted is None or any(said) or run.warm_start:
+    if counted is None or any(said) or training.teacher or run.warm_start:
         return known
     holdout = task.prepared.holdout
     whole = Evaluation(documents=holdout.num_documents, tokens=len(holdout))

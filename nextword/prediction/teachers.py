@@ -134,11 +134,18 @@ def find_teachers(asked: str | None) -> list[Path]:
     """Return the folders of models, given as runs, RUN@500 or folders, parted by commas.
 
     Raises:
+        SettingsError: a name is missing.
         RunError: there is no such run.
     """
     if asked is None:
         return []
-    names = [asked] if Path(asked).exists() else [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in asked.split(",")]
+    if not all(names):
+        raise SettingsError(
+            f"training.teacher = {asked!r}: a name is missing; give a run or a model folder, or "
+            "several parted by commas"
+        )
+    names = [asked] if Path(asked).exists() else names
     return [find_model_folder(name)[0].absolute() for name in names]
 
 

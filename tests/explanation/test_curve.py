@@ -1,5 +1,7 @@
 """What a run's own curve says of a larger network, and how it is said."""
 
+import re
+
 import pytest
 
 from nextword.explanation.curve import LAYER_BY_QUARTER, gain_of_a_layer, last_quarter
@@ -52,3 +54,5 @@ def test_a_training_that_learns_from_this_one_is_offered_with_its_command():
     said = describe_what_helps(0.08, 0.01, **asked, teacher="my run")
     assert "nextword train text.txt --training.teacher 'my run'" in said.replace('"', "'")
     assert "--training.teacher" not in describe_what_helps(0.08, 0.01, **asked)
+    # No sentence runs into a command.
+    assert re.search(r"my run['\"]\)\. Other text", said)

@@ -145,6 +145,8 @@ def test_a_run_does_not_go_on_with_another_teacher(place, teacher, what):
     ("words", "said"),
     [
         (["--training.teacher", "nobody"], "nobody"),
+        (["--training.teacher", ""], "a name is missing"),
+        (["--training.teacher", "first,"], "a name is missing"),
         (["--training.teacher", "first", "--vocabulary.size", "300"], "--vocabulary.source"),
         (["--training.teacher", "first", "--model.context", "128"], "--model.context 64"),
         (["--training.teacher", "first", "--objective.name", "masked"], "reads both sides"),

@@ -3,10 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
@@ -19,6 +15,7 @@ from nextword.forecast import Choice, choose
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
 from tests.several import all_well, together
+from tests.training.test_resume import interrupted
 
 TEXT = "We are all humans born to make mistakes, and to learn from them what we can.\n" * 300
 SMALL = ["--model.depth", "1", "--model.hidden-size", "32", "--model.context", "16"]
@@ -192,18 +189,9 @@ def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, mon
 
 
 def test_who_stops_a_teacher_is_told_how_all_of_it_goes_on(place, text):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nextword", "train", text, "--name", "it", "--minutes", "600"],
-        cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE, text=True,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )  # fmt: skip
-    log = place.folder / "runs" / "it-teacher-1" / "metrics.jsonl"
-    while not (log.is_file() and log.read_text().count("\n") >= 2):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 130
+    words = [text, "--name", "it", "--minutes", "600"]
+    status, said = interrupted(place, "it-teacher-1", *words)
+    assert status == 130
     assert "go on with: nextword train --resume it-teacher-1" in said
     assert "nextword train text.txt --training.teacher it-teacher-1" in said
 

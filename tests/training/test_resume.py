@@ -52,20 +52,26 @@ def test_resuming_gives_the_same_run_bit_for_bit(place, trained, optimizer):
     assert_same(runs / "whole", runs / "parts")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
-    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
+def interrupted(place, run, *words):
+    """Train, press Ctrl-C after two steps of a run; return the status and what was said."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "nextword", "train", "--name", "parts", *OPTIONS],
+        [sys.executable, "-m", "nextword", "train", *words],
         cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE, text=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )  # fmt: skip
-    log = place.folder / "runs" / "parts" / "metrics.jsonl"
+    log = place.folder / "runs" / run / "metrics.jsonl"
     while not (log.is_file() and log.read_text().count("\n") >= 2):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     said = process.communicate(timeout=120)[1]
-    assert process.returncode == 130
+    return process.returncode, said
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(place, trained):
+    trained.copy_to(place, "train", "--name", "whole", *OPTIONS)
+    status, said = interrupted(place, "parts", "--name", "parts", *OPTIONS)
+    assert status == 130
     assert "nextword train --resume parts" in said
     done = place.nextword("train", "--resume", "parts")
     assert done.returncode == 0, done.stderr
