@@ -50,7 +50,7 @@ def test_what_would_help_is_said_from_the_runs_own_curve(layer, size, layers, wo
 
 
 def test_a_training_that_learns_from_this_one_is_offered_with_its_command():
-    asked = {"paths": ["text.txt"], "num_bytes": 100_000, "layers": 3, "seconds": 30}
+    asked = {"paths": ["text.txt"], "num_bytes": 30_000, "layers": 3, "seconds": 30}
     said = describe_what_helps(0.08, 0.01, **asked, teacher="my run")
     assert "nextword train text.txt --training.teacher 'my run'" in said.replace('"', "'")
     assert "--training.teacher" not in describe_what_helps(0.08, 0.01, **asked)
