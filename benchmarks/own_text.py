@@ -8,7 +8,7 @@ of 2,048 tokens), "no dropout", "weight decay 0.1". Bits a byte on the whole hol
 run keeps; the ruler's best row that has read no more (n-grams of the same pieces, compressors),
 PPMd that has read the training text too; seconds from the command to its end; with `--at-once 2` of
 runs that share the cores, a thread each. Adds to results/own_text.json, a row for each text and
-size.
+size; seeds that are there already are not measured again.
 """
 
 import argparse
@@ -89,37 +89,37 @@ def main() -> None:
         ThreadPoolExecutor(given.at_once) as several,
     ):
         texts = [beginning(file, given.size, place) for file in given.text]
+        names = [f"{text.stem}, {text.stat().st_size:,} bytes" for text in texts]
+        known = [rows.get(name, {}) for name in names]
         asked = [
             {
                 way: [
                     several.submit(train, text, WAYS[way], threads, way == "default", seed)
-                    for seed in range(given.seeds)
+                    for seed in range(len(before.get("seconds", {}).get(way, ())), given.seeds)
                 ]
                 for way in given.ways
             }
-            for text in texts
+            for text, before in zip(texts, known, strict=True)
         ]
-        for text, runs_of in zip(texts, asked, strict=True):
+        for name, before, runs_of in zip(names, known, asked, strict=True):
             found = {way: [run.result() for run in runs] for way, runs in runs_of.items()}
-            medians = {
-                way: statistics.median(one["bits_per_byte"] for one in runs)
-                for way, runs in found.items()
-            }
-            first = found["default"][0]
-            name = f"{text.stem}, {text.stat().st_size:,} bytes"
-            before = rows.get(name, {})
             told = {
                 what: before.get(what, {})
-                | {way: [one[what] for one in runs] for way, runs in found.items()}
+                | {
+                    way: [*before.get(what, {}).get(way, ()), *(one[what] for one in runs)]
+                    for way, runs in found.items()
+                }
                 for what in ("bits_per_byte", "seconds")
             }
+            first = before or found["default"][0]
+            median = statistics.median(told["bits_per_byte"]["default"])
             rows[name] = {
                 **told,
                 "at_once": given.at_once,
                 "best_row": first["best_row"],
                 "best_row_bits": first["best_row_bits"],
                 "best_primed_bits": first["best_primed_bits"],
-                "below_the_best_row": round(1 - medians["default"] / first["best_row_bits"], 4),
+                "below_the_best_row": round(1 - median / first["best_row_bits"], 4),
                 "load_average": round(os.getloadavg()[0], 2),
             }
             print(name, json.dumps(rows[name]), flush=True)

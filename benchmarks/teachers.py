@@ -1,9 +1,9 @@
 """What does a network gain that also learns what another one expects? Beside itself alone.
 
-    python benchmarks/teachers.py TEXT … [--depths 2,3] [--seeds 1] [--at-once 1]
+    python benchmarks/teachers.py TEXT … [--depths 2,3,3] [--seeds 1] [--at-once 1]
 
 Of each text a network of each depth by the default, and a chain: the first depth alone, each other
-one taught by the one before it (`--training.teacher`). Bits a byte on the whole hold-out of what
+one taught by all before it (`--training.teacher`). Bits a byte on the whole hold-out of what
 each keeps, and seconds from the command to its end. One thread each, so many chains at once. What
 is there already is not measured again. Writes results/teachers.json.
 """
@@ -40,20 +40,21 @@ def train(place, text, name, words):
 
 
 def measure(text, depths, seed):
-    """Train the chain of one text and seed, and each but the first alone as well."""
-    ways = {}
+    """Train the chain of one text and seed, and of each depth but the first one alone as well."""
+    ways, trained = {}, []
     with tempfile.TemporaryDirectory() as place:
-        before = None
-        for depth in depths:
+        for number, depth in enumerate(depths):
             # Networks that teach and are taught begin with other first weights.
-            size = ["--model.depth", str(depth)]
-            own = [*size, "--training.seed", str(100 * seed + depth)]
-            ways[f"{depth} alone"] = train(place, text, f"alone-{depth}", own)
-            if before is not None:
-                taught = [*own, "--training.teacher", before[1]]
-                way = f"{depth} taught by {before[0]}"
-                ways[way] = train(place, text, f"taught-{depth}", taught)
-            before = (depth, f"alone-{depth}" if before is None else f"taught-{depth}")
+            own = ["--model.depth", str(depth), "--training.seed", str(100 * seed + number)]
+            name = f"network-{number}"
+            if f"{depth} alone" not in ways:
+                alone = f"{name}-alone" if trained else name
+                ways[f"{depth} alone"] = train(place, text, alone, own)
+            if trained:
+                teachers = ",".join(f"network-{before}" for before in range(number))
+                way = f"{depth} taught by {' and '.join(trained)}"
+                ways[way] = train(place, text, name, [*own, "--training.teacher", teachers])
+            trained.append(str(depth))
     return {
         "text": f"{text.stem}, {text.stat().st_size:,} bytes",
         "seed": seed,
@@ -82,7 +83,7 @@ def main():
     """Measure what is missing, and write each chain as it is known."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", nargs="+", type=Path)
-    parser.add_argument("--depths", default="2,3")
+    parser.add_argument("--depths", default="2,3,3")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()

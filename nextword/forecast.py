@@ -221,7 +221,7 @@ def within(
     *,
     began: float,
     lay: Callable[[Settings], Run] | None,
-    above: int = 0,
+    trained: int = 0,
 ) -> Run:
     """Choose the network, and how many steps there is time for.
 
@@ -231,7 +231,7 @@ def within(
         warm_start: the weights it begins with; the network is then theirs.
         began: when the command was given, by `time.monotonic`.
         lay: lays a run out by other settings; None where a size of the network was said.
-        above: layers of the network that has been trained to teach it, which it has more of.
+        trained: how many networks have been trained to teach it, the smallest first.
 
     Returns:
         the run, with a clock; or with teachers, of which the first is to be trained before more is
@@ -249,11 +249,11 @@ def within(
     clock = dataclasses.replace(clock, reserve=ENDING_SECONDS + token * len(prepared.holdout))
     model = run.settings.model
     size = len(prepared.train)
-    depths = [depth for depth, least in WORTH.items() if least <= size and depth > above]
+    depths = [depth for depth, least in WORTH.items() if least <= size]
     if warm_start is not None or lay is None:
         depths = [run.shape.num_hidden_layers]
     found: list[Choice] = []
-    for depth in depths:
+    for depth in depths[min(trained, len(depths) - 1) :]:
         sized = dataclasses.replace(model, depth=depth)
         one = run
         if lay is not None and depth != run.shape.num_hidden_layers:
@@ -265,8 +265,10 @@ def within(
     left = _of_the_first(run, clock.left)
     # Where several processes would each choose a folder for a teacher, none is trained.
     alone = lay is None or not run.training.soft_targets or run.ranks.size > 1
-    alone = alone or (run.training.teacher is not None and not above)
-    chosen, teachers = choose(found, left, alone=alone, taught=above > 0)
+    alone = alone or (run.training.teacher is not None and not trained)
+    if not alone and trained < len(depths) == len(found) + trained:
+        found.append(found[-1]._replace())  # once more, and all before teach it
+    chosen, teachers = choose(found, left, alone=alone, taught=trained > 0)
     if teachers:
         run.progress.say(_compared(found, chosen, teachers))
         return dataclasses.replace(chosen.run, teachers=[one.run for one in teachers])
@@ -309,7 +311,7 @@ def choose(
 ) -> tuple[Choice, Sequence[Choice]]:
     """Return the best network for which there is time, and those that are to teach it.
 
-    Each network learns from the one before, the smallest from the text alone: as many of them as
+    Each network learns from those before, the smallest from the text alone: as many of them as
     there is time for. Where there is none for two, it is the largest by itself.
 
     Args:
@@ -331,12 +333,18 @@ def choose(
 def _compared(found: Sequence[Choice], chosen: Choice, teachers: Sequence[Choice] = ()) -> str:
     """Say how long each network would take, and which is taken."""
     says = {id(chosen): "; taken", **{id(one): "; first, to teach the next" for one in teachers}}
-    return "\n".join(
-        f"            {one.run.shape.num_hidden_layers} layers, {one.run.shape.hidden_size} wide: "
-        f"{one.step_seconds:.3g} s a step, {duration(one.seconds)} for the usual "
-        f"{one.run.pace.steps:,} steps{says.get(id(one), '')}"
-        for one in found
-    )
+    lines, before = [], 0
+    for one in found:
+        layers = one.run.shape.num_hidden_layers
+        network = f"{layers} layers, {one.run.shape.hidden_size} wide"
+        once_more = " once more, taught by all before" if layers == before else ""
+        lines.append(
+            f"            {network}{once_more}: {one.step_seconds:.3g} s a step, "
+            f"{duration(one.seconds)} for the usual {one.run.pace.steps:,} steps"
+            f"{says.get(id(one), '')}"
+        )
+        before = layers
+    return "\n".join(lines)
 
 
 def _of_the_first(run: Run, value: float) -> float:

@@ -204,7 +204,7 @@ class LanguageModeling(Task):
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins=begins,
             soft=self.lessons.soft_share,
-            teacher=self.teachers,
+            teachers=len(find_teachers(self.teachers)),
             dropout=self.dropout.share,
         )
 

@@ -40,13 +40,7 @@ from nextword.training.dividing import arranged, check_heads
 from nextword.training.journal import Journal
 from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
-from nextword.training.options import (
-    MATRIX_RATE,
-    MATRIX_RATE_MASKED,
-    RATE,
-    RATE_MASKED,
-    TrainingSettings,
-)
+from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import (
     LEAST_TAUGHT,
     OWN_CONTEXT,
@@ -102,7 +96,7 @@ def train(
         began=began,
     )
     if run.teachers:
-        run = _taught(run, prepared, began, lay)
+        run = _taught(run, prepared, began, lay, settings.training.soft_targets)
     return _learn(run, prepared, warm_start)
 
 
@@ -227,7 +221,13 @@ def _lay_out(
     return run, prepared, warm_start, lay
 
 
-def _taught(run: Run, prepared: Prepared, began: float, lay: Callable[[Settings], Run]) -> Run:
+def _taught(
+    run: Run,
+    prepared: Prepared,
+    began: float,
+    lay: Callable[[Settings], Run],
+    soft_targets: float | None,
+) -> Run:
     """Train networks that teach one another, as long as there is time for one more after each.
 
     Args:
@@ -235,44 +235,42 @@ def _taught(run: Run, prepared: Prepared, began: float, lay: Callable[[Settings]
         prepared: its text.
         began: when the command was given.
         lay: lays a run out by other settings.
+        soft_targets: how much of each target is what they expect, where that was said.
 
     Returns:
-        the run that learns from the last of them.
+        the run that learns from all of them.
     """
-    number = 0
+    trained: list[str] = []
     while run.teachers:
         one, *others = run.teachers
-        number += 1
-        seed, steps = run.training.seed + number, one.plan.steps
+        seed, steps = run.training.seed + len(trained) + 1, one.plan.steps
         alone = dataclasses.replace(one.training, minutes=None, steps=steps, seed=seed)
+        settings = dataclasses.replace(one.settings, training=alone)
         folder = new_folder(None, [f"{run.folder.name}-teacher"], "")
         layers = one.shape.num_hidden_layers
         run.progress.say(f"teacher     {layers} layers, which the next network learns from")
+        trained.append(str(folder))
+        one = dataclasses.replace(one, settings=settings, training=alone, folder=folder)
         try:
-            _learn(_as(one, alone, folder=folder), prepared, brief=True)
+            _learn(dataclasses.replace(one, saver=Saver()), prepared, brief=True)
         except Interrupted:
             text = " ".join(map(argument, run.paths))
+            teachers = argument(",".join(Path(one).name for one in trained))
             run.progress.say(
                 "            what it was to teach is trained after it by: nextword train "
-                f"{text} --training.teacher {argument(folder.name)}"
+                f"{text} --training.teacher {teachers}"
             )
             raise
         training = dataclasses.replace(
             run.training,
-            teacher=str(find_teachers(str(folder))[0]),
-            soft_targets=max(run.training.soft_targets or 0.0, LEAST_TAUGHT),
+            teacher=",".join(map(str, find_teachers(",".join(trained)))),
+            soft_targets=soft_targets or max(run.training.soft_targets or 0.0, LEAST_TAUGHT),
         )
         next_one = [*others, run][0].shape.num_hidden_layers
         model = dataclasses.replace(run.settings.model, depth=next_one)
         settings = dataclasses.replace(run.settings, model=model, training=training)
-        run = within(lay(settings), prepared, None, began=began, lay=lay, above=layers)
+        run = within(lay(settings), prepared, None, began=began, lay=lay, trained=len(trained))
     return run
-
-
-def _as(run: Run, training: TrainingSettings, **others: Any) -> Run:
-    """Return a run with other settings of training, for which nothing has been done yet."""
-    settings = dataclasses.replace(run.settings, training=training)
-    return dataclasses.replace(run, settings=settings, training=training, saver=Saver(), **others)
 
 
 def _learn(

@@ -131,7 +131,7 @@ class Run:
     clock: Clock | None = None
     """What says when to end, where that is said in minutes."""
     teachers: "Sequence[Run]" = ()
-    """Runs that are trained first, each to be taught by the one before it, and this by the last."""
+    """Runs that are trained first, each taught by those before it, and this one by all of them."""
     saver: Saver[TrainingSnapshot] = field(default_factory=Saver)
     """What writes its checkpoints."""
     pace: Pace = field(init=False)

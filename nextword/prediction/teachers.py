@@ -139,14 +139,24 @@ def find_teachers(asked: str | None) -> list[Path]:
     """
     if asked is None:
         return []
-    names = [name.strip() for name in asked.split(",")]
+    names = _names(asked)
     if not all(names):
         raise SettingsError(
             f"training.teacher = {asked!r}: a name is missing; give a run or a model folder, or "
             "several parted by commas"
         )
-    names = [asked] if Path(asked).exists() else names
     return [find_model_folder(name)[0].absolute() for name in names]
+
+
+def _names(asked: str) -> list[str]:
+    """Part at commas, but not within the path of a folder that is there."""
+    names, pieces = [], asked.split(",")
+    while pieces:
+        together = (",".join(pieces[:end]).strip() for end in range(len(pieces), 1, -1))
+        name = next((name for name in together if Path(name).exists()), pieces[0].strip())
+        names.append(name)
+        del pieces[: name.count(",") + 1]
+    return names
 
 
 def check_teachers(folders: Sequence[Path], vocabulary: Vocabulary, context: int) -> None:

@@ -27,7 +27,7 @@ def describe_start(
     begins: str = "",
     soft: float = 0.0,
     dropout: float = 0.0,
-    teacher: str | None = None,
+    teachers: int = 0,
 ) -> str:
     """Say what will be trained on what, and with what it begins, before it does."""
     train = facts["train_tokens"]
@@ -51,7 +51,7 @@ def describe_start(
         *(
             [
                 f"            at first {soft:.0%} of each target is what "
-                f"{_who_expects(teacher)} there"
+                f"{_who_expects(teachers)} there"
             ]
             if soft
             else []
@@ -69,11 +69,10 @@ def describe_start(
     return "\n".join(lines)
 
 
-def _who_expects(teacher: str | None) -> str:
-    if teacher is None:
+def _who_expects(teachers: int) -> str:
+    if not teachers:
         return "counting the rest of the text expects"
-    count = len(teacher.split(","))
-    return "its teacher expects" if count == 1 else f"its {count} teachers expect together"
+    return "its teacher expects" if teachers == 1 else f"its {teachers} teachers expect together"
 
 
 def describe_text(facts: Mapping[str, Any], folder: Path) -> str:

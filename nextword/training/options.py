@@ -104,8 +104,8 @@ class TrainingSettings:
         maximum=1,
         rule="for a text of one's own 1 up to 45,000 tokens, falling with their logarithm to 0.6 "
         "at 315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures and with "
-        "--from",
-        of=("the text", "objective.name", "--from"),
+        "--from; with a teacher at least 0.8",
+        of=("the text", "objective.name", "--from", "training.teacher"),
     )
     teacher: str | None = option(
         None,

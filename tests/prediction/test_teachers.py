@@ -194,7 +194,17 @@ def test_several_texts_can_be_learned_from_a_teacher(place):
 
 def test_a_run_says_from_whom_it_learns(place, teacher):
     done = place.nextword("train", "--name", "second", *OPTIONS, "--training.teacher", "first")
-    assert "at first 60% of each target is what its teacher expects there" in done.stderr
-    given = ["--training.teacher", "first@5,first@15", "--training.soft-targets", "1"]
+    assert "at first 80% of each target is what its teacher expects there" in done.stderr
+    given = ["--training.teacher", "first@5,first@15", "--training.soft-targets", "0.5"]
     done = place.nextword("train", "--name", "third", *OPTIONS, *given)
-    assert "at first 100% of each target is what its 2 teachers expect together" in done.stderr
+    assert "at first 50% of each target is what its 2 teachers expect together" in done.stderr
+
+
+def test_a_comma_in_a_path_parts_nothing(place, teacher):
+    saved = max((teacher / "checkpoints").iterdir())
+    folders = [place.folder / "one, two", place.folder / "it,"]
+    for folder in folders:
+        shutil.copytree(saved, folder)
+    asked = f"{folders[0]}, first@5 ,{folders[1]}"
+    done = place.nextword("train", "--name", "second", *OPTIONS, "--training.teacher", asked)
+    assert "is what its 3 teachers expect together" in done.stderr

@@ -152,8 +152,8 @@ def test_networks_teach_one_another_where_there_is_time_for_two():
     assert choose(found, 131.0, taught=True) == (found[1], found[:1])
 
 
-def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, monkeypatch):
-    monkeypatch.setattr(forecast, "WORTH", {1: 0, 2: 0, 3: 0})
+def test_with_time_for_several_each_is_taught_by_all_before(place, text, monkeypatch):
+    monkeypatch.setattr(forecast, "WORTH", {1: 0, 2: 0})
     plan = pretrain.make_plan
     monkeypatch.setattr(
         pretrain,
@@ -170,12 +170,17 @@ def test_with_time_for_several_each_is_taught_by_the_one_before(place, text, mon
         tomllib.loads((runs / name / "settings.toml").read_text()) for name in names
     )
     layers = [one["model"]["depth"] for one in (first, second, last)]
-    assert layers == [1, 2, 3]
+    assert layers == [1, 2, 2]  # the largest once more
+    assert done.stderr.count(" wide once more, taught by all before") == 2
     first, second, last = (one["training"] for one in (first, second, last))
     assert [one["seed"] for one in (first, second, last)] == [1, 2, 0]
     assert "teacher" not in first
-    assert Path(second["teacher"]).parent.parent == runs / "it-teacher-1"
-    assert Path(last["teacher"]).parent.parent == runs / "it-teacher-2"
+    taught_by = [
+        [Path(folder).parent.parent.name for folder in one["teacher"].split(",")]
+        for one in (second, last)
+    ]
+    assert taught_by == [names[1:2], names[1:]]
+    assert [one["soft_targets"] for one in (second, last)] == [1.0, 1.0]
     assert "minutes" not in {**first, **second}
     assert last["minutes"] == 600
     # Its recipe gives the same run again, from the same teacher and without a clock.
