@@ -3,9 +3,10 @@
     python benchmarks/minutes.py TEXT [--minutes 2,5,15] [--depths 2,3,4,6] [--at-once 1]
 
 `nextword train TEXT --minutes M`, and the same with each depth said, so that the choice is the
-script's and everything else (steps, schedule, clock) is the program's. One thread each, so many at
-once. Bits a byte on the whole hold-out of what each run keeps, and seconds from the command to its
-end. What is there already is not measured again. Writes results/minutes.json.
+script's and everything else (steps, schedule, clock) is the program's; `--depths ""` for the first
+alone. So many at once, with a thread each where that is more than one. Bits a byte on the whole
+hold-out of what each run keeps, and seconds from the command to its end. What is there already is
+not measured again. Writes results/minutes.json.
 """
 
 import argparse
@@ -22,20 +23,24 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "minutes.json"
 
 
-def measure(text, minutes, depth):
+def measure(text, minutes, depth, at_once):
     """Train by the clock; return what came of it."""
     with tempfile.TemporaryDirectory() as place:
         places = {"NEXTWORD_RUNS": f"{place}/runs", "NEXTWORD_CACHE": f"{place}/cache"}
-        alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **places, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "nextword", "train", str(text), "--name", "it"]
-        command += ["--minutes", str(minutes), "--machine.threads", "1", "--quiet", "--json"]
+        command += ["--minutes", str(minutes), "--quiet", "--json"]
+        if at_once > 1:
+            environment["OMP_NUM_THREADS"] = "1"
+            command += ["--machine.threads", "1"]
         command += [] if depth is None else ["--model.depth", str(depth)]
         began = time.perf_counter()
-        done = subprocess.run(
-            command, env={**os.environ, **places, **alone}, check=True, capture_output=True
-        )
+        done = subprocess.run(command, env=environment, check=True, capture_output=True)
         seconds = time.perf_counter() - began
-        facts = json.loads((Path(place) / "runs" / "it" / "run.json").read_text())
+        facts, *before = (
+            json.loads((run / "run.json").read_text())
+            for run in sorted((Path(place) / "runs").iterdir())
+        )
         log = (Path(place) / "runs" / "it" / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in log]
     return {
@@ -43,9 +48,11 @@ def measure(text, minutes, depth):
         "minutes": minutes,
         "depth": depth,
         "layers": facts["shape"]["num_hidden_layers"],
+        "taught_by": [one["shape"]["num_hidden_layers"] for one in before],
         "steps": max(event["step"] for event in events if event["event"] == "step"),
         "bits_per_byte": round(json.loads(done.stdout)["bits_per_byte"], 4),
         "seconds": round(seconds, 1),
+        "at_once": at_once,
     }
 
 
@@ -62,15 +69,15 @@ def main():
     asked = [
         (given.text, minutes, depth)
         for minutes in map(float, given.minutes.split(","))
-        for depth in (None, *map(int, given.depths.split(",")))
+        for depth in (None, *map(int, filter(None, given.depths.split(","))))
         if (given.text.name, minutes, depth) not in known
     ]
     with ThreadPoolExecutor(given.at_once) as threads:
-        for row in threads.map(lambda one: measure(*one), asked):
+        for row in threads.map(lambda one: measure(*one, given.at_once), asked):
             rows.append(row)
             print(row, flush=True)
             rows.sort(key=lambda row: (row["text"], row["minutes"], row["depth"] or 0))
-            told = {"date": time.strftime("%Y-%m-%d"), "at_once": given.at_once, "rows": rows}
+            told = {"date": time.strftime("%Y-%m-%d"), "rows": rows}
             RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 
