@@ -44,14 +44,14 @@ to 2.6 % better on 100 kB of four texts (42,000 tokens), 1.4 to 4.0 on 300 kB, 0
 megabyte of two (320,000). Four beside three: 0.3 % better to 1.6 % worse on 300 kB, 0.3 and 1.0 %
 better on a megabyte. From there on the rule was not tried.
 """
-ENOUGH = 0.5
-"""Of the usual number of steps, for which there must be time: in two minutes three layers came to
-less with 0.55 of them than two with 1.4 times as many, and in five four with 0.86 of them than
-three; with 0.26 of them four came to more (`benchmarks/results/minutes.json`)."""
-TAUGHT, TAUGHT_ENOUGH = 1.6, 0.8
-"""Times as long as alone a step takes, at most, of a network that also learns what another one
-expects (0.9 to 1.2 in `benchmarks/results/teachers.json`, 1.6 where cores are shared); and of the
-usual number of its steps, for which there must be time after those of all teachers."""
+ENOUGH, TAUGHT_ENOUGH = 0.7, 0.8
+"""Of the usual number of steps, for which there must be time, and after those of all teachers; more
+there, as what is not begun yet is foreseen less well. Three layers with 0.73 of them came to 1.4 %
+less than two, with 0.65 to 0.9 % more; four, taught, with 0.56 of them to more than three
+(`benchmarks/results/minutes.json`)."""
+FORWARD = 1 / 3
+"""Of its own step, what asking a teacher takes: it goes forward, and a step also backward twice.
+What it expects in place of counting was no longer, and of two a fifth (100 kB)."""
 MOST_READINGS, MOST_OF_SMALL = 1.2, 1.0
 """Of the usual number of steps; and of a text so small that others' expectations are learned beside
 it: more of them teach nothing but the text by heart. On a megabyte of Python source 1.5 times as
@@ -145,10 +145,10 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
     judged = time.perf_counter() - began
     del model
     timed, token = time_steps(run, task), time_evaluation(run, task.prepared)
-    before = [time_steps(one, task).seconds * one.pace.steps for one in run.teachers]
-    stepping = timed.seconds * run.pace.steps
-    if before:
-        stepping = before[0] + TAUGHT * (sum(before[1:]) + stepping)
+    before = [(one, time_steps(one, task).seconds) for one in run.teachers]
+    networks = [Choice(one, step, step * one.pace.steps) for one, step in before]
+    own = Choice(run, timed.seconds, timed.seconds * run.pace.steps)
+    stepping = sum(taught_seconds([*networks, own]))
     if run.training.minutes is not None:
         stepping = min(stepping, 60 * run.training.minutes)
     times = math.ceil(run.pace.steps / evaluation_every(run))
@@ -268,7 +268,7 @@ def within(
     alone = alone or (run.training.teacher is not None and not trained)
     if not alone and trained < len(depths) == len(found) + trained:
         found.append(found[-1]._replace())  # once more, and all before teach it
-    chosen, teachers = choose(found, left, alone=alone, taught=trained > 0)
+    chosen, teachers = choose(found, left, alone=alone)
     if teachers:
         run.progress.say(_compared(found, chosen, teachers))
         return dataclasses.replace(chosen.run, teachers=[one.run for one in teachers])
@@ -307,27 +307,34 @@ def go_on_by_clock(run: Run, prepared: Prepared) -> None:
 
 
 def choose(
-    found: Sequence[Choice], left: float, *, alone: bool = False, taught: bool = False
+    found: Sequence[Choice], left: float, *, alone: bool = False
 ) -> tuple[Choice, Sequence[Choice]]:
     """Return the best network for which there is time, and those that are to teach it.
 
-    Each network learns from those before, the smallest from the text alone: as many of them as
-    there is time for. Where there is none for two, it is the largest by itself.
+    Each network learns from those before, the smallest from the text alone or from those that have
+    been trained: as many of them as there is time for. Where there is none for two, it is the
+    largest by itself.
 
     Args:
         found: networks, from the smallest on.
         left: seconds.
         alone: nobody is to teach it.
-        taught: the smallest has a teacher already, and their seconds are with it.
     """
-    longer = 1.0 if taught else TAUGHT
-    for last in range(len(found) - 1, 0, -1):
-        between = sum(one.seconds for one in found[1:last])
-        needed = found[0].seconds + longer * (between + TAUGHT_ENOUGH * found[last].seconds)
-        if needed <= left and not alone:
+    for last in range(0 if alone else len(found) - 1, 0, -1):
+        *before, own = taught_seconds(found[: last + 1])
+        if sum(before) + TAUGHT_ENOUGH * own <= left:
             return found[last], found[:last]
     fitting = [one for one in found if ENOUGH * one.seconds <= left]
     return fitting[-1] if fitting else found[0], ()
+
+
+def taught_seconds(networks: Sequence[Choice]) -> list[float]:
+    """Return how long each takes, where all before teach it."""
+    taken, asked = [], 0.0
+    for one in networks:
+        taken.append(one.seconds * (1 + asked / one.step_seconds))
+        asked += FORWARD * one.step_seconds
+    return taken
 
 
 def _compared(found: Sequence[Choice], chosen: Choice, teachers: Sequence[Choice] = ()) -> str:

@@ -9,6 +9,7 @@ Legend of shapes: B rows, T positions, V vocabulary, N positions in all.
 """
 
 import dataclasses
+import os.path
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -153,7 +154,8 @@ def _names(asked: str) -> list[str]:
     names, pieces = [], asked.split(",")
     while pieces:
         together = (",".join(pieces[:end]).strip() for end in range(len(pieces), 1, -1))
-        name = next((name for name in together if Path(name).exists()), pieces[0].strip())
+        # A joined name may be longer than a system allows, which `Path.exists` would raise.
+        name = next((name for name in together if os.path.exists(name)), pieces[0].strip())
         names.append(name)
         del pieces[: name.count(",") + 1]
     return names

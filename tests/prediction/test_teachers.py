@@ -208,3 +208,9 @@ def test_a_comma_in_a_path_parts_nothing(place, teacher):
     asked = f"{folders[0]}, first@5 ,{folders[1]}"
     done = place.nextword("train", "--name", "second", *OPTIONS, "--training.teacher", asked)
     assert "is what its 3 teachers expect together" in done.stderr
+
+
+def test_many_names_are_no_path_that_is_too_long(place, teacher):
+    asked = ",".join(f"first@{step}" for step in [5, 15] * 20)
+    done = place.nextword("train", "--name", "second", *OPTIONS, "--training.teacher", asked)
+    assert "is what its 40 teachers expect together" in done.stderr

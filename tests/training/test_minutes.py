@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from nextword import forecast, pretrain
-from nextword.forecast import Choice, choose
+from nextword.forecast import Choice, choose, taught_seconds
 from nextword.training.options import TrainingSettings
 from nextword.training.schedule import Pace, rate_factor
 from tests.several import all_well, together
@@ -136,20 +136,20 @@ def test_a_time_that_is_more_than_helps_is_not_used_up(place, text):
 
 def test_the_largest_network_that_there_is_time_for_is_taken():
     found = [Choice(None, 1.0, 60.0), Choice(None, 3.0, 200.0), Choice(None, 9.0, 700.0)]
-    for left, taken in ((15.0, 0), (99.0, 0), (101.0, 1), (349.0, 1), (351.0, 2)):
+    for left, taken in ((15.0, 0), (139.0, 0), (141.0, 1), (489.0, 1), (491.0, 2)):
         assert choose(found, left, alone=True) == (found[taken], ())
 
 
 def test_networks_teach_one_another_where_there_is_time_for_two():
-    found = [Choice(None, 1.0, 50.0), Choice(None, 3.0, 100.0), Choice(None, 9.0, 400.0)]
-    assert choose(found, 177.0) == (found[1], ())  # 50 + 1.6 · 0.8 · 100 = 178
-    assert choose(found, 179.0) == (found[1], found[:1])
-    assert choose(found, 721.0) == (found[1], found[:1])  # 50 + 1.6 · (100 + 0.8 · 400) = 722
-    assert choose(found, 723.0) == (found[2], found[:2])
+    found = [Choice(None, 1.0, 50.0), Choice(None, 2.0, 120.0), Choice(None, 4.0, 400.0)]
+    # Who teaches is asked at each step of the others, which takes a third of its own: 50 and, of 60
+    # steps, 140 seconds; 100 steps of the third take 500.
+    assert taught_seconds(found) == pytest.approx([50, 140, 500])
+    assert choose(found, 161.0) == (found[1], ())  # 50 + 0.8 · 140 = 162
+    assert choose(found, 163.0) == (found[1], found[:1])
+    assert choose(found, 589.0) == (found[1], found[:1])  # 50 + 140 + 0.8 · 500 = 590
+    assert choose(found, 591.0) == (found[2], found[:2])
     assert choose(found[:1], 1e9) == (found[0], ())
-    # Who has a teacher already was timed with it.
-    assert choose(found, 129.0, taught=True) == (found[1], ())  # 50 + 0.8 · 100 = 130
-    assert choose(found, 131.0, taught=True) == (found[1], found[:1])
 
 
 def test_with_time_for_several_each_is_taught_by_all_before(place, text, monkeypatch):
