@@ -47,8 +47,8 @@ better on a megabyte. From there on the rule was not tried.
 ENOUGH, TAUGHT_ENOUGH = 0.7, 0.8
 """Of the usual number of steps, for which there must be time, and after those of all teachers; more
 there, as what is not begun yet is foreseen less well. Three layers with 0.73 of them came to 1.4 %
-less than two, with 0.65 to 0.9 % more; four, taught, with 0.56 of them to more than three
-(`benchmarks/results/minutes.json`)."""
+less than two, with 0.69 of them (another text) to 0.7 % more; four, taught, with 0.56 of them to
+more than three alone (`EXPERIMENTS.md`)."""
 FORWARD = 1 / 3
 """Of its own step, what asking a teacher takes: it goes forward, and a step also backward twice.
 What it expects in place of counting was no longer, and of two a fifth (100 kB)."""
