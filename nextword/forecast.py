@@ -50,8 +50,9 @@ there, as what is not begun yet is foreseen less well. Three layers with 0.73 of
 less than two, with 0.69 of them (another text) to 0.7 % more; four, taught, with 0.56 of them to
 more than three alone (`EXPERIMENTS.md`)."""
 FORWARD = 1 / 3
-"""Of its own step, what asking a teacher takes: it goes forward, and a step also backward twice.
-What it expects in place of counting was no longer, and of two a fifth (100 kB)."""
+"""Of its own step, what asking a teacher takes: it goes forward, and a step also backward, which is
+twice that. Three layers took no longer with one teacher in place of counting, and a fifth longer
+with two (100 kB)."""
 MOST_READINGS, MOST_OF_SMALL = 1.2, 1.0
 """Of the usual number of steps; and of a text so small that others' expectations are learned beside
 it: more of them teach nothing but the text by heart. On a megabyte of Python source 1.5 times as
