@@ -20,10 +20,11 @@ CLOCKS = {"seconds", "tokens_per_second"}
 
 
 def log(run, *kinds):
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    written = (run / "metrics.jsonl").read_text()
+    whole = written[: written.rfind("\n") + 1]  # of a run that goes on the last comes in parts
     return [
         {key: value for key, value in line.items() if key not in CLOCKS}
-        for line in lines
+        for line in map(json.loads, whole.splitlines())
         if not kinds or line["event"] in kinds
     ]
 
