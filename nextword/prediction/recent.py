@@ -38,6 +38,33 @@ class _Pairs(NamedTuple):
     earlier: NDArray[np.int64]
 
 
+class Recent(NamedTuple):
+    """What rows have shown before each of their places, to be mixed into other odds there."""
+
+    left: NDArray[np.float32]
+    """(N,): what the other odds are multiplied by."""
+    added: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]
+    """Places, entries, and what comes to the odds there: by the length of the context."""
+
+    def add_to(self, odds: NDArray[np.float32], share: float = 1.0) -> None:
+        """Add it, times a share, to odds (N, V) that have been multiplied already, in place."""
+        for places, entries, amounts in self.added:
+            odds[places, entries] += amounts if share == 1 else amounts * np.float32(share)
+
+
+def recent_of(inputs: NDArray[np.int64], entries: int, end_id: int | None = None) -> Recent:
+    """Count what each row has shown before its places.
+
+    Args:
+        inputs: (B, T), what is read there: the token before each that is expected.
+        entries: V.
+        end_id: end-of-text, which begins a document; None where rows are read across documents.
+    """
+    read = inputs.reshape(-1)
+    matches = _matches(inputs, end_id, entries)
+    return _mixed(((one.later, read[one.earlier + 1]) for one in matches), len(read), entries)
+
+
 def recall(
     odds: NDArray[np.float32], inputs: NDArray[np.int64], end_id: int | None = None
 ) -> NDArray[np.float32]:
@@ -52,9 +79,7 @@ def recall(
         the odds.
     """
     rows, positions, entries = odds.shape
-    flat, read = odds.reshape(rows * positions, entries), inputs.reshape(-1)
-    for pairs, strength in zip(_matches(inputs, end_id, entries), STRENGTHS, strict=False):
-        _mix_in(flat, pairs.later, read[pairs.earlier + 1], strength)
+    _mix_in(odds.reshape(rows * positions, entries), recent_of(inputs, entries, end_id))
     return odds
 
 
@@ -71,34 +96,54 @@ def recall_last(
     Returns:
         the odds.
     """
+    _mix_in(odds, _mixed(_matches_of_last(read, end_id), *odds.shape))
+    return odds
+
+
+def _mix_in(odds: NDArray[np.float32], recent: Recent) -> None:
+    odds *= recent.left[:, None]
+    recent.add_to(odds)
+
+
+def _mixed(
+    came: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]], places: int, entries: int
+) -> Recent:
+    """Mix what came after the same contexts, the longest last: a place and a token each time.
+
+    All lengths are multiplied together before any odds are, which are many.
+    """
+    recent = Recent(np.ones(places, dtype=np.float32), [])
+    for (rows, tokens), strength in zip(came, STRENGTHS, strict=False):
+        found, counts = np.unique(rows * entries + tokens, return_counts=True)
+        where, what = np.divmod(found, entries)
+        times = np.bincount(where, weights=counts, minlength=places)
+        outweighs = strength * np.bincount(where, minlength=places)
+        whole = np.where(outweighs > 0, times + outweighs, 1.0)
+        left = np.where(outweighs > 0, outweighs / whole, 1.0).astype(np.float32)
+        recent.left[:] *= left
+        for before, _, amounts in recent.added:
+            amounts *= left[before]
+        recent.added.append((where, what, (counts / whole[where]).astype(np.float32)))
+    return recent
+
+
+def _matches_of_last(
+    read: NDArray[np.int64], end_id: int | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield rows, and what came in them after what they end with: one token of it, then two."""
     last = read.shape[1] - 1
     same = read[:, :last] == read[:, last:]
     if end_id is not None:
         ends = np.where(read == end_id, np.arange(last + 1), 0)
         same &= np.arange(last) >= ends.max(axis=1)[:, None]
     rows, places = np.nonzero(same)
-    for back, strength in enumerate(STRENGTHS):
-        if back:
-            # What lies before its document's first token is another's last: never the same.
-            alike = (places >= back) & (read[rows, places - back] == read[rows, last - back])
-            rows, places = rows[alike], places[alike]
-        if not len(rows):
-            break
-        _mix_in(odds, rows, read[rows, places + 1], strength)
-    return odds
-
-
-def _mix_in(
-    odds: NDArray[np.float32], rows: NDArray[np.int64], came: NDArray[np.int64], strength: float
-) -> None:
-    """Mix into rows of odds (N, V) what came after the same context: one row and token a time."""
-    found, counts = np.unique(rows * odds.shape[1] + came, return_counts=True)
-    places, came = np.divmod(found, odds.shape[1])
-    times = np.bincount(places, weights=counts, minlength=len(odds))
-    left = strength * np.bincount(places, minlength=len(odds))
-    whole = np.where(left > 0, times + left, 1.0)
-    odds *= np.where(left > 0, left / whole, 1.0).astype(np.float32)[:, None]
-    odds[places, came] += (counts / whole[places]).astype(np.float32)
+    back = 0
+    while len(rows):
+        yield rows, read[rows, places + 1]
+        back += 1
+        # What lies before its document's first token is another's last: never the same.
+        alike = (places >= back) & (read[rows, places - back] == read[rows, last - back])
+        rows, places = rows[alike], places[alike]
 
 
 def _matches(inputs: NDArray[np.int64], end_id: int | None, entries: int) -> Iterator[_Pairs]:

@@ -10,6 +10,7 @@ the true targets add. What has just been read in the same row is counted, too (`
 Legend of shapes: B rows, T positions, V vocabulary, K folds, L lengths of context, N tokens.
 """
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextword.prediction.ngram import KneserNey
-from nextword.prediction.recent import recall
+from nextword.prediction.recent import recent_of
 from nextword.targets.batch import Batch
 from nextword.vocabulary.shards import TokenStream
 
@@ -38,25 +39,37 @@ class Counts:
         # The last, which −1 means, is of a context that was never counted.
         self.backoffs = [np.append(level.backoff, np.float32(1)) for level in self.levels]
 
-    def odds(self, contexts: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return P(next), (N, V), after contexts as the model numbers them, (L, N)."""
+    def odds(
+        self,
+        contexts: NDArray[np.int32],
+        times: NDArray[np.float32] | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return P(next), (N, V), after contexts as the model numbers them.
+
+        Args:
+            contexts: (L, N).
+            times: (N,), by what the odds of each are multiplied; None for 1.
+            out: (N, V), where they are written; None for an array of their own.
+        """
         known = contexts >= 0
         # What each level's odds are still multiplied by, for the levels above it.
         factors = np.ones((len(self.levels) + 1, contexts.shape[1]), dtype=np.float32)
+        if times is not None:
+            factors[-1] = times
         for number in range(len(self.levels) - 1, -1, -1):
             factors[number] = factors[number + 1] * self.backoffs[number][contexts[number]]
-        odds: NDArray[np.float32] = np.multiply.outer(factors[0], self.first)
+        odds: NDArray[np.float32] = np.multiply(factors[0][:, None], self.first, out=out)
+        flat, entries = odds.reshape(-1), np.int64(len(self.first))
         for number, level in enumerate(self.levels):
             rows = np.flatnonzero(known[number])
             starts = level.first[contexts[number, rows]]
             counts = level.first[contexts[number, rows] + 1] - starts
-            entries = np.arange(int(counts.sum())) + np.repeat(
-                starts - (np.cumsum(counts) - counts), counts
-            )
-            there = np.repeat(rows, counts)
-            odds[there, level.last[entries]] = (
-                level.probability[entries] * factors[number + 1][there]
-            )
+            listed = np.arange(int(counts.sum()))
+            listed += np.repeat(starts - (np.cumsum(counts) - counts), counts)
+            found = level.probability[listed]
+            found *= np.repeat(factors[number + 1][rows], counts)
+            flat[np.repeat(rows * entries, counts) + level.last[listed]] = found
         return odds
 
 
@@ -104,21 +117,32 @@ class SoftTargets:
             batch: what is read, and the right tokens, (B, T).
             share: how much of each target is what counting expects.
         """
-        return less_the_right(recall(self.at(places), batch.inputs, self.end_id), batch, share)
+        recent = recent_of(batch.inputs, self.vocab_size, self.end_id)
+        # An array as large as this one is written once: all that multiplies it comes together.
+        odds = self.at(places, recent.left * np.float32(share))
+        rows = odds.reshape(-1, self.vocab_size)
+        recent.add_to(rows, share)
+        rows[np.arange(len(rows)), batch.targets.reshape(-1)] -= np.float32(share)
+        return odds
 
-    def at(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    def at(
+        self, places: NDArray[np.int64], times: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return P(next) at places of the text, whatever their shape: (…, V).
 
         Args:
             places: where in the stream the targets stand.
+            times: by what the odds of each are multiplied, one after the other; None for 1.
         """
         flat = places.reshape(-1)
+        times = np.ones(len(flat), dtype=np.float32) if times is None else times
         which = np.searchsorted(self.cuts, flat, side="right") - 1
         odds = np.empty((len(flat), self.vocab_size), dtype=np.float32)
-        for number in np.unique(which).tolist():
-            rows = which == number
-            fold = self.folds[number]
-            odds[rows] = fold.counts.odds(fold.contexts[:, flat[rows] - self.cuts[number]])
+        changes = np.flatnonzero(np.diff(which)) + 1
+        for first, end in itertools.pairwise([0, *changes.tolist(), len(flat)]):
+            number = int(which[first])
+            fold, here = self.folds[number], flat[first:end] - self.cuts[number]
+            fold.counts.odds(fold.contexts[:, here], times[first:end], odds[first:end])
         return odds.reshape(*places.shape, self.vocab_size)
 
 
