@@ -42,8 +42,8 @@ from nextword.training.loop import Plan
 from nextword.training.optimizers import check_name
 from nextword.training.options import MATRIX_RATE, MATRIX_RATE_MASKED, RATE, RATE_MASKED
 from nextword.training.plan import (
-    LEAST_TAUGHT,
     OWN_CONTEXT,
+    TAUGHT,
     USUAL_CONTEXT,
     check_memory,
     default_context,
@@ -264,7 +264,7 @@ def _taught(
         training = dataclasses.replace(
             run.training,
             teacher=",".join(map(str, find_teachers(",".join(trained)))),
-            soft_targets=soft_targets or max(run.training.soft_targets or 0.0, LEAST_TAUGHT),
+            soft_targets=soft_targets or TAUGHT,
         )
         next_one = [*others, run][0].shape.num_hidden_layers
         model = dataclasses.replace(run.settings.model, depth=next_one)

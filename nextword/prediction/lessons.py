@@ -18,7 +18,7 @@ from nextword.prediction.writer import Writer
 from nextword.targets.batch import Batch, joined
 from nextword.targets.windows import Mixture, Windows
 from nextword.training.options import TrainingSettings
-from nextword.training.plan import LEAST_TAUGHT, default_soft_targets, default_written
+from nextword.training.plan import TAUGHT, default_soft_targets, default_written
 from nextword.training.schedule import Pace, soft_share
 from nextword.vocabulary.prepared import Prepared
 
@@ -50,8 +50,7 @@ def with_soft_targets(
         )
     counts, tokens = usual and not several, len(prepared.train)
     if soft is None:
-        soft = default_soft_targets(tokens) if counts else 0.0
-        soft = max(soft, LEAST_TAUGHT) if taught else soft
+        soft = TAUGHT if taught else default_soft_targets(tokens) if counts else 0.0
     if written is None:
         written = default_written(tokens) if counts and soft else 0.0
     return dataclasses.replace(said, soft_targets=soft, written=written)

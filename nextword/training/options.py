@@ -27,9 +27,10 @@ class TrainingSettings:
         "tokens to read in all",
         minimum=1,
         unit="tokens",
-        rule="20 a parameter, at most 4 times the text, or with soft targets 1,700 / √tokens "
-        "times, 4 to 32 (from 3 layers and 8,000 tokens on three quarters of that), and what "
-        "counting writes beside; the stories once",
+        rule="20 a parameter, at most 4 times the text (from 1.5 million tokens on 4,900 / √tokens "
+        "times, at least 3), or with soft targets 1,700 / √tokens times, 4 to 32 (from 3 layers "
+        "and 8,000 tokens on three quarters of that), and what counting writes beside; the stories "
+        "once",
         of=("the network", "the text", "training.soft_targets", "training.written"),
     )
     pace: str | None = option(
@@ -104,7 +105,7 @@ class TrainingSettings:
         maximum=1,
         rule="for a text of one's own 1 up to 45,000 tokens, falling with their logarithm to 0.6 "
         "at 315,000, and 0 from 1.5 million on; 0 for stories, masked models, mixtures and with "
-        "--from; with a teacher at least 0.8",
+        "--from; 1 with a teacher",
         of=("the text", "objective.name", "--from", "training.teacher"),
     )
     teacher: str | None = option(

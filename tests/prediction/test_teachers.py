@@ -194,7 +194,7 @@ def test_several_texts_can_be_learned_from_a_teacher(place):
 
 def test_a_run_says_from_whom_it_learns(place, teacher):
     done = place.nextword("train", "--name", "second", *OPTIONS, "--training.teacher", "first")
-    assert "at first 80% of each target is what its teacher expects there" in done.stderr
+    assert "at first 100% of each target is what its teacher expects there" in done.stderr
     given = ["--training.teacher", "first@5,first@15", "--training.soft-targets", "0.5"]
     done = place.nextword("train", "--name", "third", *OPTIONS, *given)
     assert "at first 50% of each target is what its 2 teachers expect together" in done.stderr
