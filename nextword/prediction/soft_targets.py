@@ -150,7 +150,8 @@ def less_the_right(odds: NDArray[np.float32], batch: Batch, share: float) -> NDA
     """Return a share of what is expected less as much of the right tokens, (B, T, V), in place."""
     rows = odds.reshape(-1, odds.shape[-1])
     rows[np.arange(len(rows)), batch.targets.reshape(-1)] -= 1.0
-    odds *= share
+    if share != 1:
+        odds *= share
     return odds
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nextword.base.errors import ModelError, SettingsError
 from nextword.base.files import sha256_of
@@ -48,6 +47,10 @@ class Teachers:
                 across.
         """
         self.models, self.vocab_size, self.end_id = models, vocab_size, end_id
+        # The mean of all their logits, which are logarithms of odds but for a number a row, as one
+        # product: (the sum of their widths, V).
+        weights = [model.output_weight.detach()[:vocab_size].float().T for model in models]
+        self.weight = torch.cat(weights) / len(models)
 
     @classmethod
     def open(
@@ -91,21 +94,13 @@ class Teachers:
             seen = None if documents is None else seen_within(model, documents)
             found = model.hidden(inputs, seen=seen, positions=positions)
             hidden.append(found.flatten(0, 1).float())
-        odds = np.empty((inputs.numel(), self.vocab_size), dtype=np.float32)
+        joined = torch.cat(hidden, dim=1)
+        odds = torch.empty(len(joined), self.vocab_size)
         rows = max(1, LOGITS_AT_ONCE // self.vocab_size)
         for start in range(0, len(odds), rows):
             part = slice(start, start + rows)
-            odds[part] = self._together([each[part] for each in hidden]).cpu().numpy()
-        return odds.reshape(*batch.inputs.shape, self.vocab_size)
-
-    def _together(self, hidden: Sequence[Tensor]) -> Tensor:
-        """Return what all expect together, (N, V), of what each makes of (N, D)."""
-        scores = [
-            each @ model.output_weight[: self.vocab_size].float().T
-            for each, model in zip(hidden, self.models, strict=True)
-        ]
-        # Logits are logarithms of odds but for a number a row, which softmax takes off again.
-        return torch.stack(scores).mean(dim=0).softmax(dim=-1)
+            odds[part] = (joined[part] @ self.weight).softmax(dim=-1)
+        return odds.view(*batch.inputs.shape, self.vocab_size).numpy()
 
 
 def with_teachers(said: TrainingSettings, *, causal: bool) -> tuple[TrainingSettings, list[Path]]:
