@@ -146,10 +146,9 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
     judged = time.perf_counter() - began
     del model
     timed, token = time_steps(run, task), time_evaluation(run, task.prepared)
-    before = [(one, time_steps(one, task).seconds) for one in run.teachers]
-    networks = [Choice(one, step, step * one.pace.steps) for one, step in before]
-    own = Choice(run, timed.seconds, timed.seconds * run.pace.steps)
-    stepping = sum(taught_seconds([*networks, own]))
+    each = [(one, time_steps(one, task)) for one in run.teachers] + [(run, timed)]
+    networks = [Choice(one, its.seconds, its.seconds * one.pace.steps) for one, its in each]
+    stepping = sum(taught_seconds(networks))
     if run.training.minutes is not None:
         stepping = min(stepping, 60 * run.training.minutes)
     times = math.ceil(run.pace.steps / evaluation_every(run))
@@ -162,10 +161,21 @@ def forecast(run: Run, task: LanguageModeling) -> Forecast:
         step_seconds=timed.seconds,
         seconds=stepping + judged * times + token * len(task.prepared.holdout) + beside,
         memory_bytes=peak_memory(run.machine.device),
-        disk_bytes=2 * timed.state_bytes + EVENT_BYTES * run.pace.steps,
-        flops=tokens * run.shape.flops_per_token(),
+        disk_bytes=sum(2 * its.state_bytes + EVENT_BYTES * one.pace.steps for one, its in each),
+        flops=_operations([one for one, _ in each]),
+        teachers=len(run.teachers),
         **_loss(run, task, counted),
     )
+
+
+def _operations(networks: Sequence[Run]) -> float:
+    """Count those of all steps of networks each of which is taught by all before it."""
+    done, asked = 0.0, 0.0
+    for one in networks:
+        own = one.shape.flops_per_token()
+        done += one.pace.steps * one.plan.batch_tokens * (own + asked)
+        asked += FORWARD * own
+    return done
 
 
 def _loss(run: Run, task: LanguageModeling, counted: float | None) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class LanguageModeling(Task):
             *(prepared.facts, prepared.folder, run.shape, run.plan, machine, run.folder),
             begins=begins,
             soft=self.lessons.soft_share,
-            teachers=len(find_teachers(self.teachers)),
+            teachers=len(find_teachers(self.teachers)) + len(run.teachers),
             dropout=self.dropout.share,
         )
 

@@ -129,6 +129,8 @@ def foresee(
     progress = progress or Progress(quiet=True)
     run, prepared, warm_start, _ = _lay_out(paths, settings, start=start, progress=progress)
     task = LanguageModeling(run, prepared, warm_start)
+    if run.teachers:
+        task.lessons.soft_share = settings.training.soft_targets or TAUGHT
     progress.say(task.describe(run))
     return forecast(run, task)
 

@@ -42,6 +42,8 @@ class Forecast:
     """Bits a byte on the hold-out: the least, the likeliest, the most; None where not known."""
     counted: float | None
     """Bits a byte of counting (the 5-gram), which the expectation goes by."""
+    teachers: int = 0
+    """Networks that are trained before it and teach it; seconds, disk and flops are with theirs."""
     floor: float | None = None
     """The least bits a byte possible, where that is known; then the expectation goes by it."""
 

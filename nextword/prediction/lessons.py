@@ -67,7 +67,7 @@ def expectations(
     return Teachers.open(folders, prepared.vocabulary, machine, apart=apart)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lessons:
     """A text, as a run is to learn it."""
 

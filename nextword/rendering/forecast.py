@@ -13,6 +13,8 @@ def describe_forecast(found: Forecast, rate: float | None = None) -> str:
         found: the forecast.
         rate: operations a second that another device really does, in TFLOP/s.
     """
+    words = {0: "", 1: " and its teacher's"}
+    and_theirs = words.get(found.teachers, f" and its {found.teachers} teachers'")
     lines = [
         "",
         f"Foreseen, from steps on weights that were thrown away ({found.step_seconds:.3g} s each):",
@@ -23,8 +25,8 @@ def describe_forecast(found: Forecast, rate: float | None = None) -> str:
             if found.memory_bytes is None
             else f"{amount(found.memory_bytes)} at most"
         ),
-        f"disk        {amount(found.disk_bytes)} at most, in the run's folder",
-        f"work        {found.tokens:,} tokens, {found.flops:.3g} operations",
+        f"disk        {amount(found.disk_bytes)} at most, in the run's folder{and_theirs}",
+        f"work        {found.tokens:,} tokens, {found.flops:.3g} operations{and_theirs}",
     ]
     if rate is not None:
         lines.append(

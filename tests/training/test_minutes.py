@@ -160,7 +160,12 @@ def test_with_time_for_several_each_is_taught_by_all_before(place, text, monkeyp
         "make_plan",
         lambda *asked, **how: dataclasses.replace(plan(*asked, **how), steps=8),
     )
-    done = place.nextword("train", text, "--name", "it", "--minutes", "600", "--json")
+    asked = ["train", text, "--name", "it", "--minutes", "600"]
+    foreseen = place.nextword(*asked, "--dry-run")
+    assert "100% of each target is what its 2 teachers expect together" in foreseen.stderr
+    assert "at most, in the run's folder and its 2 teachers'" in foreseen.stdout
+    counted = json.loads(place.nextword(*asked, "--dry-run", "--json").stdout)
+    done = place.nextword(*asked, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("which the next network learns from") == 2
     assert done.stderr.count("What would make it better?") == 1
@@ -183,6 +188,15 @@ def test_with_time_for_several_each_is_taught_by_all_before(place, text, monkeyp
     assert [one["soft_targets"] for one in (second, last)] == [1.0, 1.0]
     assert "minutes" not in {**first, **second}
     assert last["minutes"] == 600
+    # That each asks all before it was foreseen, and that three are kept.
+    facts = [json.loads((runs / name / "run.json").read_text()) for name in [*names[1:], "it"]]
+    own = [one["flops_per_token"] for one in facts]
+    read = [8 * one["plan"]["rows"] * one["plan"]["context"] for one in facts]
+    asked = zip(read, own, (0, own[0], own[0] + own[1]), strict=True)
+    assert counted["flops"] == pytest.approx(sum(n * (of + more / 3) for n, of, more in asked))
+    assert counted["teachers"] == 2
+    alone = 2 * 8 * facts[-1]["parameters"]
+    assert 2 * alone < counted["disk_bytes"] < 4 * alone
     # Its recipe gives the same run again, from the same teacher and without a clock.
     monkeypatch.setattr(pretrain, "make_plan", plan)
     recipe = str(runs / "it" / "recipe.toml")
