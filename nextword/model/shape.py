@@ -24,7 +24,7 @@ class ModelSettings:
         "layers; one dial from which every other size follows",
         minimum=1,
         maximum=10_000,
-        rule="2; for a text of one's own up to 50,000 tokens 3, where no size is said",
+        rule="2; for a text of one's own up to 150,000 tokens 3, where no size is said",
         of=("the text",),
     )
     hidden_size: int | None = option(

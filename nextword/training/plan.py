@@ -49,9 +49,9 @@ DEEPER_READS, DEEPER_READS_FROM = 0.75, WRITTEN[0][0]
 """Of as many readings, from three layers on, which learn more from each: on a megabyte of plays
 three taught layers ended as low after three quarters of the steps, and four lower. And tokens of a
 text from which on, for a smaller one's rows are mostly written."""
-SMALL_TEXT, SMALL_TEXTS_DEPTH = 50_000, 3
+SMALL_TEXT, SMALL_TEXTS_DEPTH = 150_000, 3
 """Tokens of a text up to which there is time for a third layer: nine texts of 10 and 100 kB ended 0
-to 5 % lower with it than with two, in up to twice the time."""
+to 5 % lower with it than with two, seven of 300 kB 1 to 4 %, in up to twice the time."""
 DROPOUT, DROPOUT_FROM = 0.1, 3
 """Share that is left out, and layers from which on.
 
