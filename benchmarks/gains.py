@@ -24,14 +24,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "gains.json"
 WAYS = {
-    "default": lambda steps: [],
-    "half as many steps again": lambda steps: ["--training.steps", str(round(1.5 * steps))],
-    "one more layer": lambda steps: ["--model.depth", "3"],
+    "default": lambda steps, layers: [],
+    "half as many steps again": lambda steps, layers: ["--training.steps", str(round(1.5 * steps))],
+    "one more layer": lambda steps, layers: ["--model.depth", str(layers + 1)],
 }
 
 
 def train(text, words, seed):
-    """Train; return steps, the curve, and bits a byte of what is kept."""
+    """Train; return layers, the curve, and bits a byte of what is kept."""
     with tempfile.TemporaryDirectory() as place:
         places = {"NEXTWORD_RUNS": f"{place}/runs", "NEXTWORD_CACHE": f"{place}/cache"}
         alone = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -40,9 +40,12 @@ def train(text, words, seed):
         done = subprocess.run(
             command, env={**os.environ, **places, **alone}, check=True, capture_output=True
         )
-        lines = (Path(place) / "runs" / "it" / "metrics.jsonl").read_text().splitlines()
+        run = Path(place) / "runs" / "it"
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        facts = json.loads((run / "run.json").read_text())
     told = [one for one in map(json.loads, lines) if one["event"] == "evaluation"]
     return {
+        "layers": facts["shape"]["num_hidden_layers"],
         "curve": [[one["step"], round(one["partial_nats_per_token"], 4)] for one in told],
         "bits_per_byte": round(json.loads(done.stdout)["bits_per_byte"], 4),
     }
@@ -52,7 +55,8 @@ def all_ways(text, seed):
     """Train in all ways; the default says how many steps there are."""
     first = train(text, [], seed)
     steps = first["curve"][-1][0]
-    others = {way: train(text, words(steps), seed) for way, words in list(WAYS.items())[1:]}
+    ways = [(way, words(steps, first["layers"])) for way, words in list(WAYS.items())[1:]]
+    others = {way: train(text, words, seed) for way, words in ways}
     return {"default": first, **others}
 
 
