@@ -32,7 +32,8 @@ def open_corpus(paths: Sequence[str], settings: CorpusSettings) -> Corpus:
 
         return Corpus(names, _kept(read), tally)
     read_builtin(settings)  # refuses an unknown name now
-    return Corpus(settings.builtin, _kept(lambda: whole_documents(read_builtin(settings))))
+    read_all = _kept(lambda: whole_documents(read_builtin(settings)))
+    return Corpus(settings.builtin, read_all, is_drawn=settings.builtin == "stories")
 
 
 def is_builtin(path: str) -> bool:

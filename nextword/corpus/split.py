@@ -182,3 +182,5 @@ class Corpus:
     pieces: Callable[[], Iterator[Piece]]
     tally: Tally = field(default_factory=Tally)
     """What the last whole reading did not read as it stands."""
+    is_drawn: bool = False
+    """Whether it is drawn from few words, each of which comes often."""

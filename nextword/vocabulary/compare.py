@@ -72,7 +72,7 @@ def compare(
             settings,
         )
     )
-    usual = size_for(found.num_bytes)
+    usual = size_for(found.num_bytes, is_drawn=corpus.is_drawn)
     for kind in kinds or names():
         learned = find_kind(kind).SIZED
         for size in (sizes or (usual // 2, usual, 2 * usual)) if learned else (usual,):

@@ -43,7 +43,7 @@ from nextword.vocabulary.scripts import bytes_per_token_by_script
 from nextword.vocabulary.shards import ShardWriter
 from nextword.vocabulary.source import load_source
 from nextword.vocabulary.tokenizer import Vocabulary
-from nextword.vocabulary.train import sample_texts, train_vocabulary
+from nextword.vocabulary.train import sample_texts, size_for, train_vocabulary
 
 LAYOUT = 3
 """Raised whenever prepared folders of before can no longer be used."""
@@ -86,7 +86,8 @@ def prepare(
     found = scan(corpus.pieces())
     split = plan_split(found, corpus_settings, 1 if _is_fine(settings, vocabulary) else 4)
     limit = HOLDOUT_TOKENS if corpus_settings.holdout is None else None
-    key = digest_of(found, split, limit, corpus_settings, vocabulary or settings)
+    usual = size_for(found.num_bytes, is_drawn=corpus.is_drawn)
+    key = digest_of(found, split, limit, corpus_settings, vocabulary or settings, usual)
     with nullcontext() if folder else _alone(key, report):
         folder = folder or cache_folder() / key
         cached = _claim(folder, key)
@@ -128,12 +129,13 @@ def digest_of(
     limit: int | None,
     corpus_settings: CorpusSettings,
     vocabulary: Vocabulary | VocabularySettings,
+    usual: int,
 ) -> str:
-    """Name what will be made by all that decides it."""
+    """Name what will be made by all that decides it; by default a vocabulary has the usual size."""
     if isinstance(vocabulary, Vocabulary):
         described: Any = hashlib.blake2b(vocabulary.tokenizer.to_str().encode()).hexdigest()
     else:
-        described = {**asdict(vocabulary), "fast": None}
+        described = {**asdict(vocabulary), "fast": None, "usual": usual}
     parts = [LAYOUT, found.digest, asdict(split), limit, corpus_settings.drop_duplicates, described]
     key = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
@@ -253,9 +255,9 @@ class _Job:
         self.report("learning the vocabulary")
         parts = self.split.divide(self.corpus.pieces())
         texts = (part.piece.text for part in parts if part.side == "train")
-        return train_vocabulary(
-            sample_texts(texts, num_bytes, self.settings), num_bytes, self.settings
-        )
+        sample = sample_texts(texts, num_bytes, self.settings)
+        drawn = self.corpus.is_drawn
+        return train_vocabulary(sample, num_bytes, self.settings, is_drawn=drawn)
 
     def encode(self, vocabulary: Vocabulary) -> dict[str, Any]:
         """Encode what is left; return what was counted."""

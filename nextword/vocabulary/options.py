@@ -22,8 +22,8 @@ class VocabularySettings:
         minimum=260,
         maximum=1 << 24,
         unit="entries",
-        rule="twice the root of the text's bytes, at most 256 and one for each 400 bytes; 320 to "
-        "50,048",
+        rule="the root of twice the text's bytes; on the stories twice the root, at most 256 and "
+        "one for each 400 bytes; 320 to 50,048",
         of=("the text",),
     )
     pattern: str = option(

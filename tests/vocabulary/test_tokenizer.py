@@ -95,10 +95,12 @@ def test_an_unknown_character_has_an_entry_of_its_own():
 
 def test_the_default_size_grows_with_the_root_of_the_text():
     assert size_for(1_000) == 320
-    assert size_for(100_000) == 512
-    assert size_for(262_144) == 896  # where the two rules are near each other
-    assert size_for(1_115_394) == 2112
+    assert size_for(100_000) == 448
+    assert size_for(300_000) == 768
+    assert size_for(1_115_394) == 1472
     assert size_for(1 << 50) == 50_048
+    assert size_for(1_115_394, is_drawn=True) == 2112
+    assert size_for(262_144, is_drawn=True) == 896  # where the two rules are near each other
 
 
 def test_a_damaged_file_is_named(tmp_path):
